@@ -1,0 +1,70 @@
+# Every target makes .venv by itself when pyproject.toml is newer than the last installation.
+# Overridable: PYTHON (interpreter for .venv), PORT (of the UI), RLHI_SOURCE (another source than the bundled sample).
+
+.DEFAULT_GOAL := help
+.ONESHELL:
+.DELETE_ON_ERROR:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3.11
+PORT ?= 3000
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RECIPES ?= base...sft_rewrites
+
+# Everything that a run writes, apart from the event log in the Dagster homes.
+OUTPUTS := data/lake data/sources data/responses data/rlhi.duckdb
+
+.PHONY: help install demo data ui test lint format check clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: $(INSTALLED) ## make .venv and install the project with its development tools
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"   # older ones do not know --group
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: $(INSTALLED) ## the whole pipeline on the bundled sample, then the score table
+	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
+	months=$$($(BIN)/rlhi months)
+	$(BIN)/dg launch --job preference_data --partition-range "$$months"
+	$(BIN)/dg launch --job training --partition-range $(RECIPES)
+	$(BIN)/rlhi summary
+
+data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURCE=...
+	@if [[ -z "$${RLHI_SOURCE:-}" ]]; then echo "usage: make data RLHI_SOURCE='path/to/*.parquet' (or a name in the profile)" >&2; exit 2; fi
+	DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
+	months=$$($(BIN)/rlhi months)
+	$(BIN)/dg launch --job preference_data --partition-range "$$months"
+
+ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
+	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
+	exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+test: $(INSTALLED) lint ## lint, types and all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## reformat the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: $(INSTALLED) ## load the code location as Dagster does
+	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
+	$(BIN)/dg check defs
+
+clean: ## remove what runs have written: tables, artefacts, responses and Dagster's own records
+	@shopt -s nullglob
+	for path in $(OUTPUTS) data/dagster_home/*; do
+	  if [[ -e "$$path" && "$$path" != data/dagster_home/dagster.yaml ]]; then echo "removing $$path"; rm -rf -- "$$path"; fi
+	done
+	rm -rf .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,204 @@
+"""Judge every row of a source: accepted, or rejected for one `Reason`.
+
+What belongs here: the rules, in the order of `Reason`, and the search for repeats. What does not: what becomes of accepted rows
+(``ingest``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from rlhi_dagster.conversations import Reason, templates
+from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, read, scan_rows
+from rlhi_dagster.tables import TIME
+
+ROW = ("source_file", "row_number")
+"""What identifies a row of a source."""
+
+# Role codes, one letter a message: the order of roles is judged by regular expressions over a string such as "suauau".
+_CODES = {"user": "u", "assistant": "a", "system": "s"}
+_NO_MESSAGE, _UNKNOWN_ROLE = "-", "?"
+# What no text should have: NUL and the noncharacters. UTF-8 itself is checked when Parquet is decoded.
+_NO_CHARACTER = r"[\x00\x{FDD0}-\x{FDEF}\x{FFFE}\x{FFFF}]"
+_REPLACEMENT = "\ufffd"
+_CHARACTERS_PER_REPLACEMENT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """When a row is rejected, and what is said about it (never with text of a message)."""
+
+    reason: Reason
+    is_broken: pl.Expr
+    detail: pl.Expr
+
+
+def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
+    """Judge every row of the source; what comes back has digests in place of text.
+
+    Columns: ``source_file``, ``row_number``, ``month``, ``conversation_id``, ``codes`` (roles), ``head_hash`` (of the opening request),
+    ``reason`` and ``detail`` (null if accepted).
+    """
+    message = pl.element().struct
+    role = message.field("role")
+    code = (
+        pl.when(pl.element().is_null()).then(pl.lit(_NO_MESSAGE))
+        .otherwise(role.replace_strict(_CODES, default=_UNKNOWN_ROLE, return_dtype=pl.String))
+    )  # fmt: skip
+    messages = pl.col("messages")
+    opening = messages.list.get(pl.col("offset"), null_on_oob=True).struct.field("content")
+    head = templates.head(opening)
+    per_message = pl.element().struct.field("content")
+    replacements = per_message.str.count_matches(_REPLACEMENT, literal=True)
+    is_illegible = per_message.str.contains(_NO_CHARACTER) | (replacements * _CHARACTERS_PER_REPLACEMENT > per_message.str.len_chars())
+    hashes = messages.list.eval(per_message.hash().cast(pl.String)).list.join(",")
+    rules = _rules(settings, now)
+    judged = (
+        scan_rows(settings, now=now)
+        .with_columns(messages.list.eval(code).list.join("").alias("codes"))
+        .with_columns(
+            pl.col("codes").str.starts_with("s").cast(pl.Int64).alias("offset"),
+            pl.col("codes").str.extract("(u*)$").str.len_bytes().cast(pl.Int64).alias("unanswered"),
+        )
+        .with_columns((pl.col("codes").str.len_bytes().cast(pl.Int64) - pl.col("offset") - pl.col("unanswered")).clip(0).alias("kept"))
+        .select(
+            *ROW,
+            "month",
+            "conversation_id",
+            "assistant",
+            "started_at",
+            "is_toxic",
+            "codes",
+            "offset",
+            "kept",
+            messages.is_null().alias("has_no_list"),
+            _kept(messages.list.eval(per_message.str.len_chars())).alias("lengths"),
+            _kept(messages.list.eval(per_message.str.strip_chars().fill_null("") == "")).alias("empty"),
+            _kept(messages.list.eval(is_illegible.fill_null(False))).alias("illegible"),
+            pl.when(head.is_not_null()).then(head.hash()).alias("head_hash"),
+            pl.when(pl.col("user_key").is_not_null())
+            .then(pl.concat_str(pl.col("user_key").hash().cast(pl.String), "codes", hashes, separator=":", ignore_nulls=True).hash())
+            .alias("content_hash"),
+        )
+        .select(
+            *ROW,
+            "month",
+            "conversation_id",
+            "codes",
+            "head_hash",
+            "content_hash",
+            pl.coalesce("started_at", pl.lit(settings.assumed_start, TIME)).alias("started_at"),
+            pl.coalesce(pl.when(rule.is_broken).then(pl.lit(rule.reason.value)) for rule in rules).alias("reason"),
+            pl.coalesce(pl.when(rule.is_broken).then(rule.detail) for rule in rules).alias("detail"),
+        )
+    )
+    return _with_repeats(read(judged, settings)).drop("content_hash", "started_at")
+
+
+def _kept(per_message: pl.Expr) -> pl.Expr:
+    """The part of a list, parallel to the messages, that the repairs leave: without system message and unanswered end."""
+    return per_message.list.slice(pl.col("offset"), pl.col("kept"))
+
+
+def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
+    """Rules in the order of `Reason`, over the columns that `verdicts` prepares; repeats are looked for afterwards."""
+    codes = pl.col("codes")
+    no_id = pl.col("conversation_id").str.strip_chars().fill_null("") == ""
+    no_assistant = pl.col("assistant").str.strip_chars().fill_null("") == ""
+    missing = pl.concat_str(
+        pl.when(no_id).then(pl.lit("conversation id")),
+        pl.when(pl.col("has_no_list")).then(pl.lit("message list")),
+        pl.when(no_assistant).then(pl.lit("model")),
+        separator=", ",
+        ignore_nulls=True,
+    )
+    longest = pl.col("lengths").list.max()
+    return [
+        _Rule(Reason.MISSING_FIELD, no_id | pl.col("has_no_list") | no_assistant, pl.format("no {}", missing)),
+        _Rule(
+            Reason.NOT_A_LIST_OF_MESSAGES,
+            (codes == "") | codes.str.contains(_NO_MESSAGE, literal=True),
+            pl.when(codes == "").then(pl.lit("the list is empty")).otherwise(_at(codes, _NO_MESSAGE, "is no message")),
+        ),
+        _Rule(
+            Reason.UNKNOWN_ROLE,
+            codes.str.contains(_UNKNOWN_ROLE, literal=True),
+            _at(codes, _UNKNOWN_ROLE, "is neither of user, assistant nor system"),
+        ),
+        _Rule(
+            Reason.NO_USER_MESSAGE,
+            ~codes.str.contains("u", literal=True),
+            pl.format("{} message(s), none of a user", codes.str.len_bytes()),
+        ),
+        _Rule(
+            Reason.ROLES_OUT_OF_ORDER,
+            codes.str.contains("^s?a|.s"),
+            pl.when(codes.str.contains("^s?a"))
+            .then(pl.lit("the assistant speaks first"))
+            .otherwise(pl.lit("a system message is not the first message")),
+        ),
+        _Rule(Reason.UNANSWERED_ONLY, ~codes.str.contains("a", literal=True), pl.format("{} message(s), no reply", codes.str.len_bytes())),
+        _Rule(Reason.EMPTY_MESSAGE, pl.col("empty").list.any(), pl.format("message {} is empty", _first("empty"))),
+        _Rule(Reason.INVALID_UNICODE, pl.col("illegible").list.any(), pl.format("message {} is not legible text", _first("illegible"))),
+        _Rule(
+            Reason.MESSAGE_TOO_LONG,
+            longest > settings.max_message_characters,
+            pl.format(
+                "message {} has {} characters; at most {} are accepted",
+                pl.col("lengths").list.arg_max() + pl.col("offset"),
+                longest,
+                pl.lit(settings.max_message_characters),
+            ),
+        ),
+        _Rule(
+            Reason.CONVERSATION_TOO_LONG,
+            pl.col("kept") > settings.max_messages,
+            pl.format("{} messages; at most {} are accepted", "kept", pl.lit(settings.max_messages)),
+        ),
+        _Rule(
+            Reason.IMPOSSIBLE_TIMESTAMP,
+            ~is_plausible(pl.col("started_at"), now),
+            pl.format("started at {}", pl.col("started_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ),
+        _Rule(Reason.TOXIC, pl.col("is_toxic") & settings.drop_toxic, pl.lit("flagged by the source")),
+    ]
+
+
+def _at(codes: pl.Expr, code: str, what: str) -> pl.Expr:
+    return pl.format("message {} {}", codes.str.find(code, literal=True), pl.lit(what))
+
+
+def _first(flags: str) -> pl.Expr:
+    """Position, in the source's list, of the first message that a flag is set for."""
+    return pl.col(flags).list.eval(pl.element().cast(pl.UInt8)).list.arg_max() + pl.col("offset")
+
+
+def _with_repeats(judged: pl.DataFrame) -> pl.DataFrame:
+    """Reject the rows that repeat an earlier accepted one by id, or by content of the same user."""
+    suspects = (
+        judged.filter(pl.col("reason").is_null())
+        .filter(pl.col("conversation_id").is_duplicated() | (pl.col("content_hash").is_not_null() & pl.col("content_hash").is_duplicated()))
+        .sort("started_at", *ROW)
+    )
+    seen: dict[tuple[str, str | int], str] = {}
+    repeats: list[tuple[str, int, str]] = []
+    for file, number, conversation_id, content_hash in suspects.select(*ROW, "conversation_id", "content_hash").iter_rows():
+        same_id, same_content = ("id", conversation_id), ("content", content_hash)
+        if same_id in seen:
+            repeats.append((file, number, f"same conversation id as {seen[same_id]}"))
+        elif content_hash is not None and same_content in seen:
+            repeats.append((file, number, f"same messages of the same user as {seen[same_content]}"))
+        else:
+            seen[same_id] = seen[same_content] = f"{file}#{number}"
+    found = pl.DataFrame(repeats, schema={"source_file": pl.String, "row_number": pl.Int64, "repeats": pl.String}, orient="row")
+    return (
+        judged.join(found, on=ROW, how="left")
+        .with_columns(
+            pl.when(pl.col("repeats").is_not_null()).then(pl.lit(Reason.DUPLICATE_CONVERSATION.value)).otherwise("reason").alias("reason"),
+            pl.coalesce("detail", "repeats").alias("detail"),
+        )
+        .drop("repeats")
+    )

@@ -1,0 +1,88 @@
+"""What a chat engine and a reward engine are: requests in, one answer per request out, errors as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from rlhi_dagster.engines.models import ModelRef, digest_of
+
+Messages = list[dict[str, str]]
+"""A conversation: dictionaries with ``role`` and ``content``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How replies are drawn. The paper: T = 0.6, top-p = 0.9.
+
+    Attributes:
+        temperature: 0 means greedy.
+        top_p: Nucleus mass.
+        max_new_tokens: Longest reply; a reply that reaches it ends with ``finish_reason`` ``length``.
+        seed: Together with the request's content and ``sample_index``, the only source of randomness.
+    """
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One reply wanted. ``sample_index`` tells repeated samples of the same messages apart."""
+
+    messages: Messages
+    sample_index: int = 0
+
+    def key(self, model: ModelRef, sampling: Sampling) -> str:
+        """Digest of everything that determines the answer."""
+        return digest_of("chat", model.name, model.revision, self.messages, self.sample_index, asdict(sampling))
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """A reply, or the reason why there is none."""
+
+    text: str | None
+    error: str | None
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRequest:
+    """One reward wanted: the conversation, ending with the reply to judge."""
+
+    messages: Messages
+
+    def key(self, model: ModelRef) -> str:
+        """Digest of everything that determines the reward."""
+        return digest_of("reward", model.name, model.revision, self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardAnswer:
+    """A reward, or the reason why there is none."""
+
+    reward: float | None
+    error: str | None
+    prompt_tokens: int
+
+
+class ChatEngine(Protocol):
+    """Answers chat requests with one loaded model."""
+
+    def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
+        """One answer per request, in order; ``keys`` (of the same length) seed the sampling of each."""
+        ...
+
+
+class RewardEngine(Protocol):
+    """Scores conversations with one loaded reward model."""
+
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardAnswer]:
+        """One answer per request, in order."""
+        ...

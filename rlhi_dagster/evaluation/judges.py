@@ -1,0 +1,383 @@
+"""Who compares two replies, and how a verdict becomes a row.
+
+What belongs here: the judge interface, the three judges (``exact_match`` by rule, ``town`` by an injected scoring function, a
+chat model by prompt), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model (injected as
+``chat``), the truth about the sample town (injected as ``score``), and statistics (``scores``).
+
+A judge is blind: it sees a first and a second reply and never learns which recipe wrote them. Whoever judges, a missing reply
+loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from rlhi_dagster.evaluation import Benchmark
+from rlhi_dagster.tables import JUDGEMENTS
+
+Message = Mapping[str, str]
+Chat = Callable[[list[list[dict[str, str]]]], list[str | None]]
+
+JUDGE_PROMPT = Path(__file__).parents[1] / "prompts" / "judge.md"
+BY_REFERENCE = frozenset({Benchmark.ARITHMETIC})
+"""Benchmarks whose items have a known answer and are judged by ``exact_match`` whatever the profile says."""
+
+_NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+_PLACEHOLDER = re.compile(r"\{(persona|conversation|reply_a|reply_b)\}")
+
+
+class Choice(StrEnum):
+    """A blind verdict: which position won."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+
+
+class Verdict(StrEnum):
+    """A verdict once the positions are mapped back to who wrote what."""
+
+    RECIPE = "recipe"
+    OPPONENT = "opponent"
+    TIE = "tie"
+
+
+class Order(StrEnum):
+    """Which reply the judge saw first."""
+
+    RECIPE_FIRST = "recipe_first"
+    OPPONENT_FIRST = "opponent_first"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyVerdict:
+    """What a judge can say about one reply alone; ``None`` where it cannot tell.
+
+    Attributes:
+        preferences_met: Share of the user's preferences that the reply meets.
+        is_malformed: Whether the reply is broken text.
+        is_correct: Whether the reply gives the known answer.
+    """
+
+    preferences_met: float | None = None
+    is_malformed: bool | None = None
+    is_correct: bool | None = None
+
+
+_VERDICT_SCHEMA = {
+    "prompt_id": pl.String(),
+    "order": pl.String(),
+    "choice": pl.String(),
+    **{
+        f"{side}_{name}": dtype
+        for side in ("first", "second")
+        for name, dtype in (("preferences_met", pl.Float64()), ("is_malformed", pl.Boolean()), ("is_correct", pl.Boolean()))
+    },
+}
+
+
+class Judge(Protocol):
+    """Compares two replies without knowing who wrote them."""
+
+    @property
+    def name(self) -> str:
+        """Name as it appears in ``JUDGEMENTS.judge``."""
+
+    def judge(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Judge every row of ``items``.
+
+        Args:
+            items: One row per (``prompt_id``, ``order``) with ``benchmark``, ``prompt`` (messages), ``persona``, ``reference``,
+                ``first_reply`` and ``second_reply``.
+
+        Returns:
+            One row per row of ``items``: ``prompt_id``, ``order``, ``choice`` (a `Choice`; null if illegible) and, for ``first_``
+            and ``second_``, the fields of `ReplyVerdict`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ExactMatch:
+    """Judges by the known answer: correct beats wrong, otherwise a tie."""
+
+    name: str = "exact_match"
+
+    def judge(self, items: pl.DataFrame) -> pl.DataFrame:
+        """See `Judge.judge`.
+
+        Raises:
+            ValueError: An item has no reference, or one that is not a plain number.
+        """
+        rows = []
+        for item in items.iter_rows(named=True):
+            reference = _plain_number(item["prompt_id"], item["reference"])
+            first, second = (
+                ReplyVerdict(is_correct=arithmetic_answer(reply or "") == reference)
+                for reply in (item["first_reply"], item["second_reply"])
+            )
+            if first.is_correct == second.is_correct:
+                choice = Choice.SECOND if _only_second(item) else Choice.FIRST if _only_first(item) else Choice.TIE
+            else:
+                choice = Choice.FIRST if first.is_correct else Choice.SECOND
+            rows.append(_verdict_row(item, choice, first, second))
+        return _verdicts(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class TownJudge:
+    """Judges by the truth about the simulated users: more preferences met wins; malformed loses to intact.
+
+    Attributes:
+        score: Says of (``prompt_id``, reply) how many preferences it meets and whether it is broken.
+        name: Name as it appears in ``JUDGEMENTS.judge``.
+    """
+
+    score: Callable[[str, str], ReplyVerdict]
+    name: str = "town"
+
+    def judge(self, items: pl.DataFrame) -> pl.DataFrame:
+        """See `Judge.judge`; each distinct reply is scored once."""
+        known: dict[tuple[str, str], ReplyVerdict] = {}
+        rows = []
+        for item in items.iter_rows(named=True):
+            sides = []
+            for reply in (item["first_reply"], item["second_reply"]):
+                if reply is None:
+                    sides.append(ReplyVerdict(preferences_met=0.0))
+                elif not reply.strip():
+                    sides.append(ReplyVerdict(preferences_met=0.0, is_malformed=True))
+                else:
+                    key = (item["prompt_id"], reply)
+                    if key not in known:
+                        known[key] = self.score(*key)
+                    sides.append(known[key])
+            intact = [
+                reply is not None and not side.is_malformed
+                for reply, side in zip((item["first_reply"], item["second_reply"]), sides, strict=True)
+            ]
+            rows.append(_verdict_row(item, _by_preferences((sides[0], sides[1]), (intact[0], intact[1])), *sides))
+        return _verdicts(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatJudge:
+    """Asks a chat model which of two replies serves the user better.
+
+    Attributes:
+        name: Name as it appears in ``JUDGEMENTS.judge``, with model and revision.
+        chat: Answers a list of message lists in order; ``None`` where a call failed.
+        template: The prompt with ``{persona}``, ``{conversation}``, ``{reply_a}`` and ``{reply_b}``.
+    """
+
+    name: str
+    chat: Chat
+    template: str
+
+    @classmethod
+    def with_default_prompt(cls, name: str, chat: Chat) -> ChatJudge:
+        """A judge with the prompt in ``prompts/judge.md``."""
+        return cls(name, chat, JUDGE_PROMPT.read_text(encoding="utf-8"))
+
+    def request(self, item: Mapping[str, Any]) -> list[dict[str, str]]:
+        """The messages that ask for a verdict on one item; the first reply is A, the second B."""
+        texts = {
+            "persona": item["persona"] or "(nothing is known)",
+            "conversation": conversation_text(item["prompt"]),
+            "reply_a": item["first_reply"],
+            "reply_b": item["second_reply"],
+        }
+        # One pass, so that a reply which happens to contain "{reply_b}" is shown as it is.
+        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: texts[match.group(1)], self.template)}]
+
+    def judge(self, items: pl.DataFrame) -> pl.DataFrame:
+        """See `Judge.judge`; items decided without reading (a missing reply, identical replies) are not sent to the model.
+
+        Raises:
+            ValueError: The chat function returned another number of answers than it got requests.
+        """
+        rows = list(items.iter_rows(named=True))
+        choices = [_without_reading(item) for item in rows]
+        open_rows = [position for position, choice in enumerate(choices) if choice is None]
+        answers = self.chat([self.request(rows[position]) for position in open_rows]) if open_rows else []
+        if len(answers) != len(open_rows):
+            raise ValueError(f"judge {self.name}: {len(answers)} answers to {len(open_rows)} requests")
+        for position, answer in zip(open_rows, answers, strict=True):
+            choices[position] = parse_choice(answer)
+        unknown = ReplyVerdict()
+        return _verdicts(_verdict_row(item, choice, unknown, unknown) for item, choice in zip(rows, choices, strict=True))
+
+
+def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_responses: pl.DataFrame, judge: Judge) -> pl.DataFrame:
+    """Compare two recipes' replies to the same items, each pair in both orders.
+
+    Args:
+        prompts: ``EVAL_PROMPTS``; every item needs a row in both frames of responses (error rows count).
+        responses: ``RESPONSES`` of one recipe.
+        opponent_responses: ``RESPONSES`` of one recipe, usually the base; may be the same one.
+        judge: Judges the benchmarks without known answers; those with (`BY_REFERENCE`) go to `ExactMatch`.
+
+    Returns:
+        ``JUDGEMENTS``: two rows per item.
+
+    Raises:
+        ValueError: A frame holds several recipes, an item lacks a response, or the judge lost rows.
+    """
+    recipe, opponent = _only_recipe(responses, "responses"), _only_recipe(opponent_responses, "opponent_responses")
+    if prompts.is_empty():
+        return JUDGEMENTS.empty()
+    pairs = _with_reply(_with_reply(prompts, responses, recipe, "recipe_reply"), opponent_responses, opponent, "opponent_reply")
+    items = pl.concat(
+        pairs.with_columns(order=pl.lit(order.value), first_reply=pl.col(first), second_reply=pl.col(second))
+        for order, first, second in (
+            (Order.RECIPE_FIRST, "recipe_reply", "opponent_reply"),
+            (Order.OPPONENT_FIRST, "opponent_reply", "recipe_reply"),
+        )
+    ).sort("prompt_id", "order")
+    has_reference = pl.col("benchmark").is_in([name.value for name in BY_REFERENCE])
+    by_judge: list[tuple[Judge, pl.DataFrame]] = [(judge, items.filter(~has_reference)), (ExactMatch(), items.filter(has_reference))]
+    judged = [_judged(who, share, recipe, opponent) for who, share in by_judge if len(share)]
+    return JUDGEMENTS.conform(pl.concat(judged))
+
+
+def count_illegible(judgements: pl.DataFrame) -> int:
+    """Rows of ``JUDGEMENTS`` in which the judge gave no legible verdict."""
+    return judgements["verdict"].null_count()
+
+
+def arithmetic_answer(reply: str) -> str | None:
+    """The number a reply gives as its answer: the last one after the last ``Answer:``, else the last one at all.
+
+    Integers and decimals only; ``1,234.50`` and ``1234.5`` are the same answer.
+    """
+    text = reply.replace("\u2212", "-")
+    for part in (text[text.lower().rfind("answer:") :] if "answer:" in text.lower() else "", text):
+        if numbers := _NUMBER.findall(part):
+            value = Decimal(numbers[-1].replace(",", ""))
+            return "0" if value == 0 else format(value.normalize(), "f")
+    return None
+
+
+def parse_choice(answer: str | None) -> Choice | None:
+    """Read the verdict from the last line of a judge's answer; ``None`` if it is not exactly ``A``, ``B`` or ``tie``.
+
+    Markdown emphasis and a full stop around the verdict are forgiven, anything else is not.
+    """
+    lines = (answer or "").strip().splitlines()
+    last = lines[-1].strip().strip("*_`\"'. ") if lines else ""
+    return {"A": Choice.FIRST, "B": Choice.SECOND, "TIE": Choice.TIE}.get(last.upper() if len(last) > 1 else last)
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as a judge reads it: one paragraph a message, headed by who wrote it."""
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl.DataFrame:
+    verdicts = judge.judge(items)
+    joined = items.join(verdicts, on=["prompt_id", "order"], how="inner", validate="1:1")
+    if len(joined) != len(items):
+        raise ValueError(f"judge {judge.name} returned verdicts for {len(joined)} of {len(items)} items")
+    recipe_first = pl.col("order") == Order.RECIPE_FIRST.value
+    won_by_recipe = recipe_first == (pl.col("choice") == Choice.FIRST.value)
+    mine = {
+        name: pl.when(recipe_first).then(f"first_{name}").otherwise(f"second_{name}")
+        for name in ("preferences_met", "is_correct", "is_malformed")
+    }
+    return joined.with_columns(
+        judgement_id=pl.struct("prompt_id", "order").map_elements(
+            lambda row: _digest(recipe, opponent, row["prompt_id"], judge.name, row["order"]), return_dtype=pl.String()
+        ),
+        recipe=pl.lit(recipe),
+        opponent=pl.lit(opponent),
+        judge=pl.lit(judge.name),
+        verdict=pl.when(pl.col("choice").is_null())
+        .then(pl.lit(None, dtype=pl.String()))
+        .when(pl.col("choice") == Choice.TIE.value)
+        .then(pl.lit(Verdict.TIE.value))
+        .when(won_by_recipe)
+        .then(pl.lit(Verdict.RECIPE.value))
+        .otherwise(pl.lit(Verdict.OPPONENT.value)),
+        **mine,
+    ).select(list(JUDGEMENTS.columns))
+
+
+def _by_preferences(sides: tuple[ReplyVerdict, ReplyVerdict], is_intact: tuple[bool, bool]) -> Choice | None:
+    first, second = sides
+    if is_intact[0] != is_intact[1]:
+        return Choice.FIRST if is_intact[0] else Choice.SECOND
+    if not any(is_intact):
+        return Choice.TIE
+    if first.preferences_met is None or second.preferences_met is None:
+        return None
+    if math.isclose(first.preferences_met, second.preferences_met, abs_tol=1e-9):
+        return Choice.TIE
+    return Choice.FIRST if first.preferences_met > second.preferences_met else Choice.SECOND
+
+
+def _without_reading(item: Mapping[str, Any]) -> Choice | None:
+    if _only_first(item):
+        return Choice.FIRST
+    if _only_second(item):
+        return Choice.SECOND
+    is_same = item["first_reply"] == item["second_reply"] or (_is_missing(item["first_reply"]) and _is_missing(item["second_reply"]))
+    return Choice.TIE if is_same else None
+
+
+def _only_first(item: Mapping[str, Any]) -> bool:
+    return not _is_missing(item["first_reply"]) and _is_missing(item["second_reply"])
+
+
+def _only_second(item: Mapping[str, Any]) -> bool:
+    return _is_missing(item["first_reply"]) and not _is_missing(item["second_reply"])
+
+
+def _is_missing(reply: str | None) -> bool:
+    return reply is None or not reply.strip()
+
+
+def _plain_number(prompt_id: str, reference: str | None) -> str:
+    answer = arithmetic_answer(reference or "")
+    if answer is None or not _NUMBER.fullmatch((reference or "").strip()):
+        raise ValueError(f"item {prompt_id}: exact_match needs a plain number as reference")
+    return answer
+
+
+def _verdict_row(item: Mapping[str, Any], choice: Choice | None, first: ReplyVerdict, second: ReplyVerdict) -> dict[str, Any]:
+    row: dict[str, Any] = {"prompt_id": item["prompt_id"], "order": item["order"], "choice": choice.value if choice else None}
+    for side, verdict in (("first", first), ("second", second)):
+        for name in ("preferences_met", "is_malformed", "is_correct"):
+            row[f"{side}_{name}"] = getattr(verdict, name)
+    return row
+
+
+def _verdicts(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=_VERDICT_SCHEMA)
+
+
+def _only_recipe(responses: pl.DataFrame, which: str) -> str:
+    recipes = responses["recipe"].unique().sort().to_list()
+    if len(recipes) != 1:
+        raise ValueError(f"{which} must hold one recipe, not {recipes}")
+    return str(recipes[0])
+
+
+def _with_reply(prompts: pl.DataFrame, responses: pl.DataFrame, recipe: str, column: str) -> pl.DataFrame:
+    missing = prompts.join(responses, on="prompt_id", how="anti").sort("prompt_id")
+    if len(missing):
+        raise ValueError(f"recipe {recipe} has no response to {len(missing)} of {len(prompts)} items (first: {missing['prompt_id'][0]})")
+    replies = responses.select("prompt_id", pl.col("reply").alias(column))
+    return prompts.join(replies, on="prompt_id", how="left", validate="1:1")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,70 @@
+"""What the report page is made from.
+
+What belongs here: the inputs of ``report.render`` and nothing else. What does not: reading the lake (the asset does) and drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+Frame = pl.DataFrame | pl.LazyFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything the page shows; a table that is ``None`` or empty becomes a line that says which asset to materialize.
+
+    Big tables may be lazy: only the columns and counts that are shown get collected.
+
+    Attributes:
+        headline: What ran, as shown: "Profile", "Source", "Data version", "Seed" and so on to their values.
+        simulated: What is simulated in this run, in plain words; empty if nothing is.
+        deviations: Where this run departs from the paper, one sentence each; `code` in backticks is set as code.
+        recipes: Recipe to one line that says what it is.
+        scores: ``SCORES`` of all recipes.
+        judgements: ``JUDGEMENTS`` of all recipes.
+        eval_prompts: ``EVAL_PROMPTS``.
+        responses: ``RESPONSES`` of all recipes.
+        reattempt_rates: ``REATTEMPT_RATES``.
+        contextual_diversity: ``CONTEXTUAL_DIVERSITY``.
+        feedback_labels: ``FEEDBACK_LABELS``.
+        rewrites: ``REWRITES``.
+        rewrite_pairs: ``REWRITE_PAIRS``.
+        reward_pairs: ``REWARD_PAIRS``.
+        candidate_rewards: ``CANDIDATE_REWARDS``.
+        preference_pairs: ``PREFERENCE_PAIRS``.
+        checkpoints: Recipe to its checkpoint's manifest: ``method``, ``steps`` (a list of {``step``, ``loss``, ``rewards/margins``,
+            ``logps/chosen``, ``logps/rejected``}), ``step0_loss``, ``pairs``, ``seconds``; all optional.
+        show_samples: Whether to print conversations; for simulated text only.
+    """
+
+    headline: Mapping[str, str] = field(default_factory=dict)
+    simulated: str = ""
+    deviations: Sequence[str] = ()
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    scores: Frame | None = None
+    judgements: Frame | None = None
+    eval_prompts: Frame | None = None
+    responses: Frame | None = None
+    reattempt_rates: Frame | None = None
+    contextual_diversity: Frame | None = None
+    feedback_labels: Frame | None = None
+    rewrites: Frame | None = None
+    rewrite_pairs: Frame | None = None
+    reward_pairs: Frame | None = None
+    candidate_rewards: Frame | None = None
+    preference_pairs: Frame | None = None
+    checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    show_samples: bool = False
+
+    def table(self, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
+        """The named table's ``columns``, or ``None`` if it is missing or has no rows."""
+        frame: Frame | None = getattr(self, name)
+        if frame is None:
+            return None
+        found = frame.lazy().select(columns).collect()
+        return None if found.is_empty() else found

@@ -1,0 +1,297 @@
+"""The report's account of how it came about: feedback, diversity, pairs, rewards, training, deviations.
+
+What belongs here: sections about data and checkpoints. What does not: sections about replies and verdicts (``report_results``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from rlhi_dagster.evaluation.report_data import Frame, ReportData
+from rlhi_dagster.evaluation.report_page import (
+    Html,
+    Section,
+    bracket,
+    element,
+    escape,
+    figure,
+    figures,
+    inline,
+    join,
+    legend,
+    minus,
+    missing,
+    paragraph,
+    percent,
+    share_cell,
+    table,
+)
+from rlhi_dagster.evaluation.report_plots import Mark, Series, bars, category_points, curves, mark_of, padded
+from rlhi_dagster.evaluation.report_results import recipe_rank
+from rlhi_dagster.evaluation.reward_order import reward_order
+from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY, REATTEMPT_RATES
+
+REATTEMPT = "reattempt_with_feedback"
+_TURNS = ("all", "2", "3", "4", "5", ">5")
+_DENOMINATORS = {
+    "user_messages": ("of all user messages", "--s-rewrites"),
+    "follow_ups": ("of follow-ups", "--s-rewards"),
+    "conversations": ("of conversations", "--s-sft"),
+}
+_PANELS = {
+    "loss": (("loss", False),),
+    "reward margin": (("rewards/margins", False),),
+    "log-probability": (("logps/chosen", False), ("logps/rejected", True)),
+}
+_MOST_POINTS = 240
+
+
+def reattempts(data: ReportData) -> Section:
+    """How often users ask again and say what to change, by turn."""
+    title = "How often users ask again"
+    rates = data.table("reattempt_rates", list(REATTEMPT_RATES.columns))
+    if rates is None:
+        return Section("reattempts", title, missing("re-attempt rates", "reattempt_rates"))
+    cells = {(row["turn"], row["denominator"], row["templates"]): row for row in rates.iter_rows(named=True)}
+    series, names = [], []
+    turns = [turn for turn in _TURNS if turn != "all"]
+    kinds = [
+        (denominator, templates)
+        for denominator in _DENOMINATORS
+        for templates in ("included", "excluded")
+        if any((turn, denominator, templates) in cells for turn in _TURNS)
+    ]
+    for denominator, templates in kinds:
+        words, tone = _DENOMINATORS[denominator]
+        mark = Mark(tone, templates == "included")
+        spots = [
+            (position, row["value"], row["ci_low"], row["ci_high"])
+            for position, turn in enumerate(turns)
+            if (row := cells.get((turn, denominator, templates))) is not None and row["value"] is not None
+        ]
+        if spots:
+            series.append(Series(mark, spots))
+            names.append((f"{words}, templates {templates}", mark.css, "hollow" if mark.is_hollow else ""))
+    columns = ["turn", *(f"{_DENOMINATORS[denominator][0]}, templates {templates}" for denominator, templates in kinds)]
+    lines = [[turn, *(_rate(cells.get((turn, *kind))) for kind in kinds)] for turn in _TURNS]
+    plot: object = ""
+    if series:
+        drawn = category_points(turns, series, "Re-attempts with feedback by turn", axis="turn of the conversation")
+        plot = join(
+            [figure(drawn, "Re-attempts with feedback", "by turn; 95 % intervals, resampled over users", cls="single"), legend(names)]
+        )
+    intro = paragraph(
+        "The share of messages that ask for the same task again and say what to change. The paper reports 26.51 % of user messages and "
+        "83.15 % after turn 5 on WildChat without naming the denominator, so the shares are given for each. Template traffic is "
+        "many near-identical openings from the same tool."
+    )
+    return Section("reattempts", title, join([intro, plot, table(columns, lines)]))
+
+
+def diversity(data: ReportData) -> Section:
+    """How different the contexts are in which requests are made."""
+    title = "Contextual diversity"
+    found = data.table("contextual_diversity", list(CONTEXTUAL_DIVERSITY.columns))
+    if found is None:
+        return Section("diversity", title, missing("contextual diversity", "contextual_diversity"))
+    ordered = found.sort("value", "corpus", descending=[True, False], nulls_last=True)
+    lines = [
+        [row["corpus"], _number(row["value"], 3), bracket(row["ci_low"], row["ci_high"], 1, 3), f"{row['n']:,}", row["encoder"]]
+        for row in ordered.iter_rows(named=True)
+    ]
+    intro = paragraph(
+        "Mean pairwise cosine distance between the contexts of requests. The value depends on the encoder: compare the order of corpora, "
+        "not the numbers, with other reports (the paper gives WildChat 0.865, HelpSteer2 0.848, HH-RLHF 0.751, encoder unnamed)."
+    )
+    return Section(
+        "diversity", title, join([intro, table(["corpus", "mean distance", "95 % interval", "n", "encoder"], lines, text_columns=(4,))])
+    )
+
+
+def pairs(data: ReportData) -> Section:
+    """From follow-ups to the pairs that were trained on, and why the others fell away."""
+    steps: list[tuple[str, int]] = []
+    gaps: list[Html] = []
+    _step(steps, gaps, "follow-ups", data.feedback_labels, "feedback_labels", None)
+    _step(steps, gaps, "re-attempts with feedback", data.feedback_labels, None, pl.col("label") == REATTEMPT)
+    applies = pl.col("follow_up_applies").fill_null(True)
+    _step(steps, gaps, "feedback fits the regenerated reply", data.rewrites, "rewrites", applies)
+    _step(steps, gaps, "rewritten", data.rewrites, None, applies & pl.col("rewrite").is_not_null())
+    _step(steps, gaps, "pairs kept", data.rewrite_pairs, "rewrite_pairs", pl.col("is_kept"))
+    _step(steps, gaps, "pairs used for training", data.preference_pairs, "preference_pairs", pl.col("source") == "rewrites")
+    body: list[object] = [
+        paragraph(
+            "What is left of the users' feedback at each step of the rewrite recipes. The share beside a count is of the step before."
+        )
+    ]
+    if steps:
+        drawn = [
+            (label, count, f"{count:,}" + (f" ({percent(count / before, 0)})" if before else ""), Mark("--s-rewrites"))
+            for (label, count), before in zip(steps, [0, *(count for _, count in steps)], strict=False)
+        ]
+        body.append(figure(bars(drawn, "Counts from follow-ups to used pairs"), "From follow-ups to pairs", cls="single"))
+    body += gaps
+    body += [_dropped(data), _used(data)]
+    return Section("pairs", "From feedback to pairs", join(body))
+
+
+def rewards(data: ReportData) -> Section:
+    """Whether the reward model's order depends on whose persona it sees."""
+    title = "Does the reward know the user?"
+    found = data.table("candidate_rewards", ["candidate_id", "condition", "turn_id", "persona_user_id", "reward"])
+    order = None if found is None else reward_order(found)
+    if order is None or order.is_empty():
+        return Section("rewards", title, missing("rewards under at least two persona conditions", "candidate_rewards"))
+    intro = paragraph(
+        "Each request's candidates are ranked with the user's own persona, with another user's (shuffled), and with none. "
+        "A reward that is about the user changes its order; one that is merely about quality does not."
+    )
+    words = {"none": "own against none", "shuffled": "own against shuffled"}
+    cells = {(row["condition"], row["quantity"]): row for row in order.iter_rows(named=True)}
+    lines = []
+    for condition in words:
+        best, rank = cells.get((condition, "best_changes")), cells.get((condition, "spearman"))
+        if best is None and rank is None:
+            continue
+        users = (best or rank or {})["users"]
+        lines.append([words[condition], _rate(best), _plain(rank), f"{users:,}"])
+    columns = ["personas compared", "best candidate changes", "rank correlation (Spearman)", "users"]
+    return Section("rewards", title, join([intro, table(columns, lines, "n counts requests; correlations are averaged over requests.")]))
+
+
+def training(data: ReportData) -> Section:
+    """What happened while training: curves and a table per recipe."""
+    title = "Training"
+    recipes = sorted(data.checkpoints, key=recipe_rank)
+    if not recipes:
+        return Section("training", title, missing("checkpoints", "checkpoints"))
+    lines, drawn = [], {}
+    for recipe in recipes:
+        manifest = data.checkpoints[recipe]
+        steps = _thinned(manifest.get("steps") or [])
+        drawn[recipe] = _panels(steps)
+        lines.append([recipe, *_manifest_cells(manifest)])
+    limits = {
+        panel: padded([value for panels in drawn.values() for _, values, _ in panels.get(panel, []) for value in values])
+        for panel in _PANELS
+    }
+    plots = [
+        figure(curves(list(panels.items()), mark_of(recipe), f"Training curves of {recipe}", limits), recipe)
+        for recipe, panels in drawn.items()
+        if panels
+    ]
+    columns = ["recipe", "method", "pairs", "steps", "loss at step 0", "last loss", "log-probability of chosen", "seconds"]
+    caption = (
+        f"Direct preference optimisation starts at ln 2 = {math.log(2):.3f}. The log-probability of chosen is given as its change over "
+        "training: a fall means that probability moves away from the very replies that should become likelier."
+    )
+    marks = legend((("chosen", "var(--muted)", "bar"), ("rejected", "var(--muted)", "bar hollow"))) if plots else ""
+    shown = join([figures(plots, "small"), marks]) if plots else missing("training curves", "checkpoints")
+    return Section("training", title, join([shown, table(columns, lines, caption, text_columns=(1,))]))
+
+
+def deviations(data: ReportData) -> Section:
+    """Where this run departs from the paper."""
+    title = "Deviations from the paper"
+    if not data.deviations:
+        return Section("deviations", title, paragraph("None were listed for this run.", cls="missing"))
+    return Section("deviations", title, element("ul", *(element("li", inline(text)) for text in data.deviations), cls="plain"))
+
+
+def _step(steps: list[tuple[str, int]], gaps: list[Html], label: str, frame: Frame | None, asset: str | None, keep: pl.Expr | None) -> None:
+    if frame is None:
+        if asset is not None:
+            gaps.append(missing(f"count of {label}", asset))
+        return
+    rows = frame.lazy() if keep is None else frame.lazy().filter(keep)
+    steps.append((label, int(rows.select(pl.len()).collect().item())))
+
+
+def _dropped(data: ReportData) -> Html:
+    counts = []
+    for name, words in (("rewrite_pairs", "rewrites"), ("reward_pairs", "rewards")):
+        found = data.table(name, ["is_kept", "drop_reason"])
+        if found is not None:
+            reasons = found.filter(~pl.col("is_kept")).group_by(pl.col("drop_reason").fill_null("no reason given")).len("pairs")
+            ordered = reasons.sort("pairs", "drop_reason", descending=[True, False])
+            counts += [
+                [words, row["drop_reason"], f"{row['pairs']:,}", percent(row["pairs"] / len(found))] for row in ordered.rows(named=True)
+            ]
+    if not counts:
+        return Html("")
+    return join([element("h3", "Why pairs were dropped"), table(["pairs from", "reason", "dropped", "of all"], counts, text_columns=(1,))])
+
+
+def _used(data: ReportData) -> Html:
+    found = data.table("preference_pairs", ["source", "split", "user_id", "persona"])
+    if found is None:
+        return Html("")
+    counts = found.group_by("source").agg(
+        (pl.col("split") == "train").sum().alias("train"),
+        (pl.col("split") != "train").sum().alias("validation"),
+        pl.col("user_id").n_unique().alias("users"),
+        (pl.col("persona") != "").mean().alias("with_persona"),
+    )
+    lines = [
+        [row["source"], f"{row['train']:,}", f"{row['validation']:,}", f"{row['users']:,}", percent(row["with_persona"])]
+        for row in counts.sort("source").rows(named=True)
+    ]
+    columns = ["source", "training pairs", "validation pairs", "users", "with a persona"]
+    return join([element("h3", "Pairs that recipes draw from"), table(columns, lines)])
+
+
+def _rate(row: Mapping[str, Any] | None) -> Html:
+    return escape("\u2013") if row is None else share_cell(row["value"], row["ci_low"], row["ci_high"], row["n"])
+
+
+def _plain(row: Mapping[str, Any] | None) -> Html:
+    if row is None:
+        return escape("\u2013")
+    about = f"{bracket(row['ci_low'], row['ci_high'], 1, 2)}, n = {row['n']:,}"
+    return join([_number(row["value"], 2), element("small", about)])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "\u2013" if value is None or not math.isfinite(value) else minus(f"{value:.{digits}f}")
+
+
+def _thinned(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    every = max(1, math.ceil(len(steps) / _MOST_POINTS))
+    return [step for position, step in enumerate(steps) if position % every == 0 or position == len(steps) - 1]
+
+
+def _panels(steps: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[list[float], list[float], bool]]]:
+    panels = {}
+    for panel, quantities in _PANELS.items():
+        lines = []
+        for name, is_dashed in quantities:
+            known = [(float(step["step"]), float(step[name])) for step in steps if step.get(name) is not None]
+            if known:
+                lines.append(([x for x, _ in known], [y for _, y in known], is_dashed))
+        if lines:
+            panels[panel] = lines
+    return panels
+
+
+def _manifest_cells(manifest: Mapping[str, Any]) -> list[object]:
+    steps = manifest.get("steps") or []
+    losses = [step["loss"] for step in steps if step.get("loss") is not None]
+    chosen = [step["logps/chosen"] for step in steps if step.get("logps/chosen") is not None]
+    change: object = "\u2013"
+    if chosen:
+        moved = chosen[-1] - chosen[0]
+        change = element("span", minus(f"{moved:+.1f}"), cls="bad" if moved < 0 else None)
+    pairs_used, seconds = manifest.get("pairs"), manifest.get("seconds")
+    return [
+        manifest.get("method", "\u2013"),
+        "\u2013" if pairs_used is None else f"{pairs_used:,}",
+        f"{steps[-1]['step']:,}" if steps else "\u2013",
+        _number(manifest.get("step0_loss"), 3),
+        _number(losses[-1] if losses else None, 3),
+        change,
+        "\u2013" if seconds is None else f"{seconds:,.0f}",
+    ]

@@ -1,0 +1,88 @@
+"""From turns to labelled follow-ups.
+
+What belongs here: pairing a follow-up with what it reacts to, and the rows of ``feedback_labels``. What does not: how a label is
+found (``classifier``) and what is counted from labels (``rates``).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from rlhi_dagster.feedback import Feedback
+from rlhi_dagster.feedback.aspects import MAX_SENTENCE, requests
+from rlhi_dagster.feedback.classifier import Embed, FeedbackClassifier
+from rlhi_dagster.tables import FEEDBACK_LABELS
+
+
+def follow_ups(turns: pl.LazyFrame) -> pl.DataFrame:
+    """Pair each user message after a conversation's first with the request and the reply before it.
+
+    Args:
+        turns: Rows of ``tables.TURNS``.
+
+    Returns:
+        turn_id, conversation_id, user_id, month, turn, asked_at, template_id, follow_up, previous_turn_id, previous_prompt,
+        previous_reply; sorted by ``turn_id``.
+
+    Raises:
+        ValueError: A turn after the first has no turn before it.
+    """
+    turns = turns.lazy()
+    previous = turns.select(
+        "conversation_id",
+        turn=pl.col("turn") + 1,
+        previous_turn_id="turn_id",
+        previous_prompt="prompt",
+        previous_reply="reply",
+    )
+    kept = ["turn_id", "conversation_id", "user_id", "month", "turn", "asked_at", "template_id"]
+    paired = (
+        turns.filter(pl.col("turn") > 1)
+        .select(*kept, follow_up="prompt")
+        .join(previous, on=["conversation_id", "turn"], how="left")
+        .sort("turn_id")
+        .collect()
+    )
+    orphans = paired.filter(pl.col("previous_turn_id").is_null())
+    if len(orphans):
+        raise ValueError(f"{len(orphans)} turn(s) have no turn before them; first: {orphans['turn_id'][0]}")
+    return paired
+
+
+def label(follow_ups: pl.DataFrame, classifier: FeedbackClassifier, embed: Embed) -> pl.DataFrame:
+    """Label follow-ups.
+
+    Args:
+        follow_ups: As ``follow_ups`` returns them.
+        classifier: The labeller.
+        embed: The encoder it was trained with.
+
+    Returns:
+        Rows of ``tables.FEEDBACK_LABELS``. ``span`` is filled where the label is ``reattempt_with_feedback`` and the lexicon found
+        a style request; other feedback ("no, I meant tulips") has no span.
+    """
+    if not len(follow_ups):
+        return FEEDBACK_LABELS.empty()
+    probabilities = classifier.predict_proba(follow_ups, embed)
+    best = probabilities.argmax(axis=1)
+    labels = [classifier.labels[i].value for i in best]
+    wanted = Feedback.REATTEMPT_WITH_FEEDBACK
+    spans = [span(text) if found == wanted else None for text, found in zip(follow_ups["follow_up"], labels, strict=True)]
+    return FEEDBACK_LABELS.conform(
+        follow_ups.select("turn_id", "conversation_id", "user_id", "month", "turn").with_columns(
+            label=pl.Series(labels, dtype=pl.String),
+            probability=pl.Series(probabilities.max(axis=1)),
+            reattempt_probability=pl.Series(probabilities[:, classifier.labels.index(wanted)]),
+            span=pl.Series(spans, dtype=pl.String),
+            labeller=pl.lit(classifier.name),
+        )
+    )
+
+
+def span(text: str) -> str | None:
+    """The stretch of ``text`` from its first to its last style request, verbatim; the first alone if that would be long."""
+    found = [(text.find(request.span), request.span) for request in requests(text)]
+    if not found:
+        return None
+    start, end = min(at for at, _ in found), max(at + len(words) for at, words in found)
+    return text[start:end] if end - start <= MAX_SENTENCE else min(found)[1]

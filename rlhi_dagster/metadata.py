@@ -1,0 +1,94 @@
+"""What the UI shows beside an asset: numbers under stable keys, small tables, text bars, and now and then a small picture.
+
+What belongs here: turning frames and counts into Dagster metadata, and the digest of a table's content. What does not: which numbers an
+asset reports (its module says).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from rlhi_dagster.tables import TABLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DIGEST_CHUNK_ROWS = 20_000
+_CELL_CHARACTERS = 80
+_PLOT_DPI = 80
+_PLOT_BYTES = 60_000
+
+
+def fingerprint(frame: pl.DataFrame) -> str:
+    """SHA-256 over a frame's schema and rows in their order, independent of chunks and of any file format."""
+    digest = hashlib.sha256(repr(list(frame.schema.items())).encode())
+    for rows in frame.iter_slices(_DIGEST_CHUNK_ROWS):
+        digest.update(rows.write_ndjson().encode())
+    return digest.hexdigest()
+
+
+def result(table_name: str, frame: pl.DataFrame, **metadata: Any) -> dg.MaterializeResult[pl.DataFrame]:
+    """A table as the result of the asset of the same name: value, measurements, and a data version that changes with content only.
+
+    In a run over several partitions Dagster gives each of them this one data version; the digest of each partition alone is in its
+    metadata as ``content_sha256`` (``io_managers.TableIOManager``).
+
+    Args:
+        table_name: A name in ``tables.TABLES``.
+        frame: The rows, in any order.
+        **metadata: Numbers and drawings under stable keys; a key that Dagster reserves (``dagster/...``) goes in through ``**{...}``.
+
+    Raises:
+        ValueError: A declared column is missing.
+    """
+    rows = TABLES[table_name].conform(frame)
+    return dg.MaterializeResult(asset_key=table_name, value=rows, data_version=dg.DataVersion(fingerprint(rows)), metadata=metadata)
+
+
+def bars(counts: Mapping[str, int], width: int = 30) -> dg.MarkdownMetadataValue:
+    """Draw counts as text bars: small enough for the event log, readable in the UI."""
+    top = max([*counts.values(), 1])
+    rows = [f"| {_cell(name)} | {n:,} | {'█' * round(width * n / top)} |" for name, n in counts.items()]
+    return dg.MetadataValue.md("\n".join(["| | n | |", "|---|--:|:--|", *rows]))
+
+
+def markdown_table(frame: pl.DataFrame, max_rows: int = 30) -> dg.MarkdownMetadataValue:
+    """Show the first ``max_rows`` rows of a frame as a Markdown table; says how many rows it leaves out."""
+    shown = frame.head(max_rows)
+    aligned = ["--:" if dtype.is_numeric() else "---" for dtype in frame.dtypes]
+    lines = ["| " + " | ".join(_cell(name) for name in frame.columns) + " |", "|" + "|".join(aligned) + "|"]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in shown.iter_rows()]
+    if len(frame) > max_rows:
+        lines += ["", f"{len(frame) - max_rows:,} more rows"]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def plot(figure: Figure) -> dg.MarkdownMetadataValue:
+    """Embed a matplotlib figure as a small PNG. Use sparingly: it is stored in the event log.
+
+    Raises:
+        ValueError: The picture is larger than 60 kB; draw less.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_PLOT_DPI, bbox_inches="tight", metadata={"Software": None})
+    if len(file.getvalue()) > _PLOT_BYTES:
+        raise ValueError(f"the picture has {len(file.getvalue()):,} bytes, at most {_PLOT_BYTES:,} go into the event log")
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = " ".join(str(value).replace("|", "\\|").split())
+    return text if len(text) <= _CELL_CHARACTERS else text[: _CELL_CHARACTERS - 1] + "…"

@@ -1,0 +1,449 @@
+"""Every table of the graph, declared once: stored types, UI columns, key and partition column.
+
+What belongs here: names, types and one-line meanings of columns. What does not: how a table is made (the stage's package)
+or checked (``checks.py``). One row of each table is what the first sentence of ``Table.grain`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
+TIME = pl.Datetime("us", "UTC")
+SOURCE_MESSAGES = pl.List(
+    pl.Struct({"message_id": pl.String(), "message_index": pl.Int32(), "role": pl.String(), "content": pl.String(), "sent_at": TIME})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A stored table.
+
+    Attributes:
+        grain: One sentence that says what one row is.
+        columns: Column name to (polars type, meaning); the stored order.
+        unique: Columns that together have neither nulls nor duplicates.
+        partition_column: Column whose value names the partition a row belongs to; ``None`` if unpartitioned.
+    """
+
+    grain: str
+    columns: Mapping[str, tuple[pl.DataType, str]]
+    unique: tuple[str, ...]
+    partition_column: str | None = None
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Column names and stored types."""
+        return pl.Schema({name: dtype for name, (dtype, _) in self.columns.items()})
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Definition-time metadata: the column schema as the Dagster UI shows it."""
+        columns = [
+            dg.TableColumn(name, type=_type_name(dtype), description=meaning) for name, (dtype, meaning) in self.columns.items()
+        ]
+        return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return ``frame`` with exactly the declared columns, in order and in the declared types, sorted by the key.
+
+        Raises:
+            ValueError: A declared column is missing from ``frame``; the message names it.
+        """
+        missing = [name for name in self.columns if name not in frame.columns]
+        if missing:
+            raise ValueError(f"the frame lacks the column(s) {', '.join(missing)}; it has {', '.join(frame.columns)}")
+        return frame.select(pl.col(name).cast(dtype) for name, (dtype, _) in self.columns.items()).sort(self.unique)
+
+    def empty(self) -> pl.DataFrame:
+        """A frame of the declared schema without rows."""
+        return pl.DataFrame(schema=self.schema)
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    return str(dtype).replace("time_unit='us', time_zone='UTC'", "us, UTC")
+
+
+_MONTH = (pl.String(), "Partition: month of the conversation's start, `YYYY-MM`.")
+_TURN_ID = (pl.String(), "The user message (`conversation_id:message_index`).")
+_CONVERSATION_ID = (pl.String(), "The conversation.")
+_USER_ID = (pl.String(), "Salted fingerprint of the user's connection.")
+_TURN = (pl.Int32(), "1 for the opening request, 2 for the first follow-up, and so on.")
+_PERSONA = (pl.String(), "Persona shown to the model: lines valid strictly before the turn; empty if none.")
+_PERSONA_LINE_IDS = (pl.List(pl.String()), "Persona lines that make up `persona`.")
+_PROMPT = (MESSAGES, "History and request, without the persona: the messages up to the reply being compared.")
+_CHOSEN = (pl.String(), "Preferred reply.")
+_REJECTED = (pl.String(), "Dispreferred reply.")
+_IS_KEPT = (pl.Boolean(), "Whether the pair goes on to `preference_pairs`.")
+_DROP_REASON = (pl.String(), "Why the pair was dropped; null if kept.")
+_MODEL = (pl.String(), "Model that wrote the text: Hub id and revision, or digest of the local weights.")
+_RECIPE = (pl.String(), "Partition: the training recipe.")
+_PROMPT_ID = (pl.String(), "The evaluation item.")
+_CI_LOW = (pl.Float64(), "Lower end of the 95 % interval.")
+_CI_HIGH = (pl.Float64(), "Upper end of the 95 % interval.")
+
+CONVERSATIONS = Table(
+    "An accepted conversation.",
+    {
+        "conversation_id": (pl.String(), "The source's own id."),
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "started_at": (TIME, "When the conversation started."),
+        "is_start_assumed": (pl.Boolean(), "The source gave no time; `started_at` is the source setting `assumed_start`."),
+        "source": (pl.String(), "Name of the source in the profile."),
+        "assistant": (pl.String(), "Model that wrote the logged replies."),
+        "language": (pl.String(), "Language as the source gives it; null if unknown."),
+        "is_toxic": (pl.Boolean(), "The source's toxicity flag; null if it has none."),
+        "template_id": (pl.String(), "Cluster of near-identical opening requests; null outside any cluster."),
+        "user_turns": (pl.Int32(), "Number of user messages that got a reply."),
+        "repairs": (pl.List(pl.String()), "Repairs made to the message list, in order."),
+        "messages": (SOURCE_MESSAGES, "Alternating user and assistant messages, with their position in the source's list."),
+    },
+    ("conversation_id",),
+    "month",
+)
+QUARANTINE = Table(
+    "A rejected source row.",
+    {
+        "row_id": (pl.String(), "`source_file#row_number`."),
+        "month": _MONTH,
+        "source": (pl.String(), "Name of the source in the profile."),
+        "source_file": (pl.String(), "File the row came from."),
+        "row_number": (pl.Int64(), "0-based position in the file."),
+        "conversation_id": (pl.String(), "The source's own id, if it has one."),
+        "reason": (pl.String(), "One of `rlhi_dagster.conversations.Reason`."),
+        "detail": (pl.String(), "What exactly was found, without any user text."),
+    },
+    ("row_id",),
+    "month",
+)
+TURNS = Table(
+    "A user message and the reply to it.",
+    {
+        "turn_id": _TURN_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "turn": _TURN,
+        "asked_at": (TIME, "Time of the user message; if the source has none, start of the conversation + (turn - 1) s."),
+        "prompt": (pl.String(), "The user message."),
+        "reply_id": (pl.String(), "The assistant message."),
+        "reply": (pl.String(), "The logged reply."),
+        "template_id": (pl.String(), "Template cluster of the conversation's opening request; null outside any."),
+    },
+    ("turn_id",),
+    "month",
+)
+USERS = Table(
+    "A connection fingerprint (not necessarily one person).",
+    {
+        "user_id": _USER_ID,
+        "conversations": (pl.Int64(), "Accepted conversations."),
+        "user_messages": (pl.Int64(), "User messages that got a reply."),
+        "first_seen": (TIME, "Start of the first conversation."),
+        "last_seen": (TIME, "Start of the last conversation."),
+        "split": (pl.String(), "`train` or `held_out`; a function of `user_id` alone, so stable as data grows."),
+    },
+    ("user_id",),
+)
+FEEDBACK_LABELS = Table(
+    "A follow-up message and what it says about the reply before it.",
+    {
+        "turn_id": _TURN_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "turn": _TURN,
+        "label": (pl.String(), "One of `rlhi_dagster.feedback.Feedback`."),
+        "probability": (pl.Float64(), "The labeller's probability of `label`."),
+        "reattempt_probability": (pl.Float64(), "The labeller's probability of `reattempt_with_feedback`."),
+        "span": (pl.String(), "The part of the message that names what to change, verbatim; null if none was found."),
+        "labeller": (pl.String(), "Name and digest of the labeller."),
+    },
+    ("turn_id",),
+    "month",
+)
+REATTEMPT_RATES = Table(
+    "A cell of the re-attempt table: turn, denominator and template filter.",
+    {
+        "turn": (pl.String(), "`all`, `2` to `5`, or `>5`."),
+        "denominator": (pl.String(), "`user_messages`, `follow_ups` or `conversations`."),
+        "templates": (pl.String(), "`included` or `excluded`: template traffic."),
+        "value": (pl.Float64(), "Share of `reattempt_with_feedback`; null if n is 0."),
+        "n": (pl.Int64(), "Size of the denominator."),
+        "users": (pl.Int64(), "Users (clusters of the interval)."),
+        "ci_low": _CI_LOW,
+        "ci_high": _CI_HIGH,
+    },
+    ("turn", "denominator", "templates"),
+)
+CONTEXTUAL_DIVERSITY = Table(
+    "A corpus and the mean pairwise cosine distance between its prompt contexts.",
+    {
+        "corpus": (pl.String(), "Which prompts."),
+        "value": (pl.Float64(), "Mean pairwise cosine distance, exact; null if n < 2."),
+        "n": (pl.Int64(), "Prompt contexts."),
+        "encoder": (pl.String(), "Sentence encoder."),
+        "ci_low": _CI_LOW,
+        "ci_high": _CI_HIGH,
+    },
+    ("corpus",),
+)
+WILDLLAMACHAT = Table(
+    "A user message with the reply regenerated by the policy beside the logged one.",
+    {
+        "turn_id": _TURN_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "turn": _TURN,
+        "asked_at": (TIME, "Time of the user message."),
+        "prompt": (pl.String(), "The user message."),
+        "history": (MESSAGES, "Earlier messages of the conversation with regenerated replies."),
+        "logged_reply": (pl.String(), "The logged reply."),
+        "reply": (pl.String(), "The regenerated reply; null if it could not be generated."),
+        "error": (pl.String(), "Why there is no regenerated reply; null if there is one."),
+        "model": _MODEL,
+        "follow_up_id": (pl.String(), "The user's next message; null at the end of the conversation."),
+        "follow_up_applies": (pl.Boolean(), "Whether what the follow-up asks for is missing from the regenerated reply; null if unknown."),
+    },
+    ("turn_id",),
+    "month",
+)
+PERSONAS = Table(
+    "A persona line, valid from one moment until it is revised.",
+    {
+        "persona_line_id": (pl.String(), "Digest of user, line and the moment it became valid."),
+        "user_id": _USER_ID,
+        "aspect": (pl.String(), "What the line is about: one of `rlhi_dagster.feedback.Aspect`."),
+        "line": (pl.String(), "The line as a model reads it."),
+        "valid_from": (TIME, "Time of the latest message that supports it; usable strictly after."),
+        "valid_until": (TIME, "When a later message revised it; null if current."),
+        "evidence": (pl.List(pl.String()), "User messages that support the line (`turn_id`s)."),
+    },
+    ("persona_line_id",),
+)
+REWRITES = Table(
+    "A criticised reply and its rewrite.",
+    {
+        "rewrite_id": (pl.String(), "Digest of turn and strategy."),
+        "turn_id": (pl.String(), "The turn whose reply drew the feedback."),
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "follow_up_id": (pl.String(), "The user message that carries the feedback."),
+        "asked_at": (TIME, "Time of the criticised turn's user message."),
+        "strategy": (pl.String(), "How the rewrite was made: `feedback`."),
+        "prompt": _PROMPT,
+        "original": (pl.String(), "The reply that drew the feedback (regenerated)."),
+        "feedback": (pl.String(), "The follow-up's text."),
+        "rewrite": (pl.String(), "The rewritten reply; null on error."),
+        "error": (pl.String(), "Why there is no rewrite; null if there is one."),
+        "follow_up_applies": (pl.Boolean(), "From `wildllamachat`."),
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": _MODEL,
+    },
+    ("rewrite_id",),
+    "month",
+)
+REWRITE_PAIRS = Table(
+    "A candidate preference pair from a rewrite, kept or dropped.",
+    {
+        "pair_id": (pl.String(), "Digest of the pair."),
+        "turn_id": (pl.String(), "The turn whose reply is compared."),
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "follow_up_id": (pl.String(), "The user message that carries the feedback."),
+        "asked_at": (TIME, "Time of the compared turn's user message."),
+        "strategy": (pl.String(), "How the rewrite was made."),
+        "prompt": _PROMPT,
+        "chosen": _CHOSEN,
+        "rejected": _REJECTED,
+        "is_kept": _IS_KEPT,
+        "drop_reason": _DROP_REASON,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": _MODEL,
+    },
+    ("pair_id",),
+    "month",
+)
+CANDIDATES = Table(
+    "One of N replies sampled for an opening request.",
+    {
+        "candidate_id": (pl.String(), "`turn_id#sample_index`."),
+        "turn_id": _TURN_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "asked_at": (TIME, "Time of the request."),
+        "prompt": _PROMPT,
+        "sample_index": (pl.Int32(), "0 to N - 1."),
+        "reply": (pl.String(), "The sampled reply; null on error."),
+        "error": (pl.String(), "Why there is no reply; null if there is one."),
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": _MODEL,
+    },
+    ("candidate_id",),
+    "month",
+)
+CANDIDATE_REWARDS = Table(
+    "The reward of a candidate under one persona condition.",
+    {
+        "candidate_id": (pl.String(), "The candidate."),
+        "condition": (pl.String(), "`own`, `shuffled` (another user's persona) or `none` (no persona)."),
+        "turn_id": _TURN_ID,
+        "month": _MONTH,
+        "persona_user_id": (pl.String(), "User whose persona the reward model saw; null for `none`."),
+        "reward": (pl.Float64(), "Scalar reward; null on error."),
+        "error": (pl.String(), "Why there is no reward; null if there is one."),
+        "reward_model": (pl.String(), "Reward model: Hub id and revision, or digest of the local weights."),
+    },
+    ("candidate_id", "condition"),
+    "month",
+)
+REWARD_PAIRS = Table(
+    "The best against the worst candidate of a request under one persona condition, kept or dropped.",
+    {
+        "pair_id": (pl.String(), "Digest of the pair."),
+        "turn_id": _TURN_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "asked_at": (TIME, "Time of the request."),
+        "condition": (pl.String(), "Persona that the reward model saw: `own`, `shuffled` or `none`."),
+        "prompt": _PROMPT,
+        "chosen": _CHOSEN,
+        "rejected": _REJECTED,
+        "margin": (pl.Float64(), "Reward of chosen minus reward of rejected."),
+        "is_kept": _IS_KEPT,
+        "drop_reason": _DROP_REASON,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": _MODEL,
+        "reward_model": (pl.String(), "Reward model: Hub id and revision, or digest of the local weights."),
+    },
+    ("pair_id",),
+    "month",
+)
+REASONING_ERRORS = Table(
+    "An erroneous solution (PRM800K `found_error`) and the simulated user's remark on it.",
+    {
+        "error_id": (pl.String(), "Digest of problem and solution."),
+        "problem": (pl.String(), "The problem."),
+        "solution": (pl.String(), "The erroneous solution up to and with its first wrong step, one step a line."),
+        "first_error_step": (pl.Int32(), "1-based number of the first wrong step."),
+        "feedback": (pl.String(), "What the simulated user says."),
+        "answer": (pl.String(), "Known answer; null if there is none."),
+    },
+    ("error_id",),
+)
+REASONING_PAIRS = Table(
+    "A corrected solution against the erroneous one, kept or dropped.",
+    {
+        "pair_id": (pl.String(), "Digest of the pair."),
+        "error_id": (pl.String(), "The erroneous solution."),
+        "prompt": _PROMPT,
+        "chosen": (pl.String(), "The rewritten solution; null on error."),
+        "rejected": _REJECTED,
+        "is_chosen_correct": (pl.Boolean(), "Whether the rewrite ends in the known answer; null if it cannot be checked."),
+        "is_kept": _IS_KEPT,
+        "drop_reason": _DROP_REASON,
+        "model": _MODEL,
+    },
+    ("pair_id",),
+)
+PREFERENCE_PAIRS = Table(
+    "A preference pair ready for training, with its provenance.",
+    {
+        "pair_id": (pl.String(), "Digest of the pair."),
+        "source": (pl.String(), "`rewrites`, `rewards`, `rewards_shuffled`, `rewards_none` or `reasoning`."),
+        "split": (pl.String(), "`train` or `validation`, by user."),
+        "user_id": (pl.String(), "Salted fingerprint of the user's connection; null for `reasoning`."),
+        "turn_id": (pl.String(), "The turn whose reply is compared; null for `reasoning`."),
+        "follow_up_id": (pl.String(), "The message that carries the feedback; null where none does."),
+        "asked_at": (TIME, "Time of the compared turn's user message; null for `reasoning`."),
+        "prompt": _PROMPT,
+        "chosen": _CHOSEN,
+        "rejected": _REJECTED,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "strategy": (pl.String(), "How chosen was made: `feedback`, `best_of_n` or `corrected`."),
+        "model": _MODEL,
+        "reward_model": (pl.String(), "Reward model that ranked the pair; null where none did."),
+        "margin": (pl.Float64(), "Reward margin; null where no reward model ranked the pair."),
+    },
+    ("pair_id",),
+)
+EVAL_PROMPTS = Table(
+    "An evaluation item.",
+    {
+        "prompt_id": _PROMPT_ID,
+        "benchmark": (pl.String(), "`user_eval` or `arithmetic`."),
+        "user_id": (pl.String(), "The held-out user; null outside `user_eval`."),
+        "turn_id": (pl.String(), "The held-out request; null outside `user_eval`."),
+        "asked_at": (TIME, "Time of the request; null outside `user_eval`."),
+        "prompt": _PROMPT,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "earlier_conversations": (pl.Int64(), "Conversations of the user before this one; null outside `user_eval`."),
+        "reference": (pl.String(), "Known answer; null where there is none."),
+    },
+    ("prompt_id",),
+)
+RESPONSES = Table(
+    "A checkpoint's reply to an evaluation item.",
+    {
+        "response_id": (pl.String(), "`recipe/prompt_id`."),
+        "recipe": _RECIPE,
+        "prompt_id": _PROMPT_ID,
+        "benchmark": (pl.String(), "The benchmark of the item."),
+        "reply": (pl.String(), "The reply; null on error."),
+        "error": (pl.String(), "Why there is no reply; null if there is one."),
+        "model": _MODEL,
+    },
+    ("response_id",),
+    "recipe",
+)
+JUDGEMENTS = Table(
+    "One judge's verdict on one pair of replies in one order.",
+    {
+        "judgement_id": (pl.String(), "Digest of recipe, opponent, item, judge and order."),
+        "recipe": _RECIPE,
+        "prompt_id": _PROMPT_ID,
+        "benchmark": (pl.String(), "The benchmark of the item."),
+        "user_id": (pl.String(), "The held-out user (cluster of the intervals); null outside `user_eval`."),
+        "opponent": (pl.String(), "The recipe compared with."),
+        "judge": (pl.String(), "Name of the judge."),
+        "order": (pl.String(), "`recipe_first` or `opponent_first`."),
+        "verdict": (pl.String(), "`recipe`, `opponent` or `tie`; null if the judge gave no legible verdict."),
+        "preferences_met": (pl.Float64(), "Share of the user's preferences that the recipe's reply meets; null if the judge cannot tell."),
+        "is_correct": (pl.Boolean(), "Whether the recipe's reply has the known answer; null where there is none."),
+        "is_malformed": (pl.Boolean(), "Whether the recipe's reply is broken text; null if the judge cannot tell."),
+    },
+    ("judgement_id",),
+    "recipe",
+)
+SCORES = Table(
+    "A metric of a recipe on a benchmark.",
+    {
+        "recipe": _RECIPE,
+        "benchmark": (pl.String(), "The benchmark."),
+        "metric": (pl.String(), "One of `rlhi_dagster.evaluation.Metric`."),
+        "value": (pl.Float64(), "The metric; null if n is 0."),
+        "n": (pl.Int64(), "Items behind it."),
+        "ci_low": _CI_LOW,
+        "ci_high": _CI_HIGH,
+        "judge": (pl.String(), "Name of the judge."),
+    },
+    ("recipe", "benchmark", "metric", "judge"),
+    "recipe",
+)
+
+TABLES: dict[str, Table] = {
+    name.lower(): value for name, value in list(globals().items()) if isinstance(value, Table)
+}

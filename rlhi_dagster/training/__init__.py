@@ -1,0 +1,1 @@
+"""From preference pairs to checkpoints: recipes, pair sets, settings. The trainers themselves run in ``workers/``."""

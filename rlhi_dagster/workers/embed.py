@@ -1,0 +1,40 @@
+"""Worker: embed texts with the sentence encoder through the response store.
+
+Job (Pipes extras): ``store``, ``texts`` (Parquet of ``key, text``), ``chunk_size``. Reports counts as a custom message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.workers.progress import Progress
+
+
+def main() -> None:
+    """Run the job that Pipes hands over."""
+    with open_dagster_pipes():
+        pipes = PipesContext.get()
+        job = pipes.extras
+        texts = pl.read_parquet(job["texts"])
+        store = ResponseStore(Path(job["store"]), "embedding", MiniLM.name)
+        missing = texts.join(store.missing(texts["key"]).to_frame("key"), on="key", how="semi")
+        # Chunks of similar length: a batch is as slow as its longest text.
+        missing = missing.unique("key").sort(pl.col("text").str.len_chars(), "key")
+        encoder = MiniLM()
+        report = Progress(pipes.log.info, MiniLM.name)
+        done = 0
+        for chunk in missing.iter_slices(job["chunk_size"]):
+            vectors = encoder.embed(chunk["text"].to_list())
+            store.append(pl.DataFrame({"key": chunk["key"], "vector": vectors.tolist()}))
+            done += len(chunk)
+            report(done, len(missing))
+        pipes.report_custom_message({"requests": len(texts), "cached": len(texts) - len(missing), "answered": len(missing)})
+
+
+if __name__ == "__main__":
+    main()

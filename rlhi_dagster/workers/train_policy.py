@@ -1,0 +1,90 @@
+"""Worker: train the town's policy from scratch: a byte-level BPE tokenizer, a Llama-style chat template and a small Llama.
+
+Job (Pipes extras): ``job`` (``TrainingJob`` whose rows are Parquet of ``messages``) and ``architecture`` (``TownPolicy``). The loss counts
+assistant messages only. Reports one custom message.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import polars as pl
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+from rlhi_dagster.engines.models import MANIFEST
+from rlhi_dagster.training.policy import CHAT_TEMPLATE, SPECIAL_TOKENS, TownPolicy
+
+
+def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:  # noqa: ANN401 - a transformers tokenizer
+    """Train a byte-level BPE tokenizer with single digits; deterministic for the same texts in the same order."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    begin, end, _, _, pad = SPECIAL_TOKENS
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=pad, padding_side="left")
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> dict[str, Any]:  # noqa: ANN401 - TrainingJob
+    """Train the policy and return its manifest."""
+    from datasets import Dataset, disable_caching
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    from rlhi_dagster.workers.training_run import arguments, finish, fit, preflight
+
+    started = time.monotonic()
+    disable_caching()
+    dialogues = pl.read_parquet(job.train, columns=["messages"]).to_dicts()
+    tokenizer = build_tokenizer((message["content"] for row in dialogues for message in row["messages"]), architecture.vocabulary)
+    rows, too_long = preflight(dialogues, lambda row: [row["messages"]], tokenizer, job.settings.max_length)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=architecture.width,
+        intermediate_size=architecture.feed_forward_width,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        num_key_value_heads=architecture.heads,
+        max_position_embeddings=architecture.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+    def build() -> Trainer:
+        set_seed(job.settings.seed)
+        shared = arguments(job) | {"train_sampling_strategy": "group_by_length"}
+        args = SFTConfig(**shared, assistant_only_loss=True)
+        return SFTTrainer(model=LlamaForCausalLM(config), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+    trainer = fit(job, build, report)
+    return finish(job, trainer, tokenizer, started, dialogues=len(rows), dialogues_too_long=too_long)
+
+
+def main() -> None:
+    """Run the job that Pipes hands over."""
+    with open_dagster_pipes():
+        pipes = PipesContext.get()
+        from rlhi_dagster.workers.training_run import TrainingJob, is_finished
+
+        job = TrainingJob.from_dict(pipes.extras["job"])
+        reused = is_finished(job)
+        architecture = TownPolicy(**pipes.extras["architecture"])
+        manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, architecture, pipes.log.info)
+        pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Each property holds on sound rows and fails on each kind of unsound ones; the asset checks gate what comes after."""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from rlhi_dagster import checks
+from rlhi_dagster.io_managers import TableIOManager
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.metadata import result
+from rlhi_dagster.partitions import months, recipes
+from rlhi_dagster.tables import (
+    CANDIDATE_REWARDS,
+    CONVERSATIONS,
+    JUDGEMENTS,
+    PERSONAS,
+    PREFERENCE_PAIRS,
+    QUARANTINE,
+    REWRITE_PAIRS,
+    TABLES,
+    TURNS,
+    USERS,
+    Table,
+)
+
+MONTHS = months("2023-04")
+
+
+def at(day: int) -> datetime:
+    return datetime(2023, 4, day, tzinfo=UTC)
+
+
+def fill(table: Table, records: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([{**dict.fromkeys(table.columns), **record} for record in records], schema=table.schema)
+
+
+# matches_table
+
+
+def test_declared_tables_match() -> None:
+    rows = [{"candidate_id": "a", "condition": condition} for condition in ("own", "none")]
+    finding = checks.matches_table(fill(CANDIDATE_REWARDS, rows).lazy(), CANDIDATE_REWARDS)
+    assert finding.passed
+    assert finding.numbers == {"rows": 2, "key_nulls": 0, "duplicate_rows": 0}
+    assert checks.matches_table(USERS.empty().lazy(), USERS).passed
+
+
+@pytest.mark.parametrize(
+    ("frame", "numbers"),
+    [
+        (USERS.empty().drop("split"), {"missing_or_mistyped": ["split"], "undeclared": []}),
+        (USERS.empty().cast({"conversations": pl.Int32}), {"missing_or_mistyped": ["conversations"], "undeclared": []}),
+        (USERS.empty().with_columns(pl.lit("x").alias("ip")), {"missing_or_mistyped": [], "undeclared": ["ip"]}),
+        (fill(USERS, [{"user_id": "a"}, {"user_id": "a"}]), {"rows": 2, "key_nulls": 0, "duplicate_rows": 1}),
+        (fill(USERS, [{"user_id": None}]), {"rows": 1, "key_nulls": 1, "duplicate_rows": 0}),
+    ],
+)
+def test_table_that_does_not_match(frame: pl.DataFrame, numbers: dict[str, Any]) -> None:
+    finding = checks.matches_table(frame.lazy(), USERS)
+    assert not finding.passed
+    assert finding.numbers == numbers
+
+
+@pytest.mark.parametrize("column", ["conversations", "split"])
+def test_file_of_another_schema_cannot_hide_behind_the_first(tmp_path: Path, column: str) -> None:
+    fill(USERS, [{"user_id": "a"}]).write_parquet(tmp_path / "1.parquet")
+    stale = fill(USERS, [{"user_id": "b"}])
+    stale = stale.drop("split") if column == "split" else stale.cast({column: pl.Int32})
+    stale.write_parquet(tmp_path / "2.parquet")
+    finding = checks.matches_table(pl.scan_parquet([tmp_path / "1.parquet", tmp_path / "2.parquet"]), USERS)
+    assert not finding.passed
+    assert "unreadable" in finding.numbers
+
+
+# rows_are_conserved
+
+
+def test_conserved_rows() -> None:
+    accepted = fill(CONVERSATIONS, [{"conversation_id": name, "month": "2023-04"} for name in "ab"]).lazy()
+    rejected = fill(QUARANTINE, [{"row_id": "x", "month": "2023-04"}, {"row_id": "y", "month": "2023-05"}]).lazy()
+    sound = checks.rows_are_conserved({"2023-04": 3, "2023-05": 1}, accepted, rejected)
+    assert sound.passed
+    assert sound.numbers == {"source_rows": 4, "accepted_rows": 2, "quarantined_rows": 2, "months_off": []}
+    for counted in ({"2023-04": 4, "2023-05": 0}, {"2023-04": 3}, {"2023-04": 3, "2023-05": 1, "2023-06": 1}):
+        assert not checks.rows_are_conserved(counted, accepted, rejected).passed
+
+
+# personas_precede_use
+
+TURN_ROWS = fill(TURNS, [{"turn_id": "t1", "asked_at": at(1)}, {"turn_id": "t3", "asked_at": at(3)}]).lazy()
+
+
+def pairs_at(day: int | None, *line_ids: str) -> pl.LazyFrame:
+    return fill(REWRITE_PAIRS, [{"pair_id": "p", "asked_at": day and at(day), "persona_line_ids": list(line_ids)}]).lazy()
+
+
+def line(valid_from: int, *evidence: str) -> pl.LazyFrame:
+    return fill(PERSONAS, [{"persona_line_id": "l", "valid_from": at(valid_from), "evidence": list(evidence)}]).lazy()
+
+
+def test_persona_known_before_the_turn_passes() -> None:
+    finding = checks.personas_precede_use(pairs_at(2, "l"), line(1, "t1"), TURN_ROWS)
+    assert finding.passed
+    assert finding.numbers["uses"] == 1
+    assert checks.personas_precede_use(pairs_at(2), line(3, "t3"), TURN_ROWS).passed
+    assert checks.personas_precede_use(pairs_at(None), line(3, "t3"), TURN_ROWS).passed
+
+
+@pytest.mark.parametrize(
+    ("rows", "personas", "fault"),
+    [
+        (pairs_at(2, "l"), line(2, "t1"), "late_lines"),
+        (pairs_at(2, "l"), line(1, "t1", "t3"), "late_evidence"),
+        (pairs_at(3, "l"), line(1, "t3"), "late_evidence"),
+        (pairs_at(2, "l"), line(1, "t1", "t9"), "unknown_evidence"),
+        (pairs_at(2, "l"), line(1), "unknown_evidence"),
+        (pairs_at(2, "m"), line(1, "t1"), "unknown_lines"),
+        (pairs_at(None, "l"), line(1, "t1"), "undated_uses"),
+    ],
+)
+def test_persona_that_could_not_be_known_fails(rows: pl.LazyFrame, personas: pl.LazyFrame, fault: str) -> None:
+    finding = checks.personas_precede_use(rows, personas, TURN_ROWS)
+    assert not finding.passed
+    assert {name: count for name, count in finding.numbers.items() if count and name != "uses"} == {fault: 1}
+
+
+# no_held_out_user_in_training
+
+
+@pytest.mark.parametrize(
+    ("user", "passed", "fault"),
+    [("train", True, None), (None, True, None), ("held", False, "held_out_pairs"), ("new", False, "unknown_user_pairs")],
+)
+def test_users_of_training_pairs(user: str | None, passed: bool, fault: str | None) -> None:
+    users = fill(USERS, [{"user_id": "train", "split": "train"}, {"user_id": "held", "split": "held_out"}]).lazy()
+    pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "1", "user_id": "train"}, {"pair_id": "2", "user_id": user}]).lazy()
+    finding = checks.no_held_out_user_in_training(pairs, users)
+    assert finding.passed is passed
+    if fault:
+        assert finding.numbers[fault] == 1
+
+
+# chosen_differs_from_rejected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_kept", "passed"),
+    [("short", True, True), ("long  one ", True, False), ("long one", False, True), (" ", True, False), (None, True, False)],
+)
+def test_sides_of_a_pair(chosen: str | None, is_kept: bool, passed: bool) -> None:
+    pair = {"pair_id": "p", "chosen": chosen, "rejected": "long one", "is_kept": is_kept}
+    assert checks.chosen_differs_from_rejected(fill(REWRITE_PAIRS, [pair]).lazy()).passed is passed
+
+
+def test_sides_of_ready_pairs_all_count() -> None:
+    pair = {"pair_id": "p", "chosen": "same", "rejected": "same"}
+    assert not checks.chosen_differs_from_rejected(fill(PREFERENCE_PAIRS, [pair]).lazy()).passed
+
+
+# orders_are_balanced
+
+
+@pytest.mark.parametrize(
+    ("orders", "passed"),
+    [
+        (["recipe_first", "opponent_first"], True),
+        ([], True),
+        (["recipe_first"], False),
+        (["recipe_first", "recipe_first"], False),
+        (["recipe_first", "opponent_first", "opponent_first"], False),
+        (["recipe_first", None], False),
+    ],
+)
+def test_orders(orders: list[str | None], passed: bool) -> None:
+    same = {"recipe": "dpo", "prompt_id": "p", "opponent": "base", "judge": "town"}
+    rows = [{**same, "judgement_id": str(index), "order": order} for index, order in enumerate(orders)]
+    assert checks.orders_are_balanced(fill(JUDGEMENTS, rows).lazy()).passed is passed
+
+
+# step0_loss_is_ln2
+
+
+@pytest.mark.parametrize(
+    ("manifest", "passed"),
+    [
+        ({"method": "dpo", "step0_loss": math.log(2) + 5e-4}, True),
+        ({"method": "sft", "step0_loss": 3.0}, True),
+        ({"method": "dpo", "step0_loss": 0.7}, False),
+        ({"method": "dpo", "step0_loss": math.nan}, False),
+        ({"method": "dpo", "step0_loss": "0.693"}, False),
+        ({"method": "dpo"}, False),
+        (None, False),
+    ],
+)
+def test_step0_loss(manifest: dict[str, Any] | None, passed: bool) -> None:
+    assert checks.step0_loss_is_ln2({"base": {"method": "none"}, "dpo": manifest}).passed is passed
+
+
+# malformed_share_is_low
+
+
+@pytest.mark.parametrize(("malformed", "passed"), [(0, True), (1, True), (2, False), (None, False)])
+def test_malformed_share(malformed: int | None, passed: bool) -> None:
+    rows = [
+        {
+            "judgement_id": f"{index}{order}",
+            "recipe": "dpo",
+            "prompt_id": str(index),
+            "is_malformed": None if malformed is None else index < malformed,
+        }
+        for index in range(50)
+        for order in "12"
+    ]
+    finding = checks.malformed_share_is_low(fill(JUDGEMENTS, rows).lazy())
+    assert finding.passed is passed
+    assert finding.numbers["n"] == (0 if malformed is None else 50)
+
+
+# as asset checks
+
+
+def run_checks(
+    root: Path, frame: pl.DataFrame, table_name: str, check: Any, tags: dict[str, str] | None = None, **resources: Any
+) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
+    """Materialize ``frame`` as an asset with a check and a downstream asset; say whether the downstream asset ran, and what was found."""
+    table = TABLES[table_name]
+
+    @dg.asset(
+        name=table_name,
+        partitions_def=MONTHS if table.partition_column == "month" else None,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def upstream() -> dg.MaterializeResult[pl.DataFrame]:
+        return result(table_name, frame)
+
+    @dg.asset(deps=[table_name], backfill_policy=dg.BackfillPolicy.single_run())
+    def downstream() -> None: ...
+
+    definitions = dg.Definitions(
+        assets=[upstream, downstream, *(dg.AssetSpec(name) for name in TABLES if name != table_name)],
+        asset_checks=[check(upstream)],
+        jobs=[dg.define_asset_job("everything")],
+        resources={"io_manager": TableIOManager(root=str(root)), **resources},
+    )
+    outcome = definitions.resolve_job_def("everything").execute_in_process(tags=tags, raise_on_error=False)
+    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    return bool(outcome.asset_materializations_for_node("downstream")), found
+
+
+@pytest.mark.parametrize("ids", ["ab", "aa"])
+def test_table_check_of_a_range_of_months_gates_downstream(tmp_path: Path, ids: str) -> None:
+    frame = fill(TURNS, [{"turn_id": name, "month": f"2023-0{4 + index}"} for index, name in enumerate(ids)])
+    tags = {"dagster/asset_partition_range_start": "2023-04", "dagster/asset_partition_range_end": "2023-05"}
+    Lake(root=str(tmp_path)).write("turns", frame.with_columns(month=pl.lit("2023-03")), ["2023-03"])  # not of this run
+    went_on, found = run_checks(tmp_path, frame, "turns", lambda asset: checks.table_check(asset, TURNS), tags)
+    assert went_on is found["matches_table"].passed is (ids == "ab")
+    assert found["matches_table"].metadata["rows"].value == 2
+
+
+@pytest.mark.parametrize("ids", ["ab", "aa"])
+def test_table_check_of_an_unpartitioned_table_gates_downstream(tmp_path: Path, ids: str) -> None:
+    frame = fill(USERS, [{"user_id": name} for name in ids])
+    went_on, found = run_checks(tmp_path, frame, "users", lambda asset: checks.table_check(asset, USERS))
+    assert went_on is found["matches_table"].passed is (ids == "ab")
+
+
+@pytest.mark.parametrize("source_rows", [2, 3])
+def test_conservation_check_counts_the_months_of_the_run(tmp_path: Path, source_rows: int) -> None:
+    lake = Lake(root=str(tmp_path))
+    quarantined = [{"row_id": month, "month": month} for month in ("2023-04", "2023-05")]
+    lake.write("quarantine", fill(QUARANTINE, quarantined), ["2023-04", "2023-05"])
+    conversations = fill(CONVERSATIONS, [{"conversation_id": "a", "month": "2023-04"}])
+    source = {"2023-04": source_rows, "2023-05": 9}
+
+    def count_rows(source: dict[str, int], keys: list[str] | None) -> dict[str, int]:
+        return {month: rows for month, rows in source.items() if keys is None or month in keys}
+
+    went_on, found = run_checks(
+        tmp_path,
+        conversations,
+        "conversations",
+        lambda asset: checks.conservation_check(asset, "quarantine", "source", count_rows),
+        {"dagster/partition": "2023-04"},
+        source=dg.ResourceDefinition.hardcoded_resource(source),
+    )
+    assert went_on is found["rows_are_conserved"].passed is (source_rows == 2)
+
+
+@pytest.mark.parametrize("valid_from", [1, 2])
+def test_personas_check_finds_evidence_in_months_outside_the_run(tmp_path: Path, valid_from: int) -> None:
+    lake = Lake(root=str(tmp_path))
+    lake.write("turns", TURN_ROWS.with_columns(month=pl.lit("2023-04")).collect(), ["2023-04"])
+    lake.write("personas", line(valid_from, "t1").collect())
+    pairs = pairs_at(2, "l").with_columns(month=pl.lit("2023-05")).collect()
+    tags = {"dagster/partition": "2023-05"}
+    went_on, found = run_checks(tmp_path, pairs, "rewrite_pairs", checks.personas_precede_use_check, tags)
+    assert went_on is found["personas_precede_use"].passed is (valid_from == 1)
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
+    Lake(root=str(tmp_path)).write("users", fill(USERS, [{"user_id": "u", "split": split}]))
+    pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "user_id": "u"}])
+    went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.no_held_out_user_in_training_check)
+    assert went_on is found["no_held_out_user_in_training"].passed is (split == "train")
+
+
+@pytest.mark.parametrize("chosen", ["better", "worse"])
+def test_chosen_check_gates_training(tmp_path: Path, chosen: str) -> None:
+    pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "chosen": chosen, "rejected": "worse"}])
+    went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.chosen_differs_from_rejected_check)
+    assert went_on is found["chosen_differs_from_rejected"].passed is (chosen == "better")
+
+
+@pytest.mark.parametrize(("order", "is_malformed"), [("opponent_first", False), ("recipe_first", True)])
+def test_checks_of_judgements(tmp_path: Path, order: str, is_malformed: bool) -> None:
+    same = {"recipe": "dpo", "prompt_id": "p", "opponent": "base", "judge": "town", "is_malformed": is_malformed}
+    rows = [{**same, "judgement_id": "1", "order": "recipe_first"}, {**same, "judgement_id": "2", "order": order}]
+
+    @dg.asset(partitions_def=recipes(["base", "dpo"]))
+    def judgements() -> dg.MaterializeResult[pl.DataFrame]:
+        return result("judgements", fill(JUDGEMENTS, rows))
+
+    outcome = dg.materialize(
+        [judgements, checks.orders_are_balanced_check(judgements), checks.malformed_share_is_low_check(judgements)],
+        partition_key="dpo",
+        resources={"io_manager": TableIOManager(root=str(tmp_path))},
+        raise_on_error=False,
+    )
+    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    assert found["orders_are_balanced"].passed is (order == "opponent_first")
+    assert found["malformed_share_is_low"].passed is not is_malformed
+    assert found["malformed_share_is_low"].severity is dg.AssetCheckSeverity.WARN
+
+
+@pytest.mark.parametrize("loss", [0.6931, 0.5])
+def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float) -> None:
+    lake = Lake(root=str(tmp_path))
+
+    @dg.asset(partitions_def=recipes(["base", "dpo", "other"]), backfill_policy=dg.BackfillPolicy.single_run())
+    def checkpoints(context: dg.AssetExecutionContext) -> None:
+        for recipe in context.partition_keys:
+            folder = lake.artefact_path("checkpoints", recipe)
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text(
+                json.dumps({"method": "none"} if recipe == "base" else {"method": "dpo", "step0_loss": loss})
+            )
+
+    lake.artefact_path("checkpoints", "other").mkdir(parents=True)  # without a manifest, but not of this run
+    outcome = dg.materialize(
+        [checkpoints, checks.step0_loss_is_ln2_check(checkpoints)],
+        tags={"dagster/asset_partition_range_start": "base", "dagster/asset_partition_range_end": "dpo"},
+        resources={"lake": lake},
+        raise_on_error=False,
+    )
+    (evaluation,) = outcome.get_asset_check_evaluations()
+    assert evaluation.passed is (loss == 0.6931)
+    assert evaluation.metadata["dpo_recipes"].value == 1

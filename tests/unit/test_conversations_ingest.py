@@ -1,0 +1,378 @@
+"""Rows of constructed WildChat files: what is rejected, what is repaired, who is the same user, and that no row gets lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.conversations import Reason, Repair, sources
+from rlhi_dagster.conversations import ingest as ingest_module
+from rlhi_dagster.conversations.ingest import Ingested, ingest, user_id
+from rlhi_dagster.conversations.sources import SourceKind, SourceSettings
+from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+TIME = pl.Datetime("us", "UTC")
+HEADER = pl.Struct({"accept-language": pl.String(), "user-agent": pl.String()})
+HARMS = ("harassment", "hate", "self-harm", "sexual", "violence")
+WILDCHAT = {
+    "conversation_hash": pl.String(),
+    "model": pl.String(),
+    "timestamp": TIME,
+    "conversation": pl.List(
+        pl.Struct(
+            {
+                "content": pl.String(),
+                "country": pl.String(),
+                "hashed_ip": pl.String(),
+                "header": HEADER,
+                "language": pl.String(),
+                "redacted": pl.Boolean(),
+                "role": pl.String(),
+                "state": pl.String(),
+                "timestamp": TIME,
+                "toxic": pl.Boolean(),
+                "turn_identifier": pl.Int64(),
+            }
+        )
+    ),
+    "turn": pl.Int64(),
+    "language": pl.String(),
+    "openai_moderation": pl.List(pl.Struct({"categories": pl.Struct({harm: pl.Boolean() for harm in HARMS}), "flagged": pl.Boolean()})),
+    "detoxify_moderation": pl.List(pl.Struct({"toxicity": pl.Float64()})),
+    "toxic": pl.Boolean(),
+    "redacted": pl.Boolean(),
+    "state": pl.String(),
+    "country": pl.String(),
+    "hashed_ip": pl.String(),
+    "header": HEADER,
+}
+
+Row = dict[str, object]
+Source = Callable[..., SourceSettings]
+
+
+def message(role: str | None, content: str | None, sent_at: datetime | None = None) -> Row:
+    return {"role": role, "content": content, "timestamp": sent_at}
+
+
+def talk(*texts: str) -> list[Row]:
+    return [message("assistant" if index % 2 else "user", text) for index, text in enumerate(texts)]
+
+
+def row(conversation_hash: str | None = "c1", conversation: object = "default", **changes: object) -> Row:
+    """A sound row of its own user, unless changed."""
+    return {
+        "conversation_hash": conversation_hash,
+        "model": "gpt-4",
+        "timestamp": datetime(2023, 4, 10, 12, tzinfo=UTC),
+        "conversation": talk("How tall are tulips?", "About 40 cm.") if conversation == "default" else conversation,
+        "language": "English",
+        "toxic": False,
+        "hashed_ip": f"ip of {conversation_hash}",
+        "header": {"accept-language": "en", "user-agent": "browser"},
+        **changes,
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    """Write rows to Parquet files in WildChat's schema and describe them as a source."""
+
+    def write(*rows: Row, files: dict[str, list[Row]] | None = None, **settings: object) -> SourceSettings:
+        for name, content in (files or {"a.parquet": list(rows)}).items():
+            complete = [{column: each.get(column) for column in WILDCHAT} for each in content]
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            pl.DataFrame(complete, schema=WILDCHAT, orient="row").write_parquet(path)
+        defaults = {
+            "name": "town",
+            "kind": SourceKind.WILDCHAT,
+            "location": str(tmp_path),
+            "assumed_start": datetime(2023, 6, 1, tzinfo=UTC),
+        }
+        return SourceSettings(**defaults | settings)
+
+    return write
+
+
+def run(settings: SourceSettings, *months: str, salt: str = "pepper") -> Ingested:
+    return ingest(settings, months or ("2023-04", "2023-05", "2023-06"), salt, now=NOW)
+
+
+BROKEN = {
+    "no id": (row(None), Reason.MISSING_FIELD, "conversation id"),
+    "blank id": (row(" "), Reason.MISSING_FIELD, "conversation id"),
+    "no list": (row(conversation=None), Reason.MISSING_FIELD, "message list"),
+    "no model": (row(model=None), Reason.MISSING_FIELD, "model"),
+    "empty list": (row(conversation=[]), Reason.NOT_A_LIST_OF_MESSAGES, "empty"),
+    "null entry": (row(conversation=[*talk("a", "b"), None]), Reason.NOT_A_LIST_OF_MESSAGES, "message 2"),
+    "tool role": (row(conversation=[*talk("a", "b"), message("tool", "x")]), Reason.UNKNOWN_ROLE, "message 2"),
+    "null role": (row(conversation=[message(None, "a"), message("assistant", "b")]), Reason.UNKNOWN_ROLE, "message 0"),
+    "assistant alone": (row(conversation=[message("assistant", "a")]), Reason.NO_USER_MESSAGE, "1 message"),
+    "assistant first": (row(conversation=[message("assistant", "hi"), *talk("a", "b")]), Reason.ROLES_OUT_OF_ORDER, "first"),
+    "system, then assistant": (
+        row(conversation=[message("system", "s"), message("assistant", "hi"), *talk("a", "b")]),
+        Reason.ROLES_OUT_OF_ORDER,
+        "first",
+    ),
+    "system in the middle": (row(conversation=[*talk("a", "b"), message("system", "s")]), Reason.ROLES_OUT_OF_ORDER, "system"),
+    "no reply": (row(conversation=talk("a")), Reason.UNANSWERED_ONLY, "no reply"),
+    "blank reply": (row(conversation=talk("a", " \n")), Reason.EMPTY_MESSAGE, "message 1"),
+    "null content": (row(conversation=[message("user", None), message("assistant", "b")]), Reason.EMPTY_MESSAGE, "message 0"),
+    "blank after system": (row(conversation=[message("system", "s"), *talk("a", "b", "", "d")]), Reason.EMPTY_MESSAGE, "message 3"),
+    "nul": (row(conversation=talk("a\x00b", "c")), Reason.INVALID_UNICODE, "message 0"),
+    "noncharacter": (row(conversation=talk("a", "c\uffff")), Reason.INVALID_UNICODE, "message 1"),
+    "undecodable": (row(conversation=talk("a", "caf\ufffd")), Reason.INVALID_UNICODE, "message 1"),
+    "long message": (row(conversation=talk("a", "b" * 51)), Reason.MESSAGE_TOO_LONG, "message 1 has 51 characters"),
+    "long conversation": (row(conversation=talk(*"abcdefgh")), Reason.CONVERSATION_TOO_LONG, "8 messages"),
+    "too early": (row(timestamp=datetime(2022, 10, 31, 23, tzinfo=UTC)), Reason.IMPOSSIBLE_TIMESTAMP, "2022-10-31"),
+    "future": (row(timestamp=NOW + timedelta(seconds=1)), Reason.IMPOSSIBLE_TIMESTAMP, "2024-01-01"),
+    "toxic": (row(toxic=True), Reason.TOXIC, "flagged"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_rejected_with_its_reason(name: str, source: Source) -> None:
+    broken, reason, detail = BROKEN[name]
+    found = run(source(broken, row("sound"), max_message_characters=50, max_messages=6))
+    assert found.quarantine.select("reason", "row_number").rows() == [(reason, 0)]
+    assert detail in found.quarantine["detail"][0]
+    assert found.quarantine["row_id"].to_list() == ["a.parquet#0"]
+    assert found.conversations["conversation_id"].to_list() == ["sound"]
+
+
+def test_every_reason_is_produced_by_a_test() -> None:
+    assert {reason for _, reason, _ in BROKEN.values()} | {Reason.DUPLICATE_CONVERSATION} == set(Reason)
+
+
+def test_a_row_that_breaks_several_rules_gets_the_first(source: Source) -> None:
+    found = run(source(row(toxic=True, conversation=talk("a", ""), timestamp=datetime(1970, 1, 1, tzinfo=UTC))))
+    assert found.quarantine["reason"].to_list() == [Reason.EMPTY_MESSAGE]
+
+
+def test_limits_themselves_are_accepted(source: Source) -> None:
+    settings = source(row(conversation=talk("a" * 50, "b", "c", "d")), max_message_characters=50, max_messages=4)
+    assert len(run(settings).conversations) == 1
+
+
+def test_a_few_replacement_characters_are_accepted(source: Source) -> None:
+    assert len(run(source(row(conversation=talk("one \ufffd in a long enough message", "b")))).conversations) == 1
+
+
+def test_toxic_rows_can_be_kept(source: Source) -> None:
+    found = run(source(row(toxic=True), row("c2", toxic=None), drop_toxic=False))
+    assert found.conversations.select("conversation_id", "is_toxic").rows() == [("c1", True), ("c2", None)]
+
+
+def test_quarantine_never_shows_text(source: Source) -> None:
+    rows = [row(f"c{i}", broken["conversation"], toxic=True) for i, (broken, _, _) in enumerate(BROKEN.values())]
+    marked = [
+        each
+        | {
+            "conversation": [
+                m and m | {"content": f"tulips {m['content'] or ''}", "role": m["role"] and f"{m['role']} tulips"}
+                for m in each["conversation"]
+            ]
+        }
+        for each in rows
+        if each["conversation"]
+    ]
+    found = run(source(*rows, *marked))
+    assert len(found.quarantine) == len(rows) + len(marked)
+    assert "tulips" not in found.quarantine.write_csv()
+
+
+def test_tables_are_as_declared_even_if_empty(source: Source) -> None:
+    for found in (run(source(row()), "2023-04"), run(source(row()), "2023-09"), run(source(row(None)), "2023-04")):
+        assert found.conversations.schema == CONVERSATIONS.schema
+        assert found.quarantine.schema == QUARANTINE.schema
+
+
+def messages_of(found: Ingested) -> list[tuple[int, str, str]]:
+    return [(m["message_index"], m["role"], m["content"]) for m in found.conversations["messages"][0]]
+
+
+def test_consecutive_messages_of_a_role_are_merged_under_the_first_position(source: Source) -> None:
+    late = datetime(2023, 4, 10, 11, 5, tzinfo=UTC)
+    listed = [
+        message("user", "a", late - timedelta(minutes=1)),
+        message("user", "b", late),
+        message("assistant", "c"),
+        message("assistant", "d"),
+        *talk("e", "f"),
+    ]
+    found = run(source(row(conversation=listed)))
+    assert messages_of(found) == [(0, "user", "a\n\nb"), (2, "assistant", "c\n\nd"), (4, "user", "e"), (5, "assistant", "f")]
+    conversation = found.conversations.row(0, named=True)
+    assert conversation["repairs"] == [Repair.MERGED_CONSECUTIVE]
+    assert conversation["user_turns"] == 2
+    assert [m["message_id"] for m in conversation["messages"]] == ["c1:0", "c1:2", "c1:4", "c1:5"]
+    assert conversation["messages"][0]["sent_at"] == late
+
+
+def test_an_unanswered_end_is_dropped_whatever_is_wrong_with_it(source: Source) -> None:
+    found = run(source(row(conversation=[*talk("a", "b"), message("user", "c" * 99), message("user", "")]), max_message_characters=50))
+    assert messages_of(found) == [(0, "user", "a"), (1, "assistant", "b")]
+    assert found.conversations["repairs"].to_list() == [[Repair.DROPPED_UNANSWERED]]
+
+
+def test_a_leading_system_message_is_left_out_and_positions_stay(source: Source) -> None:
+    found = run(source(row(conversation=[message("system", "s"), *talk("a", "b", "c")])))
+    assert messages_of(found) == [(1, "user", "a"), (2, "assistant", "b")]
+    assert found.conversations["repairs"].to_list() == [[Repair.DROPPED_SYSTEM, Repair.DROPPED_UNANSWERED]]
+
+
+def test_an_impossible_message_time_is_cleared(source: Source) -> None:
+    found = run(source(row(conversation=[message("user", "a", datetime(1970, 1, 1, tzinfo=UTC)), message("assistant", "b")])))
+    assert found.conversations["messages"][0][0]["sent_at"] is None
+    assert found.conversations["repairs"].to_list() == [[Repair.CLEARED_TIME]]
+
+
+def test_a_sound_row_needs_no_repair(source: Source) -> None:
+    conversation = run(source(row())).conversations.row(0, named=True)
+    assert conversation["repairs"] == []
+    assert conversation["started_at"] == datetime(2023, 4, 10, 12, tzinfo=UTC)
+    assert (conversation["month"], conversation["is_start_assumed"]) == ("2023-04", False)
+    assert (conversation["assistant"], conversation["language"], conversation["source"]) == ("gpt-4", "English", "town")
+
+
+def test_a_row_without_time_starts_at_the_assumed_start(source: Source) -> None:
+    conversation = run(source(row(timestamp=None)), "2023-06").conversations.row(0, named=True)
+    assert conversation["started_at"] == datetime(2023, 6, 1, tzinfo=UTC)
+    assert conversation["is_start_assumed"]
+
+
+def test_a_conversation_starts_at_its_earliest_message_but_within_the_month_of_its_row(source: Source) -> None:
+    last = datetime(2023, 4, 10, 12, tzinfo=UTC)
+    early = [
+        message("user", "a"),
+        message("assistant", "b", last - timedelta(hours=1)),
+        message("user", "c"),
+        message("assistant", "d", last),
+    ]
+    before_midnight = [message("user", "a"), message("assistant", "b", datetime(2023, 4, 30, 23, 59, tzinfo=UTC))]
+    rows = row("c1", early), row("c2", before_midnight, timestamp=datetime(2023, 5, 1, 0, 1, tzinfo=UTC))
+    found = run(source(*rows)).conversations
+    assert found["started_at"].to_list() == [last - timedelta(hours=1), datetime(2023, 5, 1, tzinfo=UTC)]
+    assert found["month"].to_list() == ["2023-04", "2023-05"]
+
+
+def test_an_impossible_start_is_quarantined_in_the_month_of_the_assumed_start(source: Source) -> None:
+    found = run(source(row(timestamp=datetime(1970, 1, 1, tzinfo=UTC))), "2023-06")
+    assert found.quarantine.select("month", "reason").rows() == [("2023-06", Reason.IMPOSSIBLE_TIMESTAMP)]
+
+
+def test_every_row_is_accounted_for_in_its_month(source: Source) -> None:
+    rows = [broken | {"conversation_hash": broken["conversation_hash"] and f"c{i}"} for i, (broken, _, _) in enumerate(BROKEN.values())]
+    sound = [row(f"s{month}", timestamp=datetime(2023, month, 3, tzinfo=UTC)) for month in (4, 4, 5)]
+    settings = source(files={"one/a.parquet": rows, "two/b.parquet": sound})
+    found = run(settings)
+    assert found.rows_in == sources.month_counts(settings, now=NOW)
+    assert sum(found.rows_in.values()) == len(rows) + len(sound)
+    both = pl.concat([found.conversations.select("month"), found.quarantine.select("month")])
+    assert dict(both.group_by("month").len().iter_rows()) == found.rows_in
+
+
+def test_a_lost_row_is_an_error(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "month_counts", lambda *_, **__: {"2023-04": 3})
+    with pytest.raises(RuntimeError, match="2023-04: 3 rows in, but 1 accepted and 1 quarantined"):
+        run(source(row(), row(None)))
+
+
+def test_a_month_comes_out_the_same_alone_and_with_others(source: Source) -> None:
+    text = "Please write me an original prompt for a picture of a house by the sea, with all details of light and lens, number {}"
+    rows = [row(f"c{i}", talk(text.format(i), f"b{i}"), timestamp=datetime(2023, 4 + i % 2, 3, tzinfo=UTC)) for i in range(6)]
+    settings = source(*rows, row("c1", timestamp=datetime(2023, 5, 9, tzinfo=UTC)))
+    together, alone = run(settings), run(settings, "2023-05")
+    assert alone.conversations.equals(together.conversations.filter(pl.col("month") == "2023-05"))
+    assert alone.quarantine.equals(together.quarantine.filter(pl.col("month") == "2023-05"))
+    assert alone.conversations["template_id"].n_unique() == 1
+    assert alone.conversations["template_id"].null_count() == 0
+
+
+def test_a_repeated_id_is_a_duplicate_also_in_another_month_and_file(source: Source) -> None:
+    later, earlier = datetime(2023, 5, 2, tzinfo=UTC), datetime(2023, 4, 30, tzinfo=UTC)
+    settings = source(
+        files={"a.parquet": [row("same", talk("x", "y"), timestamp=later)], "b.parquet": [row("other"), row("same", timestamp=earlier)]}
+    )
+    found = run(settings, "2023-05")
+    assert len(found.conversations) == 0
+    assert found.quarantine.select("row_id", "reason", "detail").rows() == [
+        ("a.parquet#0", Reason.DUPLICATE_CONVERSATION, "same conversation id as b.parquet#1")
+    ]
+    assert run(settings, "2023-04").conversations["conversation_id"].to_list() == ["other", "same"]
+
+
+def test_the_same_messages_are_a_duplicate_for_the_same_user_only(source: Source) -> None:
+    rows = [
+        row("c1", hashed_ip="x"),
+        row("c2", hashed_ip="x"),
+        row("c3", hashed_ip="y"),
+        row("c4", hashed_ip=None),
+        row("c5", hashed_ip=None),
+    ]
+    found = run(source(*rows))
+    assert found.conversations["conversation_id"].to_list() == ["c1", "c3", "c4", "c5"]
+    assert found.quarantine["detail"].to_list() == ["same messages of the same user as a.parquet#0"]
+
+
+def test_other_roles_or_other_texts_are_no_duplicates(source: Source) -> None:
+    split = [message("user", "a"), message("assistant", "b"), message("assistant", "c"), *talk("d", "e")]
+    other = [message("user", "a"), message("user", "b"), message("assistant", "c"), *talk("d", "e")]
+    found = run(source(row("c1", split, hashed_ip="x"), row("c2", other, hashed_ip="x"), row("c3", talk("a", "b"), hashed_ip="x")))
+    assert len(found.conversations) == 3
+
+
+def test_a_rejected_row_displaces_nothing(source: Source) -> None:
+    rows = [
+        row("same", talk("a", "")),  # rejected: the next row with this id is no repeat
+        row("same", talk("a", "b"), hashed_ip="x"),
+        row("same", talk("c", "d"), hashed_ip="x"),  # repeats an id
+        row("c4", talk("c", "d"), hashed_ip="x"),  # like the row before, which was rejected itself
+    ]
+    found = run(source(*rows))
+    assert found.quarantine.select("row_number", "reason").rows() == [(0, Reason.EMPTY_MESSAGE), (2, Reason.DUPLICATE_CONVERSATION)]
+    assert found.conversations["conversation_id"].to_list() == ["c4", "same"]
+
+
+def test_of_repeats_that_start_together_the_first_row_stays(source: Source) -> None:
+    found = run(source(row("same", talk("a", "b")), row("same", talk("c", "d"))))
+    assert messages_of(found)[0][2] == "a"
+
+
+def test_users_are_told_by_address_and_headers(source: Source) -> None:
+    phone = {"accept-language": "en", "user-agent": "phone"}
+    rows = [
+        row("c1", talk("a", "1"), hashed_ip="x"),
+        row("c2", talk("a", "2"), hashed_ip="x"),
+        row("c3", talk("a", "3"), hashed_ip="x", header=phone),
+        row("c4", talk("a", "4"), hashed_ip="y"),
+        row("c5", talk("a", "5"), hashed_ip="x", header=None),
+        row("c6", talk("a", "6"), hashed_ip=None),
+        row("c7", talk("a", "7"), hashed_ip=None),
+    ]
+    first, second, *others = run(source(*rows)).conversations["user_id"].to_list()
+    assert first == second
+    assert len({first, *others}) == 6
+    assert all(len(user) == 32 and "x" not in user for user in (first, *others))
+
+
+def test_user_ids_depend_on_the_salt(source: Source) -> None:
+    settings = source(row())
+    assert run(settings, salt="a").conversations["user_id"][0] != run(settings, salt="b").conversations["user_id"][0]
+    assert run(settings, salt="a").conversations["user_id"][0] == user_id("ip of c1\nen\nbrowser", "c1", "a")
+
+
+def test_a_user_key_and_a_conversation_of_the_same_name_are_different_users() -> None:
+    assert user_id("c1", "any", "salt") != user_id(None, "c1", "salt")
+
+
+@pytest.mark.parametrize(("months", "salt", "complaint"), [(["2023-13"], "s", "2023-13"), (["2023-04"], "", "salt")])
+def test_bad_arguments_are_named(months: list[str], salt: str, complaint: str, source: Source) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ingest(source(row()), months, salt)

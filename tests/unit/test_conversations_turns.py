@@ -1,0 +1,150 @@
+"""Turns and their times, users and their split, template clusters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.conversations.templates import template_ids
+from rlhi_dagster.conversations.turns import turns
+from rlhi_dagster.conversations.users import Split, split_of, users
+from rlhi_dagster.tables import CONVERSATIONS, TURNS, USERS
+
+START = datetime(2023, 4, 1, 10, tzinfo=UTC)
+
+
+def second(count: int) -> datetime:
+    return START + timedelta(seconds=count)
+
+
+def conversation(
+    conversation_id: str, times: list[datetime | None], *, user: str = "u1", started_at: datetime = START, opening: str = "text 0"
+) -> dict[str, object]:
+    """A conversation with one message per time; messages without a time have null."""
+    messages = [
+        {
+            "message_id": f"{conversation_id}:{index}",
+            "message_index": index,
+            "role": "assistant" if index % 2 else "user",
+            "content": f"text {index}" if index else opening,
+            "sent_at": time,
+        }
+        for index, time in enumerate(times)
+    ]
+    return {
+        "conversation_id": conversation_id,
+        "user_id": user,
+        "month": "2023-04",
+        "started_at": started_at,
+        "user_turns": len(times) // 2,
+        "messages": messages,
+    }
+
+
+def frame(*conversations: dict[str, object]) -> pl.DataFrame:
+    complete = [{name: each.get(name) for name in CONVERSATIONS.columns} for each in conversations]
+    return pl.DataFrame(complete, schema=CONVERSATIONS.schema, orient="row")
+
+
+def test_a_turn_is_a_user_message_and_its_reply() -> None:
+    found = turns(frame(conversation("b", [None] * 2), conversation("a", [None] * 4)))
+    assert found.schema == TURNS.schema
+    assert found.select("turn_id", "turn", "prompt", "reply_id", "reply").rows() == [
+        ("a:0", 1, "text 0", "a:1", "text 1"),
+        ("a:2", 2, "text 2", "a:3", "text 3"),
+        ("b:0", 1, "text 0", "b:1", "text 1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([None] * 6, [0, 1, 2]),
+        ([second(5), None, second(60), None], [5, 60]),
+        ([None, second(9), None, second(70)], [9, 70]),  # WildChat: only replies have times
+        ([second(5), second(9), None, None, second(80), None], [5, 6, 80]),
+        ([second(30), None, second(30), None, second(10), None, second(31), None], [30, 31, 32, 33]),  # never backwards
+    ],
+)
+def test_turns_are_asked_one_after_the_other(times: list[datetime | None], expected: list[int]) -> None:
+    assert turns(frame(conversation("a", times)))["asked_at"].to_list() == [second(count) for count in expected]
+
+
+def test_times_of_one_conversation_do_not_push_another() -> None:
+    found = turns(frame(conversation("a", [second(500), None] * 2), conversation("b", [None] * 4)))
+    assert found["asked_at"].to_list() == [second(500), second(501), second(0), second(1)]
+
+
+def test_turns_of_no_conversations_are_none() -> None:
+    assert turns(frame()).equals(TURNS.empty())
+
+
+@pytest.mark.parametrize("roles", [["user"], ["assistant", "user"], ["user", "user"], ["user", "assistant", "user"]])
+def test_a_conversation_that_does_not_alternate_is_named(roles: list[str]) -> None:
+    bad = conversation("bad", [None] * len(roles))
+    for each, role in zip(bad["messages"], roles, strict=True):
+        each["role"] = role
+    with pytest.raises(ValueError, match="conversation bad"):
+        turns(frame(conversation("a", [None] * 2), bad, conversation("c", [None] * 2)))
+
+
+def test_users_are_counted_alike_from_conversations_and_turns() -> None:
+    conversations = frame(
+        conversation("a", [None] * 4),
+        conversation("b", [None] * 2, started_at=second(7200)),
+        conversation("c", [None] * 2, user="u2"),
+    )
+    counted = users(conversations.lazy(), 0.5)
+    assert counted.schema == USERS.schema
+    assert counted.drop("split").rows() == [("u1", 2, 3, START, second(7200)), ("u2", 1, 1, START, START)]
+    assert counted.equals(users(turns(conversations).lazy(), 0.5))
+
+
+def test_the_split_of_a_user_does_not_depend_on_the_others() -> None:
+    many = frame(*(conversation(f"c{i}", [None] * 2, user=f"u{i}") for i in range(40)))
+    few = many.filter(pl.col("user_id").is_in(["u3", "u17"]))
+    splits = dict(users(many.lazy(), 0.3).select("user_id", "split").iter_rows())
+    assert dict(users(few.lazy(), 0.3).select("user_id", "split").iter_rows()) == {name: splits[name] for name in ("u3", "u17")}
+    assert set(splits.values()) == set(Split)
+
+
+def test_the_split_is_fixed_and_grows_with_the_fraction() -> None:
+    names = [f"user {i}" for i in range(4000)]
+    held_out = {fraction: {name for name in names if split_of(name, fraction) is Split.HELD_OUT} for fraction in (0.0, 0.1, 0.25, 1.0)}
+    assert [len(held_out[fraction]) for fraction in (0.0, 1.0)] == [0, 4000]
+    assert held_out[0.1] < held_out[0.25]
+    assert 0.08 < len(held_out[0.1]) / 4000 < 0.12
+    assert [split_of(name, 0.5) for name in ("a", "b", "c", "d")] == [
+        "train",
+        "held_out",
+        "train",
+        "train",
+    ]  # a changed digest would move users
+    with pytest.raises(ValueError, match=r"held_out_fraction is 1\.5"):
+        split_of("a", 1.5)
+
+
+TEMPLATE = "As a prompt generator for a picture program you will write long prompts; begin with a subject, number {}, and go on."
+
+
+def test_copied_openings_form_a_template() -> None:
+    copies = [conversation(f"c{i}", [None] * 2, opening=TEMPLATE.format(i * 100).replace(" ", " " * (i + 1))) for i in range(5)]
+    others = [conversation("short", [None] * 2, opening="Write a poem"), conversation("own", [None] * 2, opening="z" * 100)]
+    found = template_ids(frame(*copies, *others))
+    assert found["conversation_id"].to_list() == ["c0", "c1", "c2", "c3", "c4", "short", "own"]
+    assert found["template_id"].n_unique() == 2
+    assert found["template_id"].is_null().to_list() == [False] * 5 + [True] * 2
+    assert template_ids(frame(*copies[:4], *others))["template_id"].null_count() == 6
+
+
+def test_short_openings_are_never_a_template() -> None:
+    assert template_ids(frame(*(conversation(f"c{i}", [None] * 2, opening="x" * 79) for i in range(9))))["template_id"].null_count() == 9
+
+
+def test_a_template_keeps_its_id_as_data_grows() -> None:
+    def ids(count: int) -> pl.DataFrame:
+        return template_ids(frame(*(conversation(f"c{i}", [None] * 2, opening=TEMPLATE.format(i)) for i in range(count))))
+
+    assert ids(5)["template_id"].unique().to_list() == ids(8)["template_id"].unique().to_list()

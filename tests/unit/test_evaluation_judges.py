@@ -1,0 +1,155 @@
+"""Judges: blind, both orders, and what counts as a legible verdict."""
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.evaluation.judges import (
+    ChatJudge,
+    Choice,
+    ExactMatch,
+    ReplyVerdict,
+    TownJudge,
+    arithmetic_answer,
+    count_illegible,
+    judge_pairs,
+    parse_choice,
+)
+from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
+
+
+def prompts(count: int, benchmark: str = "user_eval", reference: str | None = None) -> pl.DataFrame:
+    rows = [
+        dict.fromkeys(EVAL_PROMPTS.columns)
+        | {"prompt_id": f"p{item}", "benchmark": benchmark, "user_id": f"u{item // 2}" if benchmark == "user_eval" else None}
+        | {"prompt": [{"role": "user", "content": "Tulips?"}], "persona": "- Likes it short.", "reference": reference}
+        for item in range(count)
+    ]
+    return EVAL_PROMPTS.conform(pl.DataFrame(rows, schema=EVAL_PROMPTS.schema, orient="row"))
+
+
+def responses(recipe: str, replies: list[str | None], benchmark: str = "user_eval") -> pl.DataFrame:
+    rows = [
+        dict.fromkeys(RESPONSES.columns)
+        | {"response_id": f"{recipe}/p{item}", "recipe": recipe, "prompt_id": f"p{item}", "benchmark": benchmark, "reply": reply}
+        for item, reply in enumerate(replies)
+    ]
+    return RESPONSES.conform(pl.DataFrame(rows, schema=RESPONSES.schema, orient="row"))
+
+
+TOWN = TownJudge(lambda _, reply: ReplyVerdict(len(set(reply) & set("abc")) / 3, "#" in reply))
+
+
+def verdicts(frame: pl.DataFrame) -> dict[tuple[str, str], str | None]:
+    return {(row["prompt_id"], row["order"]): row["verdict"] for row in frame.iter_rows(named=True)}
+
+
+def test_each_pair_is_judged_in_both_orders_and_mapped_back() -> None:
+    found = judge_pairs(prompts(3), responses("r", ["abc", "a", "ab"]), responses("base", ["a", "abc", "bc"]), TOWN)
+    assert found.schema == JUDGEMENTS.schema
+    assert found["judgement_id"].n_unique() == 6
+    for item, verdict in (("p0", "recipe"), ("p1", "opponent"), ("p2", "tie")):
+        assert verdicts(found)[item, "recipe_first"] == verdicts(found)[item, "opponent_first"] == verdict
+    assert found.filter(prompt_id="p0")["preferences_met"].to_list() == [1.0, 1.0]
+    assert found.filter(prompt_id="p1")["preferences_met"].to_list() == pytest.approx([1 / 3] * 2)
+
+
+def test_broken_or_missing_text_loses_to_intact_text_that_meets_less() -> None:
+    found = judge_pairs(prompts(4), responses("r", ["abc#", None, "#", None]), responses("base", ["x", "x", "##", None]), TOWN)
+    assert set(found.filter(pl.col("prompt_id").is_in(["p0", "p1"]))["verdict"]) == {"opponent"}
+    assert set(found.filter(pl.col("prompt_id").is_in(["p2", "p3"]))["verdict"]) == {"tie"}
+    assert found.filter(prompt_id="p1")["preferences_met"].to_list() == [0.0, 0.0]
+
+
+def test_the_base_against_itself_is_all_ties() -> None:
+    base = responses("base", ["abc", "x", None])
+    chat = ChatJudge("chat", lambda requests: pytest.fail("identical replies need no reading"), "{reply_a}")
+    for judge in (TOWN, chat):
+        assert judge_pairs(prompts(3), base, base, judge)["verdict"].to_list() == ["tie"] * 6
+
+
+def test_known_answers_are_judged_by_rule_whatever_the_judge() -> None:
+    items = prompts(3, "arithmetic", "1234.50")
+    right, wrong = "3 + 4 ... Answer: 1,234.5", "The answer is 12."
+    found = judge_pairs(
+        items, responses("r", [right, wrong, None], "arithmetic"), responses("base", [wrong, right, wrong], "arithmetic"), TOWN
+    )
+    assert found["judge"].unique().to_list() == ["exact_match"]
+    assert [verdicts(found)[f"p{item}", "opponent_first"] for item in range(3)] == ["recipe", "opponent", "opponent"]
+    assert found.filter(order="recipe_first").sort("prompt_id")["is_correct"].to_list() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("Answer: 12", "12"),
+        ("12 and 13. Answer: 7 apples", "7"),
+        ("First 3, then 40.", "40"),
+        ("answer: none, so 5", "5"),
+        ("10-7", "7"),
+        ("it is -7.50", "-7.5"),
+        ("it is \u22127", "-7"),
+        ("1,234,567.0", "1234567"),
+        ("1, 2, 3", "3"),
+        ("Answer: -0", "0"),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_arithmetic_answers(reply: str, answer: str | None) -> None:
+    assert arithmetic_answer(reply) == answer
+
+
+def test_a_reference_that_is_no_number_is_refused_by_name() -> None:
+    items = pl.DataFrame(
+        {"prompt_id": ["p9"], "order": ["recipe_first"], "reference": ["3/4"], "first_reply": ["4"], "second_reply": ["4"]}
+    )
+    with pytest.raises(ValueError, match="p9"):
+        ExactMatch().judge(items)
+
+
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [
+        ("A is shorter.\nA", Choice.FIRST),
+        ("**B**", Choice.SECOND),
+        ("Both fit.\n\nTie.\n", Choice.TIE),
+        ("A", Choice.FIRST),
+        ("A is better", None),
+        ("A\nB or A", None),
+        ("a", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_only_an_exact_last_line_is_a_verdict(answer: str | None, choice: Choice | None) -> None:
+    assert parse_choice(answer) == choice
+
+
+def test_chat_judge_is_blind_and_counts_illegible_answers() -> None:
+    asked: list[str] = []
+
+    def chat(requests: list[list[dict[str, str]]]) -> list[str | None]:
+        asked.extend(request[0]["content"] for request in requests)
+        return ["reasons\nA" if "short" in text.split("<reply_a>")[-1].split("</reply_a>")[0] else "I cannot say" for text in asked]
+
+    judge = ChatJudge.with_default_prompt("chat", chat)
+    found = judge_pairs(prompts(1), responses("dpo_x", ["short"]), responses("base", ["{reply_a} and {persona}"]), judge)
+    assert verdicts(found) == {("p0", "recipe_first"): "recipe", ("p0", "opponent_first"): None}
+    assert count_illegible(found) == 1
+    assert found["preferences_met"].null_count() == 2
+    for text in asked:
+        assert "- Likes it short." in text
+        assert "User: Tulips?" in text
+        assert "{reply_a} and {persona}" in text, "placeholders inside a reply must survive as they are"
+        assert "dpo_x" not in text
+
+
+def test_a_chat_function_that_loses_answers_is_refused() -> None:
+    judge = ChatJudge("chat", lambda requests: [], "{reply_a}")
+    with pytest.raises(ValueError, match="0 answers to 2 requests"):
+        judge_pairs(prompts(1), responses("r", ["x"]), responses("base", ["y"]), judge)
+
+
+def test_an_item_without_a_response_is_named() -> None:
+    with pytest.raises(ValueError, match=r"recipe r has no response to 1 of 2 items \(first: p1\)"):
+        judge_pairs(prompts(2), responses("r", ["x"]), responses("base", ["y", "z"]), TOWN)

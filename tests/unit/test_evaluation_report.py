@@ -1,0 +1,255 @@
+"""The report page: self-contained, escaped, the same bytes every time, and complete about what is missing."""
+
+import re
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rlhi_dagster.evaluation import BASE
+from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
+from rlhi_dagster.evaluation.report import ReportData, render
+from rlhi_dagster.evaluation.scores import scores
+from rlhi_dagster.tables import (
+    CANDIDATE_REWARDS,
+    CONTEXTUAL_DIVERSITY,
+    EVAL_PROMPTS,
+    FEEDBACK_LABELS,
+    PREFERENCE_PAIRS,
+    REATTEMPT_RATES,
+    RESPONSES,
+    REWARD_PAIRS,
+    REWRITE_PAIRS,
+    REWRITES,
+    SCORES,
+    Table,
+)
+
+RECIPES = {
+    BASE: (0.12, 0.45, 0.01),
+    "sft_rewrites": (0.42, 0.65, 0.01),
+    "dpo_rewrites": (0.84, 0.4, 0.015),
+    "dpo_rewards": (0.71, 0.6, 0.03),
+    "dpo_rewrites_no_persona": (0.16, 0.5, 0.02),
+    "dpo_rewards_user_agnostic": (0.19, 0.5, 0.01),
+    "dpo_rewards_shuffled_persona": (0.14, 0.5, 0.12),
+}
+START = datetime(2023, 4, 1, tzinfo=UTC)
+ATTACK = '<script>alert("x")</script><img src="https://example.org/a.png">'
+
+
+def filled(table: Table, rows: list[dict]) -> pl.DataFrame:
+    """Rows of a table in which columns that do not matter are null."""
+    return table.conform(pl.DataFrame([dict.fromkeys(table.columns) | row for row in rows], schema=table.schema, orient="row"))
+
+
+def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> ReportData:
+    """A complete report's inputs, invented with a fixed seed."""
+    rng = np.random.default_rng(7)
+    prompts = [
+        {
+            "prompt_id": f"user_eval:c{user}-{item}:0",
+            "benchmark": "user_eval",
+            "user_id": f"u{user}",
+            "turn_id": f"c{user}-{item}:0",
+            "asked_at": START + timedelta(days=user + item),
+            "prompt": [{"role": "user", "content": f"How do I look after tulips in month {item}?{attack}"}],
+            "persona": "- Likes short answers.\n- Wants bullet points.\n- Prefers Spanish." + attack if (user + item) % 6 else "",
+            "persona_line_ids": [],
+            "earlier_conversations": int(rng.integers(0, 14)) if (user + item) % 6 else 0,
+        }
+        for user in range(users)
+        for item in range(3)
+    ] + [
+        {
+            "prompt_id": f"arithmetic:{item}",
+            "benchmark": "arithmetic",
+            "prompt": [{"role": "user", "content": f"What is {item} + 4?"}],
+            "persona": "",
+            "persona_line_ids": [],
+            "reference": str(item + 4),
+        }
+        for item in range(20)
+    ]
+    eval_prompts = filled(EVAL_PROMPTS, prompts)
+    responses, truth = [], {}
+    for recipe, (all_met, some, malformed) in RECIPES.items():
+        for prompt in prompts:
+            if prompt["benchmark"] == "arithmetic":
+                reply = f"Answer: {int(prompt['reference']) + int(rng.random() < 0.3)}"
+            else:
+                reply = f"{recipe}: plant the bulbs deep, water them once, then wait for spring. {rng.integers(1e9)}{attack}"
+                met = 1.0 if rng.random() < all_met else round(min(2, int(rng.random() * 3 * some + 1)) / 3, 3)
+                truth[prompt["prompt_id"], reply] = ReplyVerdict(met, bool(rng.random() < malformed))
+                reply = None if rng.random() < 0.004 else reply
+            responses.append(
+                {
+                    "response_id": f"{recipe}/{prompt['prompt_id']}",
+                    "recipe": recipe,
+                    "prompt_id": prompt["prompt_id"],
+                    "benchmark": prompt["benchmark"],
+                    "reply": reply,
+                    "error": None if reply else "timeout",
+                    "model": "m",
+                }
+            )
+    all_responses = filled(RESPONSES, responses)
+    judge = TownJudge(lambda prompt_id, reply: truth[prompt_id, reply])
+    base = all_responses.filter(recipe=BASE)
+    judgements = pl.concat(judge_pairs(eval_prompts, all_responses.filter(recipe=recipe), base, judge) for recipe in RECIPES)
+    candidates = [
+        {"candidate_id": f"t{turn}#{sample}", "turn_id": f"t{turn}", "condition": condition, "reward": quality + weight * rng.normal()}
+        | {"persona_user_id": {"own": f"u{turn % 30}", "shuffled": f"u{turn % 30 + 1}", "none": None}[condition]}
+        for turn in range(60)
+        for sample in range(8)
+        for quality in [rng.normal()]
+        for condition, weight in (("own", 0.1), ("none", 0.6), ("shuffled", 1.4))
+    ]
+    labels = ["reattempt_with_feedback", "continuation", "new_request", "positive", "other"]
+    return ReportData(
+        headline={"Profile": "sample", "Source": "the sample town, six months", "Data version": "3f1c9a0b77de", "Seed": "7"},
+        simulated="Users, requests and replies come from a simulation.\n\nTheir preferences are known to the judge `town` only.",
+        deviations=["Personas are built from rules instead of by a language model.", "`beta` is 0.1 as in the paper."],
+        recipes={BASE: "the starting policy", "dpo_rewrites": "rewrites that follow the user's feedback"},
+        scores=scores(judgements, all_responses, judgements.filter(recipe=BASE)),
+        judgements=judgements,
+        eval_prompts=eval_prompts,
+        responses=all_responses,
+        reattempt_rates=filled(
+            REATTEMPT_RATES,
+            [
+                {"turn": turn, "denominator": denominator, "templates": templates, "n": 900 - 100 * order, "users": 80}
+                | {"value": share, "ci_low": share - 0.03, "ci_high": share + 0.04}
+                for order, turn in enumerate(["all", "2", "3", "4", "5", ">5"])
+                for denominator, lift in (("user_messages", 0.0), ("follow_ups", 0.2))
+                for templates, extra in (("included", 0.0), ("excluded", 0.03))
+                for share in [0.2 + lift + extra + 0.05 * order]
+            ],
+        ),
+        contextual_diversity=filled(
+            CONTEXTUAL_DIVERSITY,
+            [
+                {
+                    "corpus": corpus,
+                    "value": value,
+                    "n": 1200,
+                    "encoder": "all-MiniLM-L6-v2",
+                    "ci_low": value - 0.01,
+                    "ci_high": value + 0.01,
+                }
+                for corpus, value in (("wildchat", 0.861), ("training prompts", 0.84))
+            ],
+        ),
+        feedback_labels=filled(FEEDBACK_LABELS, [{"turn_id": f"t{i}", "label": labels[i % 5]} for i in range(3000)]).lazy(),
+        rewrites=filled(
+            REWRITES,
+            [{"rewrite_id": f"w{i}", "rewrite": "x" if i % 50 else None, "follow_up_applies": i % 4 != 0} for i in range(600)],
+        ),
+        rewrite_pairs=filled(
+            REWRITE_PAIRS,
+            [
+                {"pair_id": f"p{i}", "is_kept": i % 4 != 0, "drop_reason": None if i % 4 else ("too_similar", "not_applicable")[i % 8 == 0]}
+                for i in range(440)
+            ],
+        ),
+        reward_pairs=filled(
+            REWARD_PAIRS,
+            [{"pair_id": f"p{i}", "is_kept": i % 5 != 0, "drop_reason": None if i % 5 else "margin_too_small"} for i in range(300)],
+        ),
+        candidate_rewards=filled(CANDIDATE_REWARDS, candidates),
+        preference_pairs=filled(
+            PREFERENCE_PAIRS,
+            [
+                {"pair_id": f"{source}{i}", "source": source, "split": "validation" if i % 10 == 0 else "train", "user_id": f"u{i % 70}"}
+                | {"persona": "- Likes it short." if i % 9 else ""}
+                for source in ("rewrites", "rewards", "rewards_none", "rewards_shuffled")
+                for i in range(310)
+            ],
+        ),
+        checkpoints={recipe: manifest(recipe, rng) for recipe in RECIPES if recipe != BASE},
+        show_samples=show_samples,
+    )
+
+
+def manifest(recipe: str, rng: np.random.Generator) -> dict:
+    """A checkpoint's manifest with invented curves."""
+    steps = []
+    for step in range(1, 81):
+        progress = 1 - np.exp(-step / 25)
+        row = {"step": step, "loss": float(0.693 - 0.5 * progress + 0.03 * rng.normal())}
+        if recipe.startswith("dpo"):
+            row |= {
+                "rewards/margins": float(4 * progress + 0.2 * rng.normal()),
+                "logps/chosen": float(-60 + 8 * progress * (-1 if "shuffled" in recipe else 1) + rng.normal()),
+                "logps/rejected": float(-62 - 25 * progress + rng.normal()),
+            }
+        steps.append(row)
+    return {"method": recipe.split("_")[0], "steps": steps, "step0_loss": 0.6931, "pairs": 279, "seconds": 52.3}
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(made_up())
+
+
+def test_the_page_asks_for_nothing_from_the_network(page: str) -> None:
+    assert not re.search(r"""(src|href|xlink:href|action|data)\s*=\s*["']?\s*(https?:)?//""", page)
+    assert not re.search(r"url\(\s*[\"']?(https?:)?//", page)
+    assert not re.search(r"<script|<link[^>]+stylesheet|@import|<iframe", page)
+    assert "default-src 'none'" in page
+
+
+def test_text_of_conversations_is_escaped() -> None:
+    page = render(made_up(users=4, attack=ATTACK))
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_samples_are_shown_only_on_request() -> None:
+    data = made_up(users=4, show_samples=False)
+    assert "plant the bulbs deep" not in render(data)
+
+
+def test_same_inputs_give_the_same_bytes(page: str) -> None:
+    assert render(made_up()) == page
+
+
+def test_every_section_is_there_with_n_and_interval(page: str) -> None:
+    results = ["results", "comparisons", "history", "reasoning", "samples"]
+    for anchor in [*results, "reattempts", "diversity", "pairs", "rewards", "training", "deviations"]:
+        assert f'<section id="{anchor}">' in page
+    assert re.search(r"<code>dpo_rewrites</code> minus <code>base</code>: <b>\+\d\d\.\d points \[\d+\.\d, \d+\.\d\]</b>, n = 120", page)
+    assert 'class="missing"' not in page
+    # Plots take their colours from the page, in light and in dark.
+    assert "#0000" not in page
+    assert "var(--s-rewrites)" in page
+
+
+def test_missing_inputs_are_named_with_their_assets() -> None:
+    page = render(ReportData())
+    for asset in ("scores", "judgements", "eval_prompts", "reattempt_rates", "contextual_diversity", "feedback_labels", "checkpoints"):
+        assert re.search(rf'class="missing">[^/]*(</?code>|[^<])*<code>{asset}</code>', page), asset
+
+
+TABLES = ["scores", "judgements", "eval_prompts", "responses", "rewrites", "rewrite_pairs", "preference_pairs", "candidate_rewards"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_any_single_table_may_be_missing(name: str) -> None:
+    assert "<h1>" in render(replace(made_up(users=2), checkpoints={}, **{name: None}))
+
+
+def test_every_table_may_be_empty() -> None:
+    data = made_up(users=2)
+    frames = {field.name: getattr(data, field.name) for field in fields(ReportData)}
+    empty = {name: frame.lazy().head(0) for name, frame in frames.items() if isinstance(frame, pl.DataFrame | pl.LazyFrame)}
+    assert len(empty) == 12
+    assert render(ReportData(**empty)).count('class="missing"') >= 8
+
+
+def test_a_score_without_interval_is_shown() -> None:
+    row = {"recipe": BASE, "benchmark": "user_eval", "metric": "all_preferences_met", "value": 0.5, "n": 1, "judge": "town"}
+    assert "50.0\u202f%" in render(ReportData(scores=filled(SCORES, [row])))

@@ -1,0 +1,73 @@
+"""Digests depend on content alone; drawings are small, readable Markdown."""
+
+import base64
+
+import matplotlib as mpl
+import polars as pl
+import pytest
+
+from rlhi_dagster.metadata import bars, fingerprint, markdown_table, plot, result
+from rlhi_dagster.tables import USERS
+
+
+def users(*ids: str) -> pl.DataFrame:
+    return pl.DataFrame([{**dict.fromkeys(USERS.columns), "user_id": user} for user in ids], schema=USERS.schema)
+
+
+def test_fingerprint_ignores_chunks_but_not_content_order_or_types() -> None:
+    frame = pl.DataFrame({"text": ["á", None, "c"], "numbers": [[1], [], None]})
+    chunked = pl.concat([frame[:1], frame[1:]], rechunk=False)
+    assert chunked.n_chunks() == 2
+    assert fingerprint(chunked) == fingerprint(frame)
+    different = [
+        frame.reverse(),
+        frame.with_columns(pl.col("text").fill_null("")),
+        frame.with_columns(pl.col("numbers").fill_null([])),
+        frame.with_columns(pl.col("numbers").cast(pl.List(pl.Int32))),
+        frame.rename({"text": "words"}),
+        frame[:2],
+    ]
+    assert len({fingerprint(frame), *map(fingerprint, different)}) == len(different) + 1
+
+
+def test_fingerprint_is_fixed_across_runs() -> None:
+    frame = pl.DataFrame({"a": [1.5, None], "b": ["x", "y"]})
+    assert fingerprint(frame) == "1cc73bc8f082210064d0ccab0cc06f16173467cc100509f097303609413a994a"
+
+
+def test_result_conforms_versions_and_reports() -> None:
+    shuffled = result("users", users("b", "a"), split_counts=bars({"train": 2}), held_out_fraction=0.5)
+    assert shuffled.value["user_id"].to_list() == ["a", "b"]
+    assert shuffled.data_version == result("users", users("a", "b")).data_version
+    assert shuffled.data_version != result("users", users("a", "c")).data_version
+    assert shuffled.metadata is not None
+    assert shuffled.metadata["held_out_fraction"] == 0.5
+
+
+def test_bars_are_scaled_and_empty_counts_are_legal() -> None:
+    lines = bars({"short|long": 1_000, "none": 0}, width=10).md_str.splitlines()
+    assert lines[2] == "| short\\|long | 1,000 | ██████████ |"
+    assert lines[3] == "| none | 0 |  |"
+    assert bars({}).md_str.count("\n") == 1
+
+
+def test_markdown_table_escapes_shortens_and_counts_what_it_leaves_out() -> None:
+    frame = pl.DataFrame({"recipe": ["a|b", "x" * 100, None], "value": [0.123456, 2.0, 3.0]})
+    lines = markdown_table(frame, max_rows=2).md_str.splitlines()
+    assert lines[1] == "|---|--:|"
+    assert lines[2] == "| a\\|b | 0.1235 |"
+    assert "x" * 80 not in lines[3]
+    assert lines[-1] == "1 more rows"
+
+
+def test_plot_embeds_a_small_png_and_refuses_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    mpl.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([1, 2, 3])
+    markdown = plot(figure).md_str
+    assert base64.b64decode(markdown.split("base64,")[1].rstrip(")")).startswith(b"\x89PNG")
+    monkeypatch.setattr("rlhi_dagster.metadata._PLOT_BYTES", 100)
+    with pytest.raises(ValueError, match="bytes"):
+        plot(figure)
