@@ -63,7 +63,7 @@ check: $(INSTALLED) ## load the code location as Dagster does
 	$(BIN)/dg check defs
 
 clean: ## remove what runs have written: tables, artefacts, responses and Dagster's own records
-	@shopt -s nullglob
+	@shopt -s nullglob dotglob
 	for path in $(OUTPUTS) data/dagster_home/*; do
 	  if [[ -e "$$path" && "$$path" != data/dagster_home/dagster.yaml ]]; then echo "removing $$path"; rm -rf -- "$$path"; fi
 	done

@@ -74,7 +74,7 @@ class MiniLM:
         model = self._load()
         precision = torch.autocast("cpu", dtype=torch.bfloat16) if _has_bf16() else nullcontext()
         with torch.inference_mode(), precision:
-            encoded = model.encode(texts, batch_size=self._batch_size, convert_to_numpy=False, convert_to_tensor=True, show_progress_bar=False)
+            encoded = model.encode(texts, batch_size=self._batch_size, convert_to_tensor=True, show_progress_bar=False)
         return encoded.float().numpy().copy()
 
     def _load(self) -> SentenceTransformer:

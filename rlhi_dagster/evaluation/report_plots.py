@@ -98,7 +98,7 @@ def forest(rows: Sequence[Row], name: str, *, zero: bool = False, limits: tuple[
             tone = _MARKER[row.mark.tone]
             axes.plot([low, high], [y, y], color=_GRID, linewidth=0.8, zorder=1)
             if zero:  # a tick a row: one long line would cross the labels
-                axes.plot([0, 0], [y - 0.16, y + 0.16], color=_MUTED, linewidth=1.2, zorder=1)
+                axes.plot([0, 0], [y - 0.12, y + 0.12], color=_MUTED, linewidth=1.2, zorder=1)
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [y, y], color=tone, linewidth=2.4, solid_capstyle="round", zorder=2)
             face = _PAPER if row.mark.is_hollow else tone

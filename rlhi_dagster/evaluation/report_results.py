@@ -247,7 +247,7 @@ def _verdict_in_words(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, 
             )
         else:
             gain = gains.get((row["recipe"], row["judge"]))
-            over = f", {points(gain['value'])} {bracket(gain['ci_low'], gain['ci_high'])} from the base" if gain else ""
+            over = f", {points(gain['value'])} {bracket(gain['ci_low'], gain['ci_high'])} against the base" if gain else ""
             parts.append(f"`{row['recipe']}` meets every preference in {percent(row['value'])} of its replies{over}")
     return f"On requests of users that training never saw, {'; '.join(parts)}." if parts else "No trained recipe has been scored yet."
 
@@ -310,8 +310,8 @@ def _other_differences(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]
                 line.append("\u2013")
                 continue
             tone, word = _in_words(row, metric)
-            n = f"{bracket(row['ci_low'], row['ci_high'])}, n = {row['n']:,}"
-            line.append(join([points(row["difference"]), element("small", n), element("small", word, cls=tone)]))
+            about = (bracket(row["ci_low"], row["ci_high"]), f"n = {row['n']:,}")
+            line.append(join([points(row["difference"]), *(element("small", part) for part in about), element("small", word, cls=tone)]))
         lines.append(line)
     return table(["comparison", *(METRIC_WORDS[metric] for metric in metrics)], lines, "The same comparisons on the other measures.")
 

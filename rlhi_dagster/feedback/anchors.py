@@ -16,8 +16,14 @@ WEIGHT = 0.5
 
 _EXCHANGES: tuple[tuple[str, str], ...] = (
     ("How high is Mont Blanc?", "Mont Blanc is 4,806 metres high. It is the highest mountain of the Alps."),
-    ("Write to my landlord that the heating is broken.", "Dear Ms Reed,\n\nthe heating in flat 12 has been out of order since Monday.\n\nYours, A. Hall"),
-    ("Which board games are good for two?", "1. Chess\n2. Carcassonne\n3. Patchwork\nAll three are quick to learn and play well with two."),
+    (
+        "Write to my landlord that the heating is broken.",
+        "Dear Ms Reed,\n\nthe heating in flat 12 has been out of order since Monday.\n\nYours, A. Hall",
+    ),
+    (
+        "Which board games are good for two?",
+        "1. Chess\n2. Carcassonne\n3. Patchwork\nAll three are quick to learn and play well with two.",
+    ),
 )
 
 _FOLLOW_UPS: dict[Feedback, tuple[str, ...]] = {

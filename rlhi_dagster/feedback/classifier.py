@@ -5,7 +5,8 @@ What belongs here: the head, its training with honest scores, and its file forma
 
 Input of the head, in this order: the vectors of follow-up, previous request and reply, their three cosines, the cues. The blocks
 are scaled before one common L2 penalty, vectors much less than cues: on a thousand examples vectors mostly memorise topics, while a
-cue such as "asks for a shorter answer" means the same in every topic. ``anchors`` join every training and no score. The scales were chosen by cross-validation on training rows.
+cue such as "asks for a shorter answer" means the same in every topic. The scales were chosen by cross-validation on training rows.
+``anchors`` join every training and no score.
 
 Stored as ``head.npz`` (arrays only) and ``card.json`` (labels, encoder, scores); never as a pickle.
 """
@@ -104,9 +105,9 @@ class FeedbackClassifier:
     def save(self, directory: Path) -> None:
         """Write ``head.npz`` and ``card.json`` into ``directory``, which is made if missing."""
         directory.mkdir(parents=True, exist_ok=True)
-        arrays = {"weights": self.weights, "bias": self.bias, "mean": self.mean, "scale": self.scale}
-        np.savez_compressed(directory / "head.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
-        card = {"encoder": self.encoder, "labels": list(self.labels), "cues_version": CUES_VERSION, "cues": list(CUES), "digest": self.digest}
+        np.savez_compressed(directory / "head.npz", weights=self.weights, bias=self.bias, mean=self.mean, scale=self.scale)
+        card: dict[str, Any] = {"encoder": self.encoder, "labels": list(self.labels), "digest": self.digest}
+        card |= {"cues_version": CUES_VERSION, "cues": list(CUES)}
         (directory / "card.json").write_text(json.dumps(card | {"scores": self.card}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
@@ -255,7 +256,8 @@ def scores(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, see
     point = _metrics(truth, guess, chance)
     low, high = {}, {}
     for name in point:
-        low[name], high[name] = np.nanpercentile([sample[name] for sample in samples], (2.5, 97.5))
+        defined = [sample[name] for sample in samples if not np.isnan(sample[name])] or [float("nan")]
+        low[name], high[name] = np.percentile(defined, (2.5, 97.5))
     majority = np.full_like(truth, np.bincount(truth).argmax())
     return {
         "n": len(truth),
@@ -267,8 +269,9 @@ def scores(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, see
     }
 
 
-def _round(value: float) -> float:
-    return round(float(value), 4)
+def _round(value: float) -> float | None:
+    """Four digits for the card; null for a metric that is not defined."""
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _f1(truth: np.ndarray, guess: np.ndarray) -> float:

@@ -57,7 +57,7 @@ def _messages(turns: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
     )
     missing = messages.filter((pl.col("turn") > 1) & pl.col("is_reattempt").is_null())
     if len(missing):
-        raise ValueError(f"{len(missing)} follow-up(s) have no label; earliest month: {missing['month'].min()}")
+        raise ValueError(f"{len(missing)} follow-up(s) have no label; earliest month: {missing['month'].sort()[0]}")
     return messages.with_columns(is_reattempt=(pl.col("turn") > 1) & pl.col("is_reattempt").fill_null(value=False))
 
 
@@ -74,7 +74,8 @@ def _user_sums(messages: pl.DataFrame) -> pl.DataFrame:
     )
     reached, first = pl.col("reached"), pl.col("first")
     in_scope = {"all": pl.lit(value=True), **{str(t): reached >= t for t in range(2, LONG + 1)}, ">5": reached > LONG}
-    so_far = {"all": first.is_not_null(), **{str(t): (first <= t).fill_null(value=False) for t in range(2, LONG + 1)}, ">5": first.is_not_null()}
+    by_then = {str(t): (first <= t).fill_null(value=False) for t in range(2, LONG + 1)}
+    so_far = {"all": first.is_not_null(), **by_then, ">5": first.is_not_null()}
     by_conversation = (
         messages.group_by("user_id", "conversation_id")
         .agg(reached=turn.max(), first=turn.filter(hit).min())

@@ -65,8 +65,8 @@ def labelled_follow_ups(labels: pl.DataFrame, conversations: pl.DataFrame) -> pl
     is_follow_up = (pl.col("role") == "user") & (pl.col("previous_role") == "assistant") & pl.col("previous_prompt").is_not_null()
     bad = joined.filter(is_follow_up.not_() | is_follow_up.is_null())
     if len(bad):
-        row = bad.row(0, named=True)
-        raise ValueError(f"{len(bad)} label(s) are not about a follow-up; first: {row['conversation_hash']}, message {row['message_index']}")
+        conversation, index = bad.select("conversation_hash", "message_index").row(0)
+        raise ValueError(f"{len(bad)} label(s) are not about a follow-up; first: {conversation}, message {index}")
     return joined.sort("conversation_hash", "message_index").rename({"conversation_hash": "conversation_id", "content": "follow_up"})
 
 
@@ -82,7 +82,7 @@ def train_and_test(frame: pl.DataFrame, embed: Embed, seed: int) -> FeedbackClas
         apart = _conversations_apart(known, test, embed, seed)
         card["test"] = {
             "rows": "labelled twice; the first label is the truth",
-            "agreement_of_the_two_labels": round(float((test["label"] == test["second_label"]).mean() or 0.0), 4),
+            "agreement_of_the_two_labels": round(float(np.mean((test["label"] == test["second_label"]).to_numpy())), 4),
             "conversations_apart": scores(truth, apart, groups, seed),
             "as_shipped": scores(truth, classifier.predict_proba(test, embed), groups, seed),
             "second_labeller": scores(truth, np.eye(len(LABELS))[label_numbers(test["second_label"].to_list())], groups, seed),

@@ -229,13 +229,9 @@ def run_checks(
     root: Path, frame: pl.DataFrame, table_name: str, check: Any, tags: dict[str, str] | None = None, **resources: Any
 ) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
     """Materialize ``frame`` as an asset with a check and a downstream asset; say whether the downstream asset ran, and what was found."""
-    table = TABLES[table_name]
+    by_month = {name: MONTHS if table.partition_column == "month" else None for name, table in TABLES.items()}
 
-    @dg.asset(
-        name=table_name,
-        partitions_def=MONTHS if table.partition_column == "month" else None,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
+    @dg.asset(name=table_name, partitions_def=by_month[table_name], backfill_policy=dg.BackfillPolicy.single_run())
     def upstream() -> dg.MaterializeResult[pl.DataFrame]:
         return result(table_name, frame)
 
@@ -243,7 +239,7 @@ def run_checks(
     def downstream() -> None: ...
 
     definitions = dg.Definitions(
-        assets=[upstream, downstream, *(dg.AssetSpec(name) for name in TABLES if name != table_name)],
+        assets=[upstream, downstream, *(dg.AssetSpec(name, partitions_def=by_month[name]) for name in TABLES if name != table_name)],
         asset_checks=[check(upstream)],
         jobs=[dg.define_asset_job("everything")],
         resources={"io_manager": TableIOManager(root=str(root)), **resources},

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
+from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.tables import EVAL_PROMPTS, PERSONAS, TURNS, USERS
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
@@ -27,13 +28,6 @@ def users(**split: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=USERS.schema, orient="row")
 
 
-def snapshot(personas: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
-    """As of a moment: lines valid strictly earlier."""
-    known = moments.join(personas, on="user_id", how="left").filter(pl.col("valid_from") < pl.col("asked_at"))
-    lines = known.group_by("turn_id").agg(persona=pl.col("line").str.join("\n"), persona_line_ids=pl.col("persona_line_id"))
-    return moments.join(lines, on="turn_id", how="left")
-
-
 TURN_ROWS = [
     ("held", "c1", 1, 0, None),
     ("held", "c1", 2, 0, None),
@@ -46,7 +40,7 @@ TURN_ROWS = [
 
 
 def test_latest_opening_requests_of_held_out_users_without_templates() -> None:
-    found = user_eval_prompts(turns(TURN_ROWS), users(held="held_out", known="train"), PERSONAS.empty(), 3, snapshot)
+    found = user_eval_prompts(turns(TURN_ROWS), users(held="held_out", known="train"), PERSONAS.empty(), 3, personas_at)
     assert found.schema == EVAL_PROMPTS.schema
     assert found.select("prompt_id", "earlier_conversations").rows() == [
         ("user_eval:c2:0", 1),
@@ -60,8 +54,8 @@ def test_latest_opening_requests_of_held_out_users_without_templates() -> None:
 
 def test_ties_are_settled_the_same_way_whatever_the_order_of_rows() -> None:
     split = users(held="held_out", known="train")
-    one = user_eval_prompts(turns(TURN_ROWS), split, PERSONAS.empty(), 1, snapshot)
-    other = user_eval_prompts(turns(TURN_ROWS[::-1]), split, PERSONAS.empty(), 1, snapshot)
+    one = user_eval_prompts(turns(TURN_ROWS), split, PERSONAS.empty(), 1, personas_at)
+    other = user_eval_prompts(turns(TURN_ROWS[::-1]), split, PERSONAS.empty(), 1, personas_at)
     assert one.equals(other)
     assert one["prompt_id"].to_list() == ["user_eval:c5:0"]
 
@@ -70,11 +64,12 @@ def test_personas_are_those_of_the_moment() -> None:
     line = dict.fromkeys(PERSONAS.columns) | {
         "persona_line_id": "l",
         "user_id": "held",
-        "line": "- short",
+        "aspect": "length",
+        "line": "short",
         "valid_from": START + timedelta(1),
     }
     personas = pl.DataFrame([line], schema=PERSONAS.schema, orient="row")
-    found = user_eval_prompts(turns(TURN_ROWS), users(held="held_out"), personas, 3, snapshot)
+    found = user_eval_prompts(turns(TURN_ROWS), users(held="held_out"), personas, 3, personas_at)
     assert dict(found.select("turn_id", "persona").rows()) == {"c2:0": "", "c4:0": "- short", "c5:0": "- short"}
     assert found.filter(turn_id="c4:0")["persona_line_ids"].to_list() == [["l"]]
 
@@ -82,7 +77,7 @@ def test_personas_are_those_of_the_moment() -> None:
 def test_bad_settings_and_bad_snapshots_are_refused() -> None:
     arguments = (turns(TURN_ROWS), users(held="held_out"), PERSONAS.empty())
     with pytest.raises(ValueError, match="per_user"):
-        user_eval_prompts(*arguments, 0, snapshot)
+        user_eval_prompts(*arguments, 0, personas_at)
     with pytest.raises(ValueError, match="snapshot returned 0 rows for 2 requests"):
-        user_eval_prompts(*arguments, 2, lambda personas, moments: snapshot(personas, moments).head(0))
-    assert user_eval_prompts(arguments[0], users(known="train"), PERSONAS.empty(), 1, snapshot).is_empty()
+        user_eval_prompts(*arguments, 2, lambda personas, moments: personas_at(personas, moments).head(0))
+    assert user_eval_prompts(arguments[0], users(known="train"), PERSONAS.empty(), 1, personas_at).is_empty()

@@ -1,0 +1,165 @@
+"""User-based rewards: N replies to an opening request, sampled with the persona in view, ranked by a reward model.
+
+Each candidate is scored three times: under the user's own persona, under another user's (``shuffled``) and under none. What changes
+between the three is what the persona contributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
+from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.preferences.rewrites import Snapshot
+from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
+
+
+def opening_requests(
+    turns: pl.DataFrame, users: pl.DataFrame, personas: pl.DataFrame, most: int | None, seed: int, snapshot: Snapshot, *, with_persona_only: bool
+) -> pl.DataFrame:
+    """Opening requests of training users outside template traffic, with the persona of the moment.
+
+    Args:
+        turns: ``TURNS``.
+        users: ``USERS``.
+        personas: ``PERSONAS``.
+        most: At most this many a month, those with the smallest digest of id and seed; ``None`` for all.
+        seed: Changes which ones.
+        snapshot: See ``Snapshot``.
+        with_persona_only: Leave out requests of users of whom nothing was known yet.
+
+    Returns:
+        turn_id, user_id, month, asked_at, prompt (messages), persona, persona_line_ids; sorted by ``turn_id``.
+    """
+    opening = (
+        turns.filter((pl.col("turn") == 1) & pl.col("template_id").is_null())
+        .join(users.filter(pl.col("split") == "train"), on="user_id", how="semi")
+        .select("turn_id", "user_id", "month", "asked_at", prompt=pl.concat_list(pl.struct(role=pl.lit("user"), content="prompt")))
+    )
+    known = snapshot(personas, opening)
+    if with_persona_only:
+        known = known.filter(pl.col("persona") != "")
+    drawn = known.with_columns(draw=pl.Series([digest_of(turn_id, seed) for turn_id in known["turn_id"]], dtype=pl.String()))
+    if most is not None:
+        drawn = drawn.filter(pl.col("draw").rank("ordinal").over("month") <= most)
+    return drawn.drop("draw").sort("turn_id")
+
+
+def candidate_requests(requests: pl.DataFrame, count: int) -> list[ChatRequest]:
+    """``count`` samples of each request with its persona, request by request."""
+    return [ChatRequest(with_persona(row["prompt"], row["persona"]), index) for row in requests.to_dicts() for index in range(count)]
+
+
+def candidates(requests: pl.DataFrame, answers: Sequence[ChatAnswer], count: int, model: str) -> pl.DataFrame:
+    """``CANDIDATES`` from requests and the answers to ``candidate_requests``; a reply cut off at the limit is an error."""
+    indices = pl.DataFrame({"sample_index": range(count)}, schema={"sample_index": pl.Int32()})
+    repeated = requests.join(indices, how="cross", maintain_order="left_right")
+    errors = ["cut_off_at_max_new_tokens" if answer.finish_reason == "length" else answer.error for answer in answers]
+    texts = [None if error else answer.text for error, answer in zip(errors, answers, strict=True)]
+    return CANDIDATES.conform(
+        repeated.with_columns(
+            candidate_id=pl.format("{}#{}", "turn_id", "sample_index"),
+            reply=pl.Series(texts, dtype=pl.String()),
+            error=pl.Series(errors, dtype=pl.String()),
+            model=pl.lit(model),
+        )
+    )
+
+
+def donors(requests: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Give each request the persona of another user: the next one of the month in an order drawn by ``seed``.
+
+    Args:
+        requests: turn_id, user_id, month, persona; one row a request.
+        seed: Changes the order.
+
+    Returns:
+        turn_id, donor_user_id, donor_persona; requests of a month with a single user are missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, group in requests.sort("month", "turn_id").group_by("month", maintain_order=True):
+        order = sorted(group.to_dicts(), key=lambda row: digest_of("donor", row["turn_id"], seed))
+        for position, row in enumerate(order):
+            others = (order[(position + step) % len(order)] for step in range(1, len(order)))
+            donor = next((other for other in others if other["user_id"] != row["user_id"]), None)
+            if donor:
+                rows.append({"turn_id": row["turn_id"], "donor_user_id": donor["user_id"], "donor_persona": donor["persona"]})
+    schema = {"turn_id": pl.String(), "donor_user_id": pl.String(), "donor_persona": pl.String()}
+    return pl.DataFrame(rows, schema=schema).sort("turn_id")
+
+
+def conditioned(sampled: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Every candidate under every persona condition.
+
+    Args:
+        sampled: ``CANDIDATES``; rows without a reply are left out.
+        seed: Of the donors.
+
+    Returns:
+        candidate_id, turn_id, month, condition, persona_user_id, seen (the persona shown), prompt, reply.
+    """
+    rows = sampled.filter(pl.col("reply").is_not_null())
+    given = donors(rows.unique("turn_id").select("turn_id", "user_id", "month", "persona"), seed)
+    base = rows.select("candidate_id", "turn_id", "month", "user_id", "prompt", "reply", "persona")
+    own = base.with_columns(condition=pl.lit("own"), persona_user_id=pl.col("user_id"), seen=pl.col("persona"))
+    none = base.with_columns(condition=pl.lit("none"), persona_user_id=pl.lit(None, dtype=pl.String()), seen=pl.lit(""))
+    shuffled = base.join(given, on="turn_id", how="inner").with_columns(condition=pl.lit("shuffled"))
+    shuffled = shuffled.rename({"donor_user_id": "persona_user_id", "donor_persona": "seen"})
+    columns = ["candidate_id", "turn_id", "month", "condition", "persona_user_id", "seen", "prompt", "reply"]
+    return pl.concat([frame.select(columns) for frame in (own, shuffled, none)]).sort("candidate_id", "condition")
+
+
+def reward_requests(rows: pl.DataFrame) -> list[RewardRequest]:
+    """What the reward model sees of each row of ``conditioned``."""
+    return [
+        RewardRequest([*with_persona(row["prompt"], row["seen"]), {"role": "assistant", "content": row["reply"]}]) for row in rows.to_dicts()
+    ]
+
+
+def candidate_rewards(rows: pl.DataFrame, answers: Sequence[RewardAnswer], reward_model: str) -> pl.DataFrame:
+    """``CANDIDATE_REWARDS`` from rows of ``conditioned`` and the answers to ``reward_requests``."""
+    return CANDIDATE_REWARDS.conform(
+        rows.with_columns(
+            reward=pl.Series([answer.reward for answer in answers], dtype=pl.Float64()),
+            error=pl.Series([answer.error for answer in answers], dtype=pl.String()),
+            reward_model=pl.lit(reward_model),
+        )
+    )
+
+
+def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, min_margin: float) -> pl.DataFrame:
+    """Best against worst candidate of each request under each condition; ties go to the smaller candidate id.
+
+    Drop reasons, the first that applies: ``identical_sides``, ``margin_too_small``. Requests with fewer than two scored candidates make
+    no pair.
+
+    Returns:
+        ``REWARD_PAIRS``. ``persona`` is the user's own under every condition: it is what the trained policy will see.
+    """
+    scored = rewards.filter(pl.col("reward").is_not_null()).join(sampled, on=["candidate_id", "turn_id", "month"], how="inner")
+    order = scored.sort("turn_id", "condition", "reward", "candidate_id", descending=[False, False, True, False])
+    shared = ["user_id", "month", "asked_at", "prompt", "persona", "persona_line_ids", "model", "reward_model"]
+    pairs = (
+        order.group_by("turn_id", "condition", maintain_order=True)
+        .agg(
+            *(pl.col(name).first() for name in shared),
+            pl.col("reply").first().alias("chosen"),
+            pl.col("reply").last().alias("rejected"),
+            (pl.col("reward").first() - pl.col("reward").last()).alias("margin"),
+            pl.len().alias("scored"),
+        )
+        .filter(pl.col("scored") >= 2)
+    )
+    reason = (
+        pl.when(pl.col("chosen") == pl.col("rejected"))
+        .then(pl.lit("identical_sides"))
+        .when(pl.col("margin") < min_margin)
+        .then(pl.lit("margin_too_small"))
+    )
+    ids = [digest_of("reward_pair", *row) for row in pairs.select("turn_id", "condition", "model", "reward_model").iter_rows()]
+    pairs = pairs.with_columns(pair_id=pl.Series(ids, dtype=pl.String()), drop_reason=reason)
+    return REWARD_PAIRS.conform(pairs.with_columns(is_kept=pl.col("drop_reason").is_null()))

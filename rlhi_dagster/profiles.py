@@ -1,0 +1,235 @@
+"""Profiles: every setting of a run in one YAML file, chosen by ``RLHI_PROFILE`` and validated before anything starts.
+
+What belongs here: the shape of a profile, the environment variables that choose and bend one, and where its outputs lie. What does
+not: the values (``profiles/*.yaml``), each with its source beside it.
+
+Environment: ``RLHI_PROFILE`` (a name or a path to a YAML file; default ``sample``), ``RLHI_SOURCE`` (other conversations than the
+profile's: path, glob or ``hf://``), ``RLHI_DATA`` (folder of all outputs; default ``data/`` of this checkout), ``RLHI_SALT`` (secret
+that makes user fingerprints; required by profiles that do not carry the sample's public one).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
+from rlhi_dagster.engines.loading import EngineSettings
+from rlhi_dagster.training.policy import TownPolicy
+from rlhi_dagster.training.settings import TrainingSettings
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""
+
+
+class _Section(BaseModel, frozen=True, extra="forbid"):
+    pass
+
+
+class SamplingSettings(_Section):
+    """How replies are drawn."""
+
+    temperature: float = Field(ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(gt=0, le=1, description="Nucleus mass.")
+    max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
+
+
+class PolicySettings(_Section):
+    """The starting model: one of the Hub, or the town's, trained here."""
+
+    hub_model: str | None = Field(default=None, description="Hub id or local folder; null to train the town's model.")
+    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
+    town: TownPolicy | None = Field(default=None, description="Shape of the town's model.")
+    corpus: str | None = Field(default=None, description="Parquet of dialogues to train the town's model on.")
+    training: TrainingSettings | None = Field(default=None, description="How the town's model is trained.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> PolicySettings:
+        if (self.hub_model is None) == (self.town is None):
+            raise ValueError("give either hub_model or town")
+        if self.town and not (self.corpus and self.training):
+            raise ValueError("town needs corpus and training")
+        if self.hub_model and not self.hub_revision and not Path(self.hub_model).is_dir():
+            raise ValueError(f"hub_model {self.hub_model} needs hub_revision: an unpinned model can change under a run")
+        return self
+
+
+class RewardSettings(_Section):
+    """The reward model: one of the Hub, or a persona-conditioned one trained on the rewrite pairs."""
+
+    hub_model: str | None = Field(default=None, description="Hub id or local folder of a sequence classifier; null to train one here.")
+    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
+    training: TrainingSettings | None = Field(default=None, description="How the reward model is trained.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> RewardSettings:
+        if (self.hub_model is None) == (self.training is None):
+            raise ValueError("give either hub_model or training")
+        if self.hub_model and not self.hub_revision and not Path(self.hub_model).is_dir():
+            raise ValueError(f"hub_model {self.hub_model} needs hub_revision: an unpinned model can change under a run")
+        return self
+
+
+class RewriteSettings(_Section):
+    """Which rewrites become pairs."""
+
+    min_feedback_probability: float = Field(ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count.")
+    drop_inapplicable: bool = Field(description="Drop pairs whose regenerated reply does not have the criticised defect.")
+
+
+class CandidateSettings(_Section):
+    """Sampling and ranking of candidates."""
+
+    count: int = Field(ge=2, description="N, replies per request. The paper samples 64.")
+    max_requests: int | None = Field(default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all.")
+    min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
+
+
+class EvaluationSettings(_Section):
+    """What checkpoints are tried on."""
+
+    requests_per_user: int = Field(ge=1, description="Latest opening requests of each held-out user.")
+    arithmetic_problems: int = Field(ge=0, description="Held-out sums.")
+    judge: Literal["town", "chat"] = Field(description="`town`: the hidden preference decides (sample only). `chat`: a chat model with `prompts/judge.md`.")
+    judge_model: str | None = Field(default=None, description="Hub id or local folder of the chat judge.")
+    judge_revision: str | None = Field(default=None, description="Hub commit of the chat judge.")
+
+    @model_validator(mode="after")
+    def _judge_is_named(self) -> EvaluationSettings:
+        if self.judge == "chat" and not self.judge_model:
+            raise ValueError("judge chat needs judge_model (and judge_revision)")
+        if self.judge_model and not self.judge_revision and not Path(self.judge_model).is_dir():
+            raise ValueError(f"judge_model {self.judge_model} needs judge_revision")
+        return self
+
+
+class Profile(_Section):
+    """Every setting of a run."""
+
+    name: str = Field(description="Name of the profile.")
+    source: SourceSettings = Field(description="Where conversations come from.")
+    first_month: str = Field(pattern=r"^\d{4}-\d{2}$", description="First month partition.")
+    held_out_fraction: float = Field(gt=0, lt=1, description="Share of users kept for evaluation.")
+    salt: str | None = Field(default=None, description="Public salt of simulated users; null to require RLHI_SALT.")
+    truth: str | None = Field(default=None, description="Folder with the truth of a simulated source; null for real logs.")
+    prm800k: str = Field(description="PRM800K in its original layout (JSON lines): path or glob.")
+    reasoning_errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
+    engine: EngineSettings = Field(description="How models are run.")
+    sampling: SamplingSettings = Field(description="How replies are drawn.")
+    policy: PolicySettings = Field(description="The starting model.")
+    reward: RewardSettings = Field(description="The reward model.")
+    rewrites: RewriteSettings = Field(description="Which rewrites become pairs.")
+    candidates: CandidateSettings = Field(description="Sampling and ranking of candidates.")
+    max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs per recipe; all recipes use equally many.")
+    validation_fraction: float = Field(gt=0, lt=1, description="Share of training users whose pairs validate.")
+    sft: TrainingSettings = Field(description="Training of `sft` recipes.")
+    dpo: TrainingSettings = Field(description="Training of `dpo` recipes.")
+    evaluation: EvaluationSettings = Field(description="What checkpoints are tried on.")
+    seed: int = Field(description="Seed of everything that is drawn.")
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; the message says which setting of which file, and what to do."""
+
+
+def available() -> list[str]:
+    """Names of the profiles that come with the project."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in (files("rlhi_dagster") / "profiles").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str, source: str | None = None) -> Profile:
+    """Read and validate a profile.
+
+    Args:
+        name: Name of a profile, or path to a YAML file.
+        source: Location of conversations that replace the profile's own.
+
+    Raises:
+        ProfileError: There is no such profile, or a setting is missing, unknown or out of range.
+    """
+    file = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files("rlhi_dagster") / "profiles" / f"{name}.yaml"))
+    if not file.is_file():
+        raise ProfileError(f"RLHI_PROFILE={name}: no such profile; there are {', '.join(available())}, or give the path of a YAML file")
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{file} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ProfileError(f"{file} must be a mapping of settings")
+    if source:
+        settings["source"] = _replaced(settings.get("source") or {}, source)
+        settings["truth"] = None
+        # The town judge knows simulated users only; without their truth there is nothing for it to judge by.
+        settings["first_month"] = min(str(settings.get("first_month")), "2023-04")
+    try:
+        profile = Profile(**settings)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'profile'}: {item['msg']}" for item in error.errors())
+        raise ProfileError(f"{file}: {problems}") from error
+    return profile
+
+
+def _replaced(source: dict[str, object], location: str) -> dict[str, object]:
+    try:
+        kind = detect_kind(_absolute(location))
+    except ValueError as error:
+        raise ProfileError(f"RLHI_SOURCE={location}: {error}") from error
+    return {**source, "name": _slug(location), "kind": str(kind), "location": location}
+
+
+@functools.cache
+def current() -> Profile:
+    """The profile that the environment chooses."""
+    return load(os.environ.get("RLHI_PROFILE", "sample"), os.environ.get("RLHI_SOURCE") or None)
+
+
+def data_root() -> Path:
+    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; each other source and profile gets a folder of its own below it, so that nothing mixes."""
+    root = Path(os.environ.get("RLHI_DATA") or ROOT / "data").absolute()
+    profile, source = os.environ.get("RLHI_PROFILE", "sample"), os.environ.get("RLHI_SOURCE")
+    if source:
+        return root / "sources" / f"{Path(profile).stem}-{_slug(source)}"
+    return root if profile == "sample" else root / "profiles" / Path(profile).stem
+
+
+def source_settings(profile: Profile) -> SourceSettings:
+    """The source with its location made absolute: relative paths count from the checkout, for a profile, or the working directory."""
+    return profile.source.model_copy(update={"location": _absolute(profile.source.location)})
+
+
+def project_path(path: str) -> Path:
+    """A path of a profile: relative ones count from the checkout."""
+    return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def salt(profile: Profile) -> str:
+    """The secret that makes user fingerprints.
+
+    Raises:
+        ProfileError: The profile carries none and ``RLHI_SALT`` is not set.
+    """
+    value = dg.EnvVar("RLHI_SALT").get_value(profile.salt)
+    if not value:
+        raise ProfileError(f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same")
+    return value
+
+
+def _absolute(location: str) -> str:
+    if "://" in location or Path(location).is_absolute():
+        return location
+    here = Path.cwd() / location
+    return str(here if here.exists() or any(Path.cwd().glob(location)) else ROOT / location)
+
+
+def _slug(location: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(location).stem).strip("-").lower() or "source"
+    return f"{stem[:40]}-{hashlib.sha256(_absolute(location).encode()).hexdigest()[:6]}"
