@@ -92,6 +92,7 @@ class CandidateSettings(_Section):
     count: int = Field(ge=2, description="N, replies per request. The paper samples 64.")
     max_requests: int | None = Field(default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all.")
     min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
+    with_persona_only: bool = Field(description="Leave out requests of users of whom nothing is known yet; the paper uses every first request.")
 
 
 class EvaluationSettings(_Section):

@@ -41,12 +41,12 @@ class ModelRef:
         return pinned | ({"local_files_only": True} if self.path else {"revision": self.revision})
 
     def to_dict(self) -> dict[str, str | None]:
-        """A JSON-ready copy."""
+        """A JSON-ready copy, from which ``ModelRef(**copy)`` makes the same again."""
         return asdict(self)
 
     @classmethod
     def from_manifest(cls, folder: Path) -> ModelRef:
-        """Read the model that an artefact folder stands for.
+        """Read the model that an artefact folder stands for; the manifest's ``path`` is null for the Hub, or relative to the folder.
 
         Raises:
             FileNotFoundError: The folder has no manifest, so nothing finished writing it.
@@ -55,7 +55,8 @@ class ModelRef:
         if not manifest.is_file():
             raise FileNotFoundError(f"{folder} holds no finished model ({MANIFEST} is missing): materialize the asset `{folder.name}` first")
         model = json.loads(manifest.read_text())["model"]
-        return cls(model["name"], model["revision"], str(folder) if model["is_local"] else None)
+        path = None if model["path"] is None else str(folder / model["path"])
+        return cls(model["name"], model["revision"], path)
 
 
 def weights_digest(folder: Path) -> str:

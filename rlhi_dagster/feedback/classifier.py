@@ -176,7 +176,14 @@ def train(frame: pl.DataFrame, labels: Sequence[str], embed: Embed, seed: int, e
             "labels": {label: int((truth == i).sum()) for i, label in enumerate(LABELS)},
             **scores(truth, held_out, groups, seed),
         },
-        "settings": {"embedding_scale": EMBEDDING_SCALE, "cue_scale": CUE_SCALE, "class_weight_power": CLASS_WEIGHT_POWER, "seed": seed},
+        "settings": {
+            "embedding_scale": list(EMBEDDING_SCALE),
+            "cue_scale": CUE_SCALE,
+            "class_weight_power": CLASS_WEIGHT_POWER,
+            "anchors": len(prior.truth),
+            "anchor_weight": WEIGHT,
+            "seed": seed,
+        },
     }
     return replace(fit(values, truth, prior, encoder), card=card)
 

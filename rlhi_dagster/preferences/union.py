@@ -38,11 +38,15 @@ def preference_pairs(
     asked = pl.col("prompt").list.last().struct.field("content")
     fixed = eval_prompts.filter(pl.col("user_id").is_null()).select(request=_folded(asked)).unique()
     clean = unique.with_columns(request=_folded(asked)).join(fixed, on="request", how="anti")
-    owner = [row[0] or row[1] for row in clean.select("user_id", "pair_id").iter_rows()]
-    share = [int(digest_of("validation", name)[:8], 16) / 2**32 for name in owner]
-    split = pl.Series(["validation" if value < validation_fraction else "train" for value in share], dtype=pl.String())
+    owners = clean.select(pl.coalesce("user_id", "pair_id").alias("owner"))["owner"]
+    split = pl.Series([split_of(owner, validation_fraction) for owner in owners], dtype=pl.String())
     counts = {"offered": len(offered), "duplicates": len(offered) - len(unique), "contaminated": len(unique) - len(clean), "kept": len(clean)}
     return PREFERENCE_PAIRS.conform(clean.with_columns(split=split)), counts
+
+
+def split_of(owner: str, validation_fraction: float) -> str:
+    """``train`` or ``validation``: a function of the owner (user, or pair without one) alone."""
+    return "validation" if int(digest_of("validation", owner)[:8], 16) / 2**32 < validation_fraction else "train"
 
 
 def _folded(text: pl.Expr) -> pl.Expr:

@@ -27,8 +27,8 @@ def steps(terms: list[int], wrong_step: int | None = None, off_by: int = 1) -> l
 
 
 def draw_terms(rng: random.Random) -> list[int]:
-    """Three one-digit numbers: two steps."""
-    return [rng.randrange(1, 10) for _ in range(3)]
+    """Three numbers from 1 to 5: two steps, 125 problems."""
+    return [rng.randrange(1, 6) for _ in range(3)]
 
 
 def dialogue(rng: random.Random, error_rate: float) -> Dialogue:
@@ -82,10 +82,12 @@ def prm800k(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def eval_problems(count: int, seed: int) -> list[tuple[str, str]]:
-    """Held-out problems with their answers, each once, in the order drawn."""
-    rng = random.Random(seed)
-    drawn: dict[str, str] = {}
-    while len(drawn) < count:
-        terms = draw_terms(rng)
-        drawn.setdefault(problem(terms), str(sum(terms)))
-    return list(drawn.items())
+    """Problems with their answers, each once.
+
+    Raises:
+        ValueError: There are not that many problems.
+    """
+    everything = sorted({problem([a, b, c]): str(a + b + c) for a in range(1, 6) for b in range(1, 6) for c in range(1, 6)}.items())
+    if count > len(everything):
+        raise ValueError(f"arithmetic_problems is {count}, but there are only {len(everything)} problems")
+    return random.Random(seed).sample(everything, count)

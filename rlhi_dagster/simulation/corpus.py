@@ -17,10 +17,10 @@ from rlhi_dagster.simulation.dialogue import Habits, converse
 from rlhi_dagster.simulation.style import ASPECTS, Style
 from rlhi_dagster.tables import MESSAGES
 
-_HABITS = Habits(asks=0.6, states=0.3, complies=1.0, stays=0.3, longest=6)
-_WITH_PERSONA = 0.5
-_ARITHMETIC = 0.08
-_ERRORS = 0.5
+_HABITS = Habits(asks=0.7, states=0.3, complies=1.0, stays=0.25, longest=6)
+_WITH_PERSONA = 0.4
+_ARITHMETIC = 0.15
+_ERRORS = 0.3
 
 
 def build(dialogues: int, seed: int) -> pl.DataFrame:

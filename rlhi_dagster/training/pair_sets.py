@@ -8,6 +8,7 @@ import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.preferences.union import split_of
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.recipes import Recipe
 
@@ -35,3 +36,17 @@ def pair_set(pairs: pl.DataFrame, recipe: Recipe, split: str, count: int | None,
         for row in (drawn if count is None else drawn.head(count)).select("pair_id", "prompt", "persona", "chosen", "rejected").to_dicts()
     ]
     return pl.DataFrame([{name: row[name] for name in TRAINING_ROWS} for row in rows], schema=TRAINING_ROWS)
+
+
+def reward_model_sets(
+    rewrite_pairs: pl.DataFrame, validation_fraction: float, most: int | None, seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training and validation rows of the reward model: the kept rewrite pairs, split by user, with the persona.
+
+    Returns:
+        Two frames of ``TRAINING_ROWS``.
+    """
+    kept = rewrite_pairs.filter("is_kept").with_columns(source=pl.lit("rewrites"))
+    pairs = kept.with_columns(split=pl.Series([split_of(user, validation_fraction) for user in kept["user_id"]], dtype=pl.String()))
+    recipe = Recipe(description="reward model", method="dpo", source="rewrites")
+    return pair_set(pairs, recipe, "train", most, seed), pair_set(pairs, recipe, "validation", None, seed)

@@ -174,7 +174,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         if "loss" in entry
     ]
     manifest = {
-        "model": {"name": f"rlhi-{job.name}", "revision": weights_digest(partial), "is_local": True},
+        "model": {"name": f"rlhi-{job.name}", "revision": weights_digest(partial), "path": "."},
         "inputs": job.inputs,
         "method": job.method,
         "start": job.model.identity if job.model else None,

@@ -1,0 +1,1 @@
+"""Asset definitions, one thin module per stage: wiring, metadata and checks. The method is in ``rlhi_dagster``."""

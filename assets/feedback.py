@@ -1,0 +1,74 @@
+"""What follow-ups say about the replies before them, and the paper's analytics over it."""
+
+from functools import partial
+
+import dagster as dg
+import polars as pl
+
+from rlhi_dagster import checks, declare, metadata
+from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.feedback.classifier import FeedbackClassifier
+from rlhi_dagster.feedback.diversity import contextual_diversity as diversity_of
+from rlhi_dagster.feedback.labels import follow_ups, label
+from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.tables import TABLES
+
+GROUP = "feedback"
+
+
+@declare.artefact("feedback_classifier", GROUP, {"scikitlearn"})
+def feedback_classifier(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
+    """One artefact: the trained labeller of follow-ups, with its card. The head was fitted on real WildChat follow-ups; the card has its scores."""
+    classifier = FeedbackClassifier.load()
+    classifier.save(lake.artefact_path("feedback_classifier"))
+    card = classifier.card
+    return dg.MaterializeResult(data_version=dg.DataVersion(classifier.digest), metadata={"labeller": classifier.name, "card": dg.MetadataValue.json(card)})
+
+
+@declare.table("feedback_labels", GROUP, {"huggingface"}, deps=["feedback_classifier"], pool="model")
+def feedback_labels(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], workers: Workers, turns: pl.LazyFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a follow-up message and what it says about the reply before it."""
+    classifier = FeedbackClassifier.load(lake.artefact_path("feedback_classifier"))
+    labels = label(follow_ups(turns), classifier, partial(workers.embed, context, classifier.encoder))
+    counts = dict(labels["label"].value_counts(sort=True).iter_rows())
+    return metadata.result(
+        "feedback_labels",
+        labels,
+        reattempt_with_feedback_fraction=counts.get("reattempt_with_feedback", 0) / max(len(labels), 1),
+        mean_probability=float(labels["probability"].mean() or 0.0),
+        label_counts=metadata.bars(counts),
+    )
+
+
+@declare.table("reattempt_rates", GROUP, {"duckdb"})
+def reattempt_rates(settings: Settings, turns: pl.LazyFrame, feedback_labels: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a cell of the re-attempt table: turn, denominator and template filter (the paper: 26.51 % of user messages)."""
+    rates = rates_of(turns, feedback_labels, seed=settings.profile.seed)
+    overall = rates.filter((pl.col("turn") == "all") & (pl.col("templates") == "included")).select("denominator", "value")
+    numbers = {f"reattempt_of_{name}": value for name, value in overall.drop_nulls().iter_rows()}
+    shown = rates.select("turn", "denominator", "templates", "value", "n", "ci_low", "ci_high")
+    return metadata.result("reattempt_rates", rates, **numbers, table=metadata.markdown_table(shown))
+
+
+@declare.table("contextual_diversity", GROUP, {"huggingface"}, pool="model")
+def contextual_diversity(
+    context: dg.AssetExecutionContext, settings: Settings, workers: Workers, turns: pl.LazyFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a corpus and the mean pairwise cosine distance between its opening requests (the paper: WildChat 0.865)."""
+    opening = turns.filter(pl.col("turn") == 1).select("turn_id", "user_id", "prompt", "template_id").sort("turn_id").collect()
+    corpora = {settings.profile.source.name: opening, f"{settings.profile.source.name}, without templates": opening.filter(pl.col("template_id").is_null())}
+    rows = [
+        diversity_of(
+            name, frame["user_id"].to_list(), workers.embed(context, MiniLM.name, frame["prompt"].to_list()), MiniLM.name, settings.profile.seed
+        )
+        for name, frame in corpora.items()
+    ]
+    found = pl.DataFrame(rows, schema=TABLES["contextual_diversity"].schema)
+    return metadata.result("contextual_diversity", found, table=metadata.markdown_table(found))
+
+
+table_checks = [checks.table_check(name, TABLES[name]) for name in ("feedback_labels", "reattempt_rates", "contextual_diversity")]

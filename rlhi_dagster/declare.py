@@ -1,0 +1,81 @@
+"""How an asset of this project is declared: everything the UI shows, once, in two decorators.
+
+What belongs here: owners, kinds, code version, column schema, partitions and the single-run policy that lets one launch cover a range.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster_shared.utils.warnings import BetaWarning
+
+from rlhi_dagster import profiles
+from rlhi_dagster.partitions import months, recipes
+from rlhi_dagster.tables import TABLES
+from rlhi_dagster.training import recipes as recipe_files
+
+# Single-run backfills are marked beta in Dagster 1.13; the version is pinned, and a line per asset would bury other warnings.
+warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=BetaWarning)
+
+OWNERS = ["team:rlhi"]
+MONTHS = months(profiles.current().first_month)
+RECIPES = recipes(recipe_files.names())
+
+Declare = Callable[[Callable[..., Any]], dg.AssetsDefinition]
+
+
+def table(
+    name: str,
+    group: str,
+    kinds: set[str],
+    *,
+    code_version: str = "1",
+    deps: Sequence[Any] = (),
+    ins: Mapping[str, dg.AssetIn] | None = None,
+    pool: str | None = None,
+) -> Declare:
+    """Declare the asset of a table in ``tables.py``; its partitions follow from the table's partition column."""
+    declared = TABLES[name]
+    partitions: dg.PartitionsDefinition[str] | None = {"month": MONTHS, "recipe": RECIPES, None: None}[declared.partition_column]
+    return dg.asset(
+        name=name,
+        group_name=group,
+        kinds={"polars", *kinds},
+        owners=OWNERS,
+        code_version=code_version,
+        metadata=declared.metadata,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=deps,
+        ins=ins,
+        pool=pool,
+    )
+
+
+def artefact(
+    name: str,
+    group: str,
+    kinds: set[str],
+    *,
+    code_version: str = "1",
+    by_recipe: bool = False,
+    deps: Sequence[Any] = (),
+    ins: Mapping[str, dg.AssetIn] | None = None,
+    pool: str | None = None,
+) -> Declare:
+    """Declare an asset that is a folder with a manifest rather than a table."""
+    return dg.asset(
+        name=name,
+        group_name=group,
+        kinds=kinds,
+        owners=OWNERS,
+        code_version=code_version,
+        partitions_def=RECIPES if by_recipe else None,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=deps,
+        ins=ins,
+        pool=pool,
+    )

@@ -1,0 +1,79 @@
+"""Filling the report from the lake and writing it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from rlhi_dagster.engines.models import MANIFEST
+from rlhi_dagster.evaluation.report import render
+from rlhi_dagster.evaluation.report_data import ReportData
+from rlhi_dagster.evaluation.scores import comparisons
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.metadata import fingerprint
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.training import recipes
+
+SIMULATED = (
+    "Users, their preferences, their messages and the logged replies are simulated: a town in which every user has a hidden preference for "
+    "answer length, format, tone and language, and asks for it when a reply lacks it. The judge named town knows these preferences; no other "
+    "step does. Everything else is computed for real: labels, personas, regenerated replies, rewrites, candidates, the reward model, "
+    "training and every interval, with a policy of two million parameters trained here. The numbers say whether the method and this code "
+    "work on users that behave as described; they say nothing about people or about large models."
+)
+DEVIATIONS = (
+    "Feedback labels come from a trained classifier; the paper used GPT-4o.",
+    "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a language model "
+    "write a summary.",
+    "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the criticised defect are dropped; "
+    "the paper does not say.",
+    "Rewrites are the policy's own continuation after the feedback, without a reward-model filter.",
+    "The reward model sees the persona; for the paper, sources disagree on whether it does.",
+    "Training uses as many pairs for every recipe, so that arms differ in kind and not in amount.",
+    "In the sample: 16 candidates instead of 64, a likelihood term on the chosen reply beside the DPO loss, and a learning rate for a model "
+    "of two million parameters.",
+    "Judges: in the sample the simulated users' own preferences; elsewhere an open chat model, both orders. The paper's judges are closed.",
+)
+_TABLES = (
+    "scores judgements eval_prompts responses reattempt_rates contextual_diversity feedback_labels rewrites rewrite_pairs reward_pairs "
+    "candidate_rewards preference_pairs"
+).split()
+
+
+def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
+    """Write ``report/index.html`` of the lake from whatever tables are there; return the file and the comparisons in it."""
+    frames: dict[str, pl.DataFrame] = {}
+    for name in _TABLES:
+        try:
+            frames[name] = lake.scan(name).collect()
+        except ValueError:
+            continue  # the section says what is missing
+    versions = {name: fingerprint(frame)[:12] for name, frame in frames.items() if name in {"preference_pairs", "eval_prompts"}}
+    data = ReportData(
+        headline={
+            "Profile": profile.name,
+            "Source": f"{profile.source.name} ({'simulated' if profile.truth else 'logs'})",
+            "Seed": str(profile.seed),
+            **{f"Data version of {name}": version for name, version in versions.items()},
+        },
+        simulated=SIMULATED if profile.truth else "",
+        deviations=DEVIATIONS,
+        recipes={name: recipes.load(name).description for name in recipes.names()},
+        checkpoints=checkpoint_manifests(lake),
+        show_samples=profile.truth is not None,
+        **frames,
+    )
+    folder = lake.artefact_path("report")
+    folder.mkdir(parents=True, exist_ok=True)
+    file, partial = folder / "index.html", folder / ".index.html.partial"
+    partial.write_text(render(data), encoding="utf-8")
+    partial.replace(file)
+    return file, comparisons(frames["judgements"])
+
+
+def checkpoint_manifests(lake: Lake) -> dict[str, dict[str, object]]:
+    """Manifests of the checkpoints that are there, by recipe."""
+    files = {name: lake.artefact_path("checkpoints", name) / MANIFEST for name in recipes.names()}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}

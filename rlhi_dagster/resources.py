@@ -1,0 +1,216 @@
+"""What assets use: the profile, and the workers that hold the heavy libraries.
+
+What belongs here: starting workers through Dagster Pipes and reading their answers back from the response store. What does not: what a
+worker does (``workers/``) and what is asked (the stages' packages). If the store already has every answer, no process is started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from rlhi_dagster import profiles
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, read_chat, replay
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.tables import MESSAGES
+from rlhi_dagster.training.settings import TrainingSettings
+
+_EMBED_CHUNK = 1024
+
+
+class Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The profile that the environment chose when the code location was loaded."""
+
+    @property
+    def profile(self) -> Profile:
+        """Every setting of the run."""
+        return profiles.current()
+
+    def sampling(self, temperature: float | None = None) -> Sampling:
+        """How replies are drawn; ``temperature`` overrides the profile's."""
+        drawn = self.profile.sampling
+        return Sampling(drawn.temperature if temperature is None else temperature, drawn.top_p, drawn.max_new_tokens, self.profile.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """An artefact to train: see ``workers.training_run.TrainingJob``."""
+
+    name: str
+    method: str
+    model: ModelRef | None
+    rows: pl.DataFrame
+    validation: pl.DataFrame | None
+    settings: TrainingSettings
+    out: Path
+    extra: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> str:
+        """Digest of everything that determines the result."""
+        model = [self.model.name, self.model.revision] if self.model else None
+        validation = self.validation.to_dicts() if self.validation is not None else []
+        return digest_of(self.method, model, self.rows.to_dicts(), validation, self.settings.model_dump(), dict(self.extra))
+
+
+class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Starts worker programs and reads their answers back.
+
+    Attributes:
+        root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
+        engine: ``EngineSettings`` as a dictionary.
+    """
+
+    root: str
+    engine: dict[str, Any]
+
+    @property
+    def store(self) -> Path:
+        """Folder of the response store."""
+        return Path(self.root) / "responses"
+
+    def chat(
+        self, context: dg.AssetExecutionContext, batches: Sequence[tuple[ModelRef, Sequence[ChatRequest]]], sampling: Sampling
+    ) -> tuple[list[list[ChatAnswer]], CallStats]:
+        """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
+        keys = [[request.key(model, sampling) for request in requests] for model, requests in batches]
+        stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
+        lacking = [bool(len(store.missing(_keys(wanted)))) for store, wanted in zip(stores, keys, strict=True)]
+        total = CallStats(*(sum(map(len, keys)),) * 2, 0, 0, 0, 0)
+        if any(lacking):
+            files = []
+            for (model, requests), wanted, is_lacking in zip(batches, keys, lacking, strict=True):
+                rows = {"key": wanted, "messages": [r.messages for r in requests], "sample_index": [r.sample_index for r in requests]}
+                schema = {"key": pl.String(), "messages": MESSAGES, "sample_index": pl.Int32()}
+                if is_lacking:
+                    files.append({"model": model.to_dict(), "requests": self._job_file(context, pl.DataFrame(rows, schema=schema))})
+            answered = self._generate(context, files, sampling)
+            total = _with_cached(answered, sum(map(len, keys)))
+        return [read_chat(wanted, store) for wanted, store in zip(keys, stores, strict=True)], total
+
+    def replay(
+        self, context: dg.AssetExecutionContext, model: ModelRef, dialogues: Mapping[str, Sequence[str]], sampling: Sampling
+    ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
+        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
+        store = ResponseStore(self.store, "chat", model.identity)
+
+        def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
+            return read_chat([request.key(model, sampling) for request in requests], store)
+
+        wanted = sum(map(len, dialogues.values()))
+        try:
+            return replay(dialogues, stored), CallStats(wanted, wanted, 0, 0, 0, 0)
+        except NotAnsweredError:
+            rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
+            schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
+            file = self._job_file(context, pl.DataFrame(rows, schema=schema))
+            stats = self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling)
+            return replay(dialogues, stored), _with_cached(stats, wanted)
+
+    def score(
+        self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest]
+    ) -> tuple[list[RewardAnswer], CallStats]:
+        """Rewards of the requests, in order, and what they cost."""
+        keys = [request.key(model) for request in requests]
+        store = ResponseStore(self.store, "reward", model.identity)
+        total = CallStats(len(keys), len(keys), 0, 0, 0, 0)
+        if len(store.missing(_keys(keys))):
+            rows = pl.DataFrame({"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES})
+            job = {"store": str(self.store), "engine": self.engine, "model": model.to_dict(), "requests": self._job_file(context, rows)}
+            total = _with_cached(_sum(self._run(context, "score", job)), len(keys))
+        found = {row.pop("key"): RewardAnswer(**row) for row in store.lookup(_keys(keys)).to_dicts()}
+        return [found[key] for key in keys], total
+
+    def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
+        keys = [digest_of("embedding", encoder, text) for text in texts]
+        store = ResponseStore(self.store, "embedding", encoder)
+        if len(store.missing(_keys(keys))):
+            file = self._job_file(context, pl.DataFrame({"key": keys, "text": list(texts)}, schema={"key": pl.String(), "text": pl.String()}))
+            self._run(context, "embed", {"store": str(self.store), "texts": file, "chunk_size": _EMBED_CHUNK})
+        found = store.lookup(_keys(keys))
+        rows = {key: row for row, key in enumerate(found["key"])}
+        vectors = np.array(found["vector"].to_list(), dtype=np.float32)
+        return vectors[[rows[key] for key in keys]] if keys else np.zeros((0, 0), np.float32)
+
+    def train(self, context: dg.AssetExecutionContext, worker: str, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
+        """Train artefacts that are not there yet from the same inputs; return all manifests by name."""
+        jobs = [self._training_job(context, run) for run in runs if not _is_made(run)]
+        if worker == "train_policy" and jobs:
+            self._run(context, worker, {"job": jobs[0], "architecture": dict(runs[0].extra)})
+        elif jobs:
+            self._run(context, worker, {"jobs": jobs})
+        return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
+
+    def _training_job(self, context: dg.AssetExecutionContext, run: TrainingRun) -> dict[str, Any]:
+        validation = run.validation if run.validation is not None and len(run.validation) else None
+        return {
+            "name": run.name,
+            "method": run.method,
+            "model": run.model.to_dict() if run.model else None,
+            "train": self._job_file(context, run.rows),
+            "validation": self._job_file(context, validation) if validation is not None else None,
+            "settings": run.settings.model_dump(),
+            "out": str(run.out),
+            "inputs": run.inputs,
+        }
+
+    def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling) -> CallStats:
+        job = {"store": str(self.store), "engine": self.engine, "sampling": asdict(sampling), "batches": batches}
+        return _sum(self._run(context, "generate", job))
+
+    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any]) -> Sequence[Any]:
+        client = dg.PipesSubprocessClient(env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT))
+        ran = client.run(context=context, command=[sys.executable, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
+        return ran.get_custom_messages()
+
+    def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:
+        """Write a job's rows where its worker finds them; named by content, so that repeated runs do not pile up."""
+        folder = Path(self.root) / "work" / context.assets_def.node_def.name
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{digest_of(frame.columns, frame.rows())}.parquet"
+        if not file.is_file():
+            partial = file.with_suffix(f".{os.getpid()}.partial")
+            frame.write_parquet(partial, compression="zstd")
+            partial.replace(file)
+        return str(file)
+
+
+def call_metadata(stats: CallStats) -> dict[str, int]:
+    """What model calls cost, under stable keys for the UI."""
+    return {f"calls/{name}": value for name, value in asdict(stats).items()}
+
+
+def _keys(keys: Sequence[str]) -> pl.Series:
+    return pl.Series("key", keys, dtype=pl.String())
+
+
+def _sum(messages: Sequence[Any]) -> CallStats:
+    total = CallStats(0, 0, 0, 0, 0, 0)
+    for message in messages:
+        total += CallStats(**message)
+    return total
+
+
+def _with_cached(answered: CallStats, wanted: int) -> CallStats:
+    """The worker's figures with ``wanted`` as the requests: what it did not answer came from the store (or repeats another request)."""
+    return CallStats(
+        wanted, wanted - answered.answered, answered.answered, answered.errors, answered.prompt_tokens, answered.completion_tokens
+    )
+
+
+def _is_made(run: TrainingRun) -> bool:
+    manifest = run.out / MANIFEST
+    return manifest.is_file() and json.loads(manifest.read_text())["inputs"] == run.inputs

@@ -1,0 +1,41 @@
+"""Model artefacts that are references: a folder whose manifest names a model elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, weights_digest
+
+
+def hub_model(name: str, revision: str | None) -> ModelRef:
+    """A model of the Hub at a revision, or a local folder at the digest of its weights.
+
+    Raises:
+        FileNotFoundError: ``name`` is a local path without weights.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return ModelRef(name, revision or "main")
+    if not list(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"{folder} holds no .safetensors file: a local model needs its weights, config and tokenizer there")
+    return ModelRef(folder.name, weights_digest(folder), str(folder.absolute()))
+
+
+def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:
+    """Make ``out`` stand for ``model`` and return the manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    entry = {"name": model.name, "revision": model.revision, "path": model.path}
+    manifest = {"model": entry, "inputs": digest_of("refer", entry), "method": method, "steps": []}
+    partial = out / f".{MANIFEST}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(manifest, indent=1))
+    partial.replace(out / MANIFEST)
+    return manifest
+
+
+def joint_version(versions: Mapping[str, str]) -> str:
+    """One version for several artefacts."""
+    return digest_of("artefacts", dict(versions))
