@@ -11,7 +11,7 @@ from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.resources import Settings
-from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE, TABLES
+from rlhi_dagster.tables import TABLES
 
 GROUP = "conversations"
 
@@ -29,26 +29,29 @@ wildchat = dg.AssetSpec(
 )
 
 
+_INGESTED = {
+    "conversations": "One row is an accepted conversation: alternating messages, a salted user fingerprint, repairs noted.",
+    "quarantine": "One row is a rejected source row: where it came from and why, without any of its text.",
+}
+
+
 @dg.multi_asset(
     name="ingested",
     partitions_def=declare.MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    specs=[
-        dg.AssetSpec(
-            name,
-            deps=[wildchat],
+    deps=[wildchat],
+    outs={
+        name: dg.AssetOut(
+            dagster_type=pl.DataFrame,
             group_name=GROUP,
             description=description,
             kinds={"polars"},
             owners=declare.OWNERS,
             code_version="1",
-            metadata=table.metadata,
+            metadata=TABLES[name].metadata,
         )
-        for name, table, description in (
-            ("conversations", CONVERSATIONS, "One row is an accepted conversation: alternating messages, a salted user fingerprint, repairs noted."),
-            ("quarantine", QUARANTINE, "One row is a rejected source row: where it came from and why, without any of its text."),
-        )
-    ],
+        for name, description in _INGESTED.items()
+    },
 )
 def ingested(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """Read the months' rows of the source; every row is accepted or quarantined with one reason."""
