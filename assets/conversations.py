@@ -91,7 +91,7 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
         "users",
         found,
         held_out_users=int((found["split"] == "held_out").sum()),
-        median_conversations=float(found["conversations"].median() or 0),
+        median_conversations=metadata.number(found["conversations"].median()),
     )
 
 

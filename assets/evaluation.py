@@ -73,14 +73,14 @@ def judgements(
 
 
 @declare.table("scores", GROUP, set(), ins={"judgements": WITH_BASE})
-def scores(
-    context: dg.AssetExecutionContext, judgements: pl.LazyFrame, responses: pl.LazyFrame
-) -> dg.MaterializeResult[pl.DataFrame]:
+def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, responses: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a metric of a recipe on a benchmark, with n, a 95 % interval clustered by user, and the judge."""
     judged = judgements.collect()
     mine = judged.filter(pl.col("recipe").is_in(context.partition_keys))
     found = scoring.scores(mine, responses.collect(), judged.filter(pl.col("recipe") == BASE))
-    return metadata.result("scores", found, table=metadata.markdown_table(found.select("recipe", "benchmark", "metric", "value", "ci_low", "ci_high", "n"), 60))
+    return metadata.result(
+        "scores", found, table=metadata.markdown_table(found.select("recipe", "benchmark", "metric", "value", "ci_low", "ci_high", "n"), 60)
+    )
 
 
 @declare.artefact("report", GROUP, {"html", "matplotlib"}, deps=["scores", "judgements", "responses", "checkpoints"])

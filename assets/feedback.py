@@ -20,11 +20,16 @@ GROUP = "feedback"
 
 @declare.artefact("feedback_classifier", GROUP, {"scikitlearn"})
 def feedback_classifier(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
-    """One artefact: the trained labeller of follow-ups, with its card. The head was fitted on real WildChat follow-ups; the card has its scores."""
+    """One artefact: the trained labeller of follow-ups, with its card.
+
+    The head was fitted on real WildChat follow-ups; the card has its scores on conversations kept aside.
+    """
     classifier = FeedbackClassifier.load()
     classifier.save(lake.artefact_path("feedback_classifier"))
     card = classifier.card
-    return dg.MaterializeResult(data_version=dg.DataVersion(classifier.digest), metadata={"labeller": classifier.name, "card": dg.MetadataValue.json(card)})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(classifier.digest), metadata={"labeller": classifier.name, "card": dg.MetadataValue.json(card)}
+    )
 
 
 @declare.table("feedback_labels", GROUP, {"huggingface"}, deps=["feedback_classifier"], pool="model")
@@ -39,7 +44,7 @@ def feedback_labels(
         "feedback_labels",
         labels,
         reattempt_with_feedback_fraction=counts.get("reattempt_with_feedback", 0) / max(len(labels), 1),
-        mean_probability=float(labels["probability"].mean() or 0.0),
+        mean_probability=metadata.number(labels["probability"].mean()),
         label_counts=metadata.bars(counts),
     )
 
@@ -60,10 +65,17 @@ def contextual_diversity(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a corpus and the mean pairwise cosine distance between its opening requests (the paper: WildChat 0.865)."""
     opening = turns.filter(pl.col("turn") == 1).select("turn_id", "user_id", "prompt", "template_id").sort("turn_id").collect()
-    corpora = {settings.profile.source.name: opening, f"{settings.profile.source.name}, without templates": opening.filter(pl.col("template_id").is_null())}
+    corpora = {
+        settings.profile.source.name: opening,
+        f"{settings.profile.source.name}, without templates": opening.filter(pl.col("template_id").is_null()),
+    }
     rows = [
         diversity_of(
-            name, frame["user_id"].to_list(), workers.embed(context, MiniLM.name, frame["prompt"].to_list()), MiniLM.name, settings.profile.seed
+            name,
+            frame["user_id"].to_list(),
+            workers.embed(context, MiniLM.name, frame["prompt"].to_list()),
+            MiniLM.name,
+            settings.profile.seed,
         )
         for name, frame in corpora.items()
     ]

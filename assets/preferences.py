@@ -78,7 +78,7 @@ def candidates(
         "candidates",
         found,
         requests=len(requests),
-        distinct_replies_per_request=float(distinct) if distinct is not None else None,  # type: ignore[arg-type]
+        distinct_replies_per_request=metadata.number(distinct),
         **call_metadata(stats),
     )
 
@@ -98,7 +98,8 @@ def candidate_rewards(
 @declare.table("reward_pairs", GROUP, set())
 def reward_pairs(settings: Settings, candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is the best against the worst candidate of a request under one persona condition, kept or dropped with the reason."""
-    pairs = ranking.reward_pairs(candidates.collect(), candidate_rewards.collect(), settings.profile.candidates.min_margin)
+    chosen = settings.profile.candidates
+    pairs = ranking.reward_pairs(candidates.collect(), candidate_rewards.collect(), chosen.min_margin, chosen.pairs_per_request)
     kept = pairs.filter("is_kept")
     return metadata.result(
         "reward_pairs",
@@ -114,8 +115,7 @@ def _fates(pairs: pl.DataFrame) -> dg.MarkdownMetadataValue:
 
 
 table_checks = [
-    checks.table_check(name, TABLES[name])
-    for name in ("rewrites", "rewrite_pairs", "candidates", "candidate_rewards", "reward_pairs")
+    checks.table_check(name, TABLES[name]) for name in ("rewrites", "rewrite_pairs", "candidates", "candidate_rewards", "reward_pairs")
 ]
 persona_checks = [checks.personas_precede_use_check(name) for name in ("rewrites", "candidates")]
 pair_checks = [checks.chosen_differs_from_rejected_check(name) for name in ("rewrite_pairs", "reward_pairs")]

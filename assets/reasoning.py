@@ -47,7 +47,7 @@ def reasoning_pairs(
         "reasoning_pairs",
         pairs,
         kept_pairs=int(pairs["is_kept"].sum()),
-        correct_fraction=float(correct) if correct is not None else None,  # type: ignore[arg-type]
+        correct_fraction=metadata.number(correct),
         fates=metadata.bars(dict(pairs["drop_reason"].fill_null("kept").value_counts(sort=True).iter_rows())),
         **call_metadata(stats),
     )

@@ -30,7 +30,7 @@ def wildllamachat(
     return metadata.result(
         "wildllamachat",
         chat,
-        follow_up_mismatch_fraction=1 - float(known.mean()) if len(known) else None,
+        follow_up_mismatch_fraction=metadata.number((~known).mean()),
         follow_ups_that_could_be_told=len(known),
         error_rows=len(errors),
         errors=metadata.bars(dict(errors.value_counts(sort=True).iter_rows())),

@@ -17,6 +17,7 @@ from rlhi_dagster.training import artefacts, pair_sets, recipes
 from rlhi_dagster.training.curves import curves
 
 GROUP = "training"
+_SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
 @declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, pool="model")
@@ -28,7 +29,9 @@ def policy(
     if chosen.hub_model:
         manifest = artefacts.refer(out, artefacts.hub_model(chosen.hub_model, chosen.hub_revision), method="none")
     else:
-        assert chosen.town and chosen.training and chosen.corpus
+        assert chosen.town
+        assert chosen.training
+        assert chosen.corpus
         corpus = pl.read_parquet(profiles.project_path(chosen.corpus))
         run = TrainingRun("town-policy", "policy", None, corpus, None, chosen.training, out, chosen.town.model_dump())
         manifest = workers.train(context, "train_policy", [run])["town-policy"]
@@ -39,10 +42,15 @@ def policy(
 def reward_model(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrite_pairs: pl.LazyFrame
 ) -> dg.MaterializeResult[None]:
-    """One artefact: the reward model, a pinned Hub revision or a persona-conditioned Bradley-Terry model trained on the kept rewrite pairs."""
+    """One artefact: the reward model, a pinned Hub revision or one trained here.
+
+    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs, started from the policy.
+    """
     profile, out = settings.profile, lake.artefact_path("reward_model")
     if profile.reward.hub_model:
-        return _trained(artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out)
+        return _trained(
+            artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out
+        )
     assert profile.reward.training
     pairs, validation = pair_sets.reward_model_sets(rewrite_pairs.collect(), profile.validation_fraction, profile.max_pairs, profile.seed)
     if pairs.is_empty():
@@ -58,7 +66,11 @@ def preference_pairs(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a preference pair ready for training, with its provenance: deduplicated, decontaminated, split by user."""
     pairs, counts = union.preference_pairs(
-        rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect(), eval_prompts.collect(), settings.profile.validation_fraction
+        rewrite_pairs.collect(),
+        reward_pairs.collect(),
+        reasoning_pairs.collect(),
+        eval_prompts.collect(),
+        settings.profile.validation_fraction,
     )
     by_source = dict(pairs.group_by("source").len().sort("source").iter_rows())
     return metadata.result(
@@ -106,9 +118,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
-    shown = {name: manifest[name] for name in ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds") if name in manifest}
+    shown: dict[str, Any] = {name: manifest[name] for name in _SHOWN if name in manifest}
     validation = {f"validation/{name}": value for name, value in manifest.get("validation", {}).items()}
-    drawn = {"curves": metadata.plot(curves({out.name: manifest}))} if manifest.get("steps") else {}
+    drawn: dict[str, Any] = {"curves": metadata.plot(curves({out.name: manifest}))} if manifest.get("steps") else {}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["model"]["revision"]),
         metadata={"path": dg.MetadataValue.path(out), "model": manifest["model"]["name"], **shown, **validation, **drawn},

@@ -43,7 +43,9 @@ def summary() -> str:
     lines = [f"{'benchmark':<12}{'metric':<32}{'recipe':<30}{'value':>8}  95 % interval        n  judge"]
     for row in scores.to_dicts():
         low, high = row["ci_low"], row["ci_high"]
-        interval = "–" if low is None else f"[{low:+.3f}, {high:+.3f}]" if row["metric"].endswith("_minus_base") else f"[{low:.3f}, {high:.3f}]"
+        interval = (
+            "–" if low is None else f"[{low:+.3f}, {high:+.3f}]" if row["metric"].endswith("_minus_base") else f"[{low:.3f}, {high:.3f}]"
+        )
         lines.append(
             f"{row['benchmark']:<12}{row['metric']:<32}{row['recipe']:<30}{row['value']:>8.3f}  {interval:<18}{row['n']:>5}  {row['judge']}"
         )

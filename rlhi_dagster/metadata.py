@@ -83,6 +83,11 @@ def plot(figure: Figure) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")
 
 
+def number(value: Any) -> float | None:
+    """A measurement as a float; ``None`` stays ``None`` (a mean over nothing)."""
+    return None if value is None else float(value)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"

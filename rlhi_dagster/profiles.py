@@ -31,11 +31,7 @@ ROOT = Path(__file__).parents[1]
 """The checkout."""
 
 
-class _Section(BaseModel, frozen=True, extra="forbid"):
-    pass
-
-
-class SamplingSettings(_Section):
+class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     """How replies are drawn."""
 
     temperature: float = Field(ge=0, description="Sampling temperature; 0 is greedy.")
@@ -43,7 +39,7 @@ class SamplingSettings(_Section):
     max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
 
 
-class PolicySettings(_Section):
+class PolicySettings(BaseModel, frozen=True, extra="forbid"):
     """The starting model: one of the Hub, or the town's, trained here."""
 
     hub_model: str | None = Field(default=None, description="Hub id or local folder; null to train the town's model.")
@@ -63,7 +59,7 @@ class PolicySettings(_Section):
         return self
 
 
-class RewardSettings(_Section):
+class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     """The reward model: one of the Hub, or a persona-conditioned one trained on the rewrite pairs."""
 
     hub_model: str | None = Field(default=None, description="Hub id or local folder of a sequence classifier; null to train one here.")
@@ -79,28 +75,39 @@ class RewardSettings(_Section):
         return self
 
 
-class RewriteSettings(_Section):
+class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
     """Which rewrites become pairs."""
 
-    min_feedback_probability: float = Field(ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count.")
+    min_feedback_probability: float = Field(
+        ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count."
+    )
     drop_inapplicable: bool = Field(description="Drop pairs whose regenerated reply does not have the criticised defect.")
 
 
-class CandidateSettings(_Section):
+class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
     """Sampling and ranking of candidates."""
 
     count: int = Field(ge=2, description="N, replies per request. The paper samples 64.")
-    max_requests: int | None = Field(default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all.")
+    max_requests: int | None = Field(
+        default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all."
+    )
     min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
-    with_persona_only: bool = Field(description="Leave out requests of users of whom nothing is known yet; the paper uses every first request.")
+    pairs_per_request: int = Field(
+        default=1, ge=1, description="1 is the paper's best against worst; 2 adds the second best against the second worst, and so on."
+    )
+    with_persona_only: bool = Field(
+        description="Leave out requests of users of whom nothing is known yet; the paper uses every first request."
+    )
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
     """What checkpoints are tried on."""
 
     requests_per_user: int = Field(ge=1, description="Latest opening requests of each held-out user.")
     arithmetic_problems: int = Field(ge=0, description="Held-out sums.")
-    judge: Literal["town", "chat"] = Field(description="`town`: the hidden preference decides (sample only). `chat`: a chat model with `prompts/judge.md`.")
+    judge: Literal["town", "chat"] = Field(
+        description="`town`: the hidden preference decides (sample only). `chat`: a chat model with `prompts/judge.md`."
+    )
     judge_model: str | None = Field(default=None, description="Hub id or local folder of the chat judge.")
     judge_revision: str | None = Field(default=None, description="Hub commit of the chat judge.")
 
@@ -113,7 +120,7 @@ class EvaluationSettings(_Section):
         return self
 
 
-class Profile(_Section):
+class Profile(BaseModel, frozen=True, extra="forbid"):
     """Every setting of a run."""
 
     name: str = Field(description="Name of the profile.")
@@ -144,7 +151,9 @@ class ProfileError(ValueError):
 
 def available() -> list[str]:
     """Names of the profiles that come with the project."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in (files("rlhi_dagster") / "profiles").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in (files("rlhi_dagster") / "profiles").iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load(name: str, source: str | None = None) -> Profile:
@@ -194,7 +203,7 @@ def current() -> Profile:
 
 
 def data_root() -> Path:
-    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; each other source and profile gets a folder of its own below it, so that nothing mixes."""
+    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; other sources and profiles get folders of their own below it, so nothing mixes."""
     root = Path(os.environ.get("RLHI_DATA") or ROOT / "data").absolute()
     profile, source = os.environ.get("RLHI_PROFILE", "sample"), os.environ.get("RLHI_SOURCE")
     if source:
@@ -220,7 +229,9 @@ def salt(profile: Profile) -> str:
     """
     value = dg.EnvVar("RLHI_SALT").get_value(profile.salt)
     if not value:
-        raise ProfileError(f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same")
+        raise ProfileError(
+            f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same"
+        )
     return value
 
 

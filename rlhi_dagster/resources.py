@@ -127,7 +127,9 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         store = ResponseStore(self.store, "reward", model.identity)
         total = CallStats(len(keys), len(keys), 0, 0, 0, 0)
         if len(store.missing(_keys(keys))):
-            rows = pl.DataFrame({"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES})
+            rows = pl.DataFrame(
+                {"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES}
+            )
             job = {"store": str(self.store), "engine": self.engine, "model": model.to_dict(), "requests": self._job_file(context, rows)}
             total = _with_cached(_sum(self._run(context, "score", job)), len(keys))
         found = {row.pop("key"): RewardAnswer(**row) for row in store.lookup(_keys(keys)).to_dicts()}
@@ -138,7 +140,9 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         keys = [digest_of("embedding", encoder, text) for text in texts]
         store = ResponseStore(self.store, "embedding", encoder)
         if len(store.missing(_keys(keys))):
-            file = self._job_file(context, pl.DataFrame({"key": keys, "text": list(texts)}, schema={"key": pl.String(), "text": pl.String()}))
+            file = self._job_file(
+                context, pl.DataFrame({"key": keys, "text": list(texts)}, schema={"key": pl.String(), "text": pl.String()})
+            )
             self._run(context, "embed", {"store": str(self.store), "texts": file, "chunk_size": _EMBED_CHUNK})
         found = store.lookup(_keys(keys))
         rows = {key: row for row, key in enumerate(found["key"])}

@@ -44,9 +44,7 @@ class Table:
     @property
     def metadata(self) -> dict[str, Any]:
         """Definition-time metadata: the column schema as the Dagster UI shows it."""
-        columns = [
-            dg.TableColumn(name, type=_type_name(dtype), description=meaning) for name, (dtype, meaning) in self.columns.items()
-        ]
+        columns = [dg.TableColumn(name, type=_type_name(dtype), description=meaning) for name, (dtype, meaning) in self.columns.items()]
         return {"dagster/column_schema": dg.TableSchema(columns=columns)}
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -444,6 +442,4 @@ SCORES = Table(
     "recipe",
 )
 
-TABLES: dict[str, Table] = {
-    name.lower(): value for name, value in list(globals().items()) if isinstance(value, Table)
-}
+TABLES: dict[str, Table] = {name.lower(): value for name, value in list(globals().items()) if isinstance(value, Table)}

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Messages, RewardEngine, RewardRequest, Sampling
-from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import ResponseStore
 
 OnChunk = Callable[[int, int, int], None]
@@ -56,7 +55,9 @@ def fulfil_chat(
         keys = order[start : start + chunk_size]
         assert loaded is not None
         answers = loaded.generate([requests[key] for key in keys], keys, sampling)
-        store.append(pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None))
+        store.append(
+            pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None)
+        )
         stats += CallStats(
             0,
             0,
@@ -85,7 +86,9 @@ def fulfil_rewards(
         keys = order[start : start + chunk_size]
         assert loaded is not None
         answers = loaded.score([requests[key] for key in keys])
-        store.append(pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None))
+        store.append(
+            pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None)
+        )
         errors = sum(answer.error is not None for answer in answers)
         stats += CallStats(0, 0, len(keys), errors, sum(answer.prompt_tokens for answer in answers), 0)
         on_chunk(stats.answered, len(order), 0)

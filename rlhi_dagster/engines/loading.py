@@ -18,7 +18,9 @@ class EngineSettings(BaseModel, frozen=True, extra="forbid"):
     dtype: Literal["float32", "bfloat16"] = Field(description="Arithmetic of inference.")
     batch_size: int = Field(ge=1, description="Rows that transformers runs together; vLLM schedules by itself.")
     chunk_size: int = Field(ge=1, description="Requests per stored segment: what a kill can cost at most.")
-    max_context_tokens: int = Field(default=8192, ge=16, description="Longest prompt plus reply in vLLM; transformers takes the model's own limit.")
+    max_context_tokens: int = Field(
+        default=8192, ge=16, description="Longest prompt plus reply in vLLM; transformers takes the model's own limit."
+    )
 
 
 def chat_engine(model: ModelRef, settings: EngineSettings) -> ChatEngine:
@@ -31,7 +33,9 @@ def chat_engine(model: ModelRef, settings: EngineSettings) -> ChatEngine:
         try:
             from rlhi_dagster.engines.vllm import VllmChatEngine
         except ImportError as error:
-            raise RuntimeError("engine `vllm` is not installed: pip install 'rlhi-dagster[vllm]', or set engine.kind to transformers") from error
+            raise RuntimeError(
+                "engine `vllm` is not installed: pip install 'rlhi-dagster[vllm]', or set engine.kind to transformers"
+            ) from error
         return VllmChatEngine(model, settings.dtype, settings.max_context_tokens)
     from rlhi_dagster.engines.transformers import TransformersChatEngine
 

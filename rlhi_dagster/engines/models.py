@@ -53,7 +53,9 @@ class ModelRef:
         """
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            raise FileNotFoundError(f"{folder} holds no finished model ({MANIFEST} is missing): materialize the asset `{folder.name}` first")
+            raise FileNotFoundError(
+                f"{folder} holds no finished model ({MANIFEST} is missing): materialize the asset `{folder.name}` first"
+            )
         model = json.loads(manifest.read_text())["model"]
         path = None if model["path"] is None else str(folder / model["path"])
         return cls(model["name"], model["revision"], path)
@@ -70,7 +72,7 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def digest_of(*parts: Any) -> str:  # noqa: ANN401 - anything JSON can say
+def digest_of(*parts: Any) -> str:
     """SHA-256 (32 hexadecimal digits) of the canonical JSON of ``parts``."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

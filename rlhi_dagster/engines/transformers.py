@@ -155,5 +155,3 @@ def _batches(rows: dict[int, list[int]], batch_size: int) -> Iterator[list[int]]
     order = sorted(rows, key=lambda index: (-len(rows[index]), index))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-

@@ -42,7 +42,9 @@ class VllmChatEngine:
         answers: dict[int, ChatAnswer] = {}
         prompts: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
-            ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+            ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=True, return_dict=True)[
+                "input_ids"
+            ]
             if len(ids) + sampling.max_new_tokens > self.context:
                 error = f"prompt_too_long: {len(ids)} prompt + {sampling.max_new_tokens} new tokens, context {self.context}"
                 answers[index] = ChatAnswer(None, error, None, len(ids), 0)

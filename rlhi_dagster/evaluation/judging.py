@@ -28,14 +28,20 @@ def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Wor
         model = hub_model(profile.evaluation.judge_model, profile.evaluation.judge_revision)
 
         def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
-            (answers,), _ = workers.chat(context, [(model, [ChatRequest(messages) for messages in asked])], settings.sampling(temperature=0.0))
+            (answers,), _ = workers.chat(
+                context, [(model, [ChatRequest(messages) for messages in asked])], settings.sampling(temperature=0.0)
+            )
             return [answer.text for answer in answers]
 
         return ChatJudge.with_default_prompt(model.identity, chat)
     if profile.truth is None:
-        raise dg.Failure("judge `town` knows only the simulated users: set evaluation.judge to `chat` in a profile for real logs", allow_retries=False)
+        raise dg.Failure(
+            "judge `town` knows only the simulated users: set evaluation.judge to `chat` in a profile for real logs", allow_retries=False
+        )
     known = truth.preferences(profiles.project_path(profile.truth) / "preferences.parquet", profiles.salt(profile))
-    asked = {row["prompt_id"]: (known[row["user_id"]], row["prompt"][-1]["content"]) for row in items.to_dicts() if row["user_id"] is not None}
+    asked = {
+        row["prompt_id"]: (known[row["user_id"]], row["prompt"][-1]["content"]) for row in items.to_dicts() if row["user_id"] is not None
+    }
 
     def score(prompt_id: str, reply: str) -> ReplyVerdict:
         found = truth.verdict(*asked[prompt_id], reply)

@@ -17,29 +17,40 @@ from rlhi_dagster.profiles import Profile
 from rlhi_dagster.training import recipes
 
 SIMULATED = (
-    "Users, their preferences, their messages and the logged replies are simulated: a town in which every user has a hidden preference for "
-    "answer length, format, tone and language, and asks for it when a reply lacks it. The judge named town knows these preferences; no other "
-    "step does. Everything else is computed for real: labels, personas, regenerated replies, rewrites, candidates, the reward model, "
-    "training and every interval, with a policy of two million parameters trained here. The numbers say whether the method and this code "
-    "work on users that behave as described; they say nothing about people or about large models."
+    "Users, their preferences, their messages and the logged replies are simulated: a town in which every user has a hidden "
+    "preference for answer length, format, tone and language, and asks for it when a reply lacks it. The judge named town knows "
+    "these preferences; no other step does. Everything else is computed for real: labels, personas, regenerated replies, rewrites, "
+    "candidates, the reward model, training and every interval, with a policy of under two million parameters trained here. The "
+    "numbers say whether the method and this code work on users that behave as described; they say nothing about people or about "
+    "large models."
 )
 DEVIATIONS = (
     "Feedback labels come from a trained classifier; the paper used GPT-4o.",
     "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a language model "
     "write a summary.",
-    "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the criticised defect are dropped; "
+    "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the defect are dropped; "
     "the paper does not say.",
     "Rewrites are the policy's own continuation after the feedback, without a reward-model filter.",
     "The reward model sees the persona; for the paper, sources disagree on whether it does.",
     "Training uses as many pairs for every recipe, so that arms differ in kind and not in amount.",
-    "In the sample: 16 candidates instead of 64, a likelihood term on the chosen reply beside the DPO loss, and a learning rate for a model "
-    "of two million parameters.",
+    "In the sample: 16 candidates instead of 64, a likelihood term on the chosen reply beside the DPO loss, and a learning rate for a "
+    "model of under two million parameters.",
     "Judges: in the sample the simulated users' own preferences; elsewhere an open chat model, both orders. The paper's judges are closed.",
 )
-_TABLES = (
-    "scores judgements eval_prompts responses reattempt_rates contextual_diversity feedback_labels rewrites rewrite_pairs reward_pairs "
-    "candidate_rewards preference_pairs"
-).split()
+_TABLES = [
+    "scores",
+    "judgements",
+    "eval_prompts",
+    "responses",
+    "reattempt_rates",
+    "contextual_diversity",
+    "feedback_labels",
+    "rewrites",
+    "rewrite_pairs",
+    "reward_pairs",
+    "candidate_rewards",
+    "preference_pairs",
+]
 
 
 def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:

@@ -121,50 +121,178 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
     (Aspect.LENGTH, "short", r"shorter|briefer|terser|snappier|m[aá]s (?:corto|corta|breve|conciso|concisa|resumido)s?"),
     (Aspect.LENGTH, "short", rf"{_FIX}{_SHORT}|(?:{_MAKE}|{_MORE}|{_MAKE_ES}){_SHORT}{_END}"),
     (Aspect.LENGTH, "short", rf"{_SHORT}\s+{_ANSWER}"),
-    (Aspect.LENGTH, "short", rf"(?:{_TOO}|{_LESS}|{_TOO_ES}){_LONG}(?!\s+(?:time|ago|as|for|way|since|until|to)\b)|(?:{_TOO_ES}|menos ){_LONG_ES}"),
-    (Aspect.LENGTH, "short", rf"(?:{_MAKE_ES}|{_MORE_ES}){_SHORT_ES}|respuestas?\s+(?:m[aá]s\s+)?{_SHORT_ES}|resúmelo|resumelo|ac[oó]rtal[oa]"),
-    (Aspect.LENGTH, "short", r"(?:be|keep (?:it|this|that|your \w+)(?: as)?|stay) (?:very |really |more |super )?(?:brief|short|concise|succinct|to the point|simple and short|short and \w+)"),
-    (Aspect.LENGTH, "short", r"shorten(?: (?:it|this|that|your \w+|the \w+))?|trim (?:it|this|that)(?: down)?|cut (?:it|this|that) (?:down|short)|condense (?:it|this|that)|boil it down|(?:get|straight) to the point|tl;?dr|in a nutshell|al grano|en (?:pocas|menos) palabras"),
-    (Aspect.LENGTH, "short", r"(?:too (?:much|many) (?:text|words?|information|info|details?)|less (?:text|words?|details?|information)|fewer (?:words|sentences|details)|demasiado texto|demasiadas palabras|menos (?:texto|palabras|detalles?)|(?:no need for|without|skip) (?:so much|so many|all the|the) details?)"),
-    (Aspect.LENGTH, "short", r"(?:in|within|under|only|just|max(?:imum)?|at most|to|en)\s+(?:(?:about|no more than|at most|only|less than|sólo|solo)\s+)?(?:(?:one|two|three|a|a single|a few|a couple of|1|2|3|una?|dos|tres|1[- –]2|2[- –]3|one or two|one to two|two or three)\s+)(?:short\s+)?(?:lines?|sentences?|frases?|l[ií]neas?|oraci[oó]n(?:es)?)"),
+    (
+        Aspect.LENGTH,
+        "short",
+        rf"(?:{_TOO}|{_LESS}|{_TOO_ES}){_LONG}(?!\s+(?:time|ago|as|for|way|since|until|to)\b)|(?:{_TOO_ES}|menos ){_LONG_ES}",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        rf"(?:{_MAKE_ES}|{_MORE_ES}){_SHORT_ES}|respuestas?\s+(?:m[aá]s\s+)?{_SHORT_ES}|resúmelo|resumelo|ac[oó]rtal[oa]",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"(?:be|keep (?:it|this|that|your \w+)(?: as)?|stay) (?:very |really |more |super )?(?:brief|short|concise|succinct|to the point|simple and short|short and \w+)",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"shorten(?: (?:it|this|that|your \w+|the \w+))?|trim (?:it|this|that)(?: down)?|cut (?:it|this|that) (?:down|short)|condense (?:it|this|that)|boil it down|(?:get|straight) to the point|tl;?dr|in a nutshell|al grano|en (?:pocas|menos) palabras",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"(?:too (?:much|many) (?:text|words?|information|info|details?)|less (?:text|words?|details?|information)|fewer (?:words|sentences|details)|demasiado texto|demasiadas palabras|menos (?:texto|palabras|detalles?)|(?:no need for|without|skip) (?:so much|so many|all the|the) details?)",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"(?:in|within|under|only|just|max(?:imum)?|at most|to|en)\s+(?:(?:about|no more than|at most|only|less than|sólo|solo)\s+)?(?:(?:one|two|three|a|a single|a few|a couple of|1|2|3|una?|dos|tres|1[- –]2|2[- –]3|one or two|one to two|two or three)\s+)(?:short\s+)?(?:lines?|sentences?|frases?|l[ií]neas?|oraci[oó]n(?:es)?)",
+    ),
     (Aspect.LENGTH, "long", r"longer|lengthier|m[aá]s (?:larg|extens|detallad|complet)[oa]s?|a (?:lil|little|bit) more long"),
-    (Aspect.LENGTH, "long", rf"{_FIX}{_LONG}|(?:{_MAKE}|{_MORE}|{_MORE_ES}){_LONG}{_END}|(?:{_MAKE_ES}|{_MORE_ES}){_LONG_ES}|(?:long|detailed|longer),? (?:\w+ )?{_ANSWER}|respuestas?\s+(?:m[aá]s\s+)?{_LONG_ES}"),
+    (
+        Aspect.LENGTH,
+        "long",
+        rf"{_FIX}{_LONG}|(?:{_MAKE}|{_MORE}|{_MORE_ES}){_LONG}{_END}|(?:{_MAKE_ES}|{_MORE_ES}){_LONG_ES}|(?:long|detailed|longer),? (?:\w+ )?{_ANSWER}|respuestas?\s+(?:m[aá]s\s+)?{_LONG_ES}",
+    ),
     (Aspect.LENGTH, "long", rf"(?:{_TOO}|{_LESS}){_SHORT}(?!\s+(?:of|on|for)\b)|{_TOO_ES}{_SHORT_ES}"),
-    (Aspect.LENGTH, "long", r"(?:in |with |add |give (?:me )?|need |want )?(?:a lot |much |some |even |way |far |extremely |lots )?(?:more|great(?:er)?|further|full|immense|precise) (?:of )?(?:detail(?:s|ed)?|depth|information|info|words|text)(?! (?:about|on|of)\b)|(?:con |dame )?m[aá]s (?:detalles?|informaci[oó]n|texto|palabras)(?! (?:sobre|de)\b)|con (?:todo )?detalles?"),
-    (Aspect.LENGTH, "long", r"(?:please )?(?:elaborate|lengthen|expand)(?: (?:on )?(?:it|this|that|your \w+|the (?:above|answer|output|text)|more|a (?:bit|little)))*(?=[\s.!?,]*$)|expand (?:on )?(?:it|this|that|your (?:answer|reply|response|text)|the (?:above|previous|answer|output|text))(?: \w+)?|flesh (?:it|this|that) out|al[aá]rgal[oa]|ampl[ií]a(?:lo|la)|explica(?:lo)? (?:m[aá]s|mejor) a fondo|tell me more|say more"),
-    (Aspect.LENGTH, "long", r"(?:don'?t|do not|no) (?:be|make it|keep it) (?:so |too |that )?(?:short(?:er)?|brief|concise)|not (?:so )?shorter"),
-    (Aspect.LENGTH, "short", r"(?:don'?t|do not|no) (?:be|make it|write it) (?:so |too |that |any )?(?:long(?:er)?|detailed|verbose|wordy)|not (?:any )?longer|no m[aá]s largo|no tan (?:larg|extens|detallad)[oa]"),
+    (
+        Aspect.LENGTH,
+        "long",
+        r"(?:in |with |add |give (?:me )?|need |want )?(?:a lot |much |some |even |way |far |extremely |lots )?(?:more|great(?:er)?|further|full|immense|precise) (?:of )?(?:detail(?:s|ed)?|depth|information|info|words|text)(?! (?:about|on|of)\b)|(?:con |dame )?m[aá]s (?:detalles?|informaci[oó]n|texto|palabras)(?! (?:sobre|de)\b)|con (?:todo )?detalles?",
+    ),
+    (
+        Aspect.LENGTH,
+        "long",
+        r"(?:please )?(?:elaborate|lengthen|expand)(?: (?:on )?(?:it|this|that|your \w+|the (?:above|answer|output|text)|more|a (?:bit|little)))*(?=[\s.!?,]*$)|expand (?:on )?(?:it|this|that|your (?:answer|reply|response|text)|the (?:above|previous|answer|output|text))(?: \w+)?|flesh (?:it|this|that) out|al[aá]rgal[oa]|ampl[ií]a(?:lo|la)|explica(?:lo)? (?:m[aá]s|mejor) a fondo|tell me more|say more",
+    ),
+    (
+        Aspect.LENGTH,
+        "long",
+        r"(?:don'?t|do not|no) (?:be|make it|keep it) (?:so |too |that )?(?:short(?:er)?|brief|concise)|not (?:so )?shorter",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"(?:don'?t|do not|no) (?:be|make it|write it) (?:so |too |that |any )?(?:long(?:er)?|detailed|verbose|wordy)|not (?:any )?longer|no m[aá]s largo|no tan (?:larg|extens|detallad)[oa]",
+    ),
     # format
-    (Aspect.FORMAT, "bullets", r"(?:use|in|with|as|add|give me|make|into|want|prefer|put|convert|format|only|just|using|needs?)(?:\s+(?:it|this|that|them|those|these|the \w+|some|a|an|short|simple|key|concise|into|in|as|to|me|like|of))*\s+(?:(?:bulleted|bullet[- ]?points?|bullets?|bulletpoints?)(?:\s+(?:list|form(?:at)?|style|points?))?|(?:an? |the )?lists?(?! of\b)(?=[\s.!?,]*$|,| instead| please|\s+form))"),
-    (Aspect.FORMAT, "bullets", r"(?:bullet[- ]?points?|bullets|bulleted list|bulletpoints)(?=\s*(?:,|please|instead|only|por favor|[.!?]|$))|(?:a |as a )?list(?: form(?:at)?)?,? (?:please|instead)|bullet (?:it|them|this) (?:out|up)?|itemi[sz]e (?:it|them|this)"),
-    (Aspect.FORMAT, "bullets", r"(?:(?:con|en|usa|usando|dame|ponlo en|en forma de|como|haz|hazlo en|hazme|quiero|prefiero)(?: un[ao]?| las| los)*\s+(?:viñetas?|listas?(?! de\b)|puntos(?! de\b)))|viñetas|(?:en )?forma de lista|una lista,? por favor"),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        r"(?:use|in|with|as|add|give me|make|into|want|prefer|put|convert|format|only|just|using|needs?)(?:\s+(?:it|this|that|them|those|these|the \w+|some|a|an|short|simple|key|concise|into|in|as|to|me|like|of))*\s+(?:(?:bulleted|bullet[- ]?points?|bullets?|bulletpoints?)(?:\s+(?:list|form(?:at)?|style|points?))?|(?:an? |the )?lists?(?! of\b)(?=[\s.!?,]*$|,| instead| please|\s+form))",
+    ),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        r"(?:bullet[- ]?points?|bullets|bulleted list|bulletpoints)(?=\s*(?:,|please|instead|only|por favor|[.!?]|$))|(?:a |as a )?list(?: form(?:at)?)?,? (?:please|instead)|bullet (?:it|them|this) (?:out|up)?|itemi[sz]e (?:it|them|this)",
+    ),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        r"(?:(?:con|en|usa|usando|dame|ponlo en|en forma de|como|haz|hazlo en|hazme|quiero|prefiero)(?: un[ao]?| las| los)*\s+(?:viñetas?|listas?(?! de\b)|puntos(?! de\b)))|viñetas|(?:en )?forma de lista|una lista,? por favor",
+    ),
     (Aspect.FORMAT, "bullets", rf"{_NO}{_DET}?(?:{_PROSE})|not (?:as |in )?(?:a )?{_PROSE}"),
-    (Aspect.FORMAT, "numbered", r"(?:number(?:ed)?(?: the)? (?:list|steps?|points)|number (?:them|it|these)|lista numerada|pasos numerados|step[- ]by[- ]step list|list (?:the|it in) steps|numera(?:lo|los|las))"),
-    (Aspect.FORMAT, "prose", rf"(?:as|in|into|with|use|using|write|make|want|prefer|give me|to|of|just|put|only|needs?)(?:\s+(?:it|this|that|them|the \w+|in|as|into|to|me|an?|one|only|be|all))*\s+{_PROSE}(?!\s*(?:\d|about|on|within|of|from|for|describing|explaining|sobre))"),
-    (Aspect.FORMAT, "prose", rf"(?:en|como|usa|usando|con|quiero|prefiero|ponlo en|hazlo en|escr[ií]belo en)(?:\s+(?:un|una|unos|solo|s[oó]lo))*\s+{_PROSE}(?!\s+(?:sobre|de)\b)|{_PROSE},? (?:please|instead|por favor)|^{_PROSE}(?=[\s.!]*$)"),
-    (Aspect.FORMAT, "prose", rf"{_NO}{_DET}{_BULLETS}|not (?:as |in |with )?(?:an? )?{_BULLETS}|un-?bullet|que no sea una lista|no en (?:forma de )?(?:listas?|viñetas)"),
-    (Aspect.FORMAT, "table", r"(?:in|as|into|use|using|make|with|to|en|como|give me|convert)(?:\s+(?:it|this|that|them|the \w+|in|into|as|to|me|an?|una?|simple|nice|comparison|markdown))*\s+(?:table|tabular)(?:\s+(?:form(?:at)?|format))?(?!\s+(?:of contents|salt|tennis|top|\w*name))|(?:una? )?tabla,? por favor|en (?:una )?tabla|tabulate (?:it|this|that)"),
+    (
+        Aspect.FORMAT,
+        "numbered",
+        r"(?:number(?:ed)?(?: the)? (?:list|steps?|points)|number (?:them|it|these)|lista numerada|pasos numerados|step[- ]by[- ]step list|list (?:the|it in) steps|numera(?:lo|los|las))",
+    ),
+    (
+        Aspect.FORMAT,
+        "prose",
+        rf"(?:as|in|into|with|use|using|write|make|want|prefer|give me|to|of|just|put|only|needs?)(?:\s+(?:it|this|that|them|the \w+|in|as|into|to|me|an?|one|only|be|all))*\s+{_PROSE}(?!\s*(?:\d|about|on|within|of|from|for|describing|explaining|sobre))",
+    ),
+    (
+        Aspect.FORMAT,
+        "prose",
+        rf"(?:en|como|usa|usando|con|quiero|prefiero|ponlo en|hazlo en|escr[ií]belo en)(?:\s+(?:un|una|unos|solo|s[oó]lo))*\s+{_PROSE}(?!\s+(?:sobre|de)\b)|{_PROSE},? (?:please|instead|por favor)|^{_PROSE}(?=[\s.!]*$)",
+    ),
+    (
+        Aspect.FORMAT,
+        "prose",
+        rf"{_NO}{_DET}{_BULLETS}|not (?:as |in |with )?(?:an? )?{_BULLETS}|un-?bullet|que no sea una lista|no en (?:forma de )?(?:listas?|viñetas)",
+    ),
+    (
+        Aspect.FORMAT,
+        "table",
+        r"(?:in|as|into|use|using|make|with|to|en|como|give me|convert)(?:\s+(?:it|this|that|them|the \w+|in|into|as|to|me|an?|una?|simple|nice|comparison|markdown))*\s+(?:table|tabular)(?:\s+(?:form(?:at)?|format))?(?!\s+(?:of contents|salt|tennis|top|\w*name))|(?:una? )?tabla,? por favor|en (?:una )?tabla|tabulate (?:it|this|that)",
+    ),
     (Aspect.FORMAT, "prose", rf"{_NO}{_DET}(?:tables?|tablas?)"),
     # tone
-    (Aspect.TONE, "formal", rf"{_MORE}{_FORMAL}|{_FIX}{_FORMAL}|{_MAKE}{_FORMAL}{_END}|(?:{_MORE_ES}|{_MAKE_ES}){_FORMAL_ES}|formal(?:,)? (?:please|instead)|^formal(?:ly)?(?=[\s.!,]*(?:please)?[\s.!]*$)|(?:an?|in|with|use|keep(?:ing)?)(?: an?| the)?(?: more)? (?:formal|professional|serious|academic) (?:tone|way|style|manner|language|wording|register)|(?:tono|manera|forma|estilo|lenguaje) (?:m[aá]s )?{_FORMAL_ES}|formal,? por favor"),
-    (Aspect.TONE, "formal", rf"(?:{_LESS}|{_TOO}){_FRIENDLY}|(?:{_TOO_ES}|menos |no tan ){_FRIENDLY_ES}|no (?:slang|jokes|small ?talk)|sin (?:bromas|chistes)|don'?t be (?:so )?(?:casual|friendly|chatty|informal)"),
-    (Aspect.TONE, "friendly", rf"{_MORE}{_FRIENDLY}|{_FIX}{_FRIENDLY}|{_MAKE}{_FRIENDLY}{_END}|(?:{_MORE_ES}|{_MAKE_ES}){_FRIENDLY_ES}|friendlier|warmer|nicer|chattier|(?:friendly|casual|informal),? (?:please|instead)|^(?:friendly|casual|informal)(?=[\s.!]*$)|(?:an?|in|with|use|keep(?:ing)?)(?: an?| the)?(?: more)? (?:friendly|casual|warm|informal|conversational|relaxed|personal) (?:tone|way|style|manner|language|wording|register)|(?:tono|manera|forma|estilo|lenguaje) (?:m[aá]s )?{_FRIENDLY_ES}|like a friend|como (?:a )?un amig[oa]"),
-    (Aspect.TONE, "friendly", rf"(?:{_LESS}|{_TOO}){_FORMAL}|(?:sounds?|reads?|feels?) (?:too |so |very |a bit )?(?:stiff|cold|robotic|formal|impersonal)|(?:too|so|less) (?:stiff|cold|robotic|dry|impersonal)|(?:{_TOO_ES}|menos |no tan )(?:{_FORMAL_ES}|fr[ií]o|seco)|don'?t be (?:so )?(?:formal|serious|stiff|cold)"),
+    (
+        Aspect.TONE,
+        "formal",
+        rf"{_MORE}{_FORMAL}|{_FIX}{_FORMAL}|{_MAKE}{_FORMAL}{_END}|(?:{_MORE_ES}|{_MAKE_ES}){_FORMAL_ES}|formal(?:,)? (?:please|instead)|^formal(?:ly)?(?=[\s.!,]*(?:please)?[\s.!]*$)|(?:an?|in|with|use|keep(?:ing)?)(?: an?| the)?(?: more)? (?:formal|professional|serious|academic) (?:tone|way|style|manner|language|wording|register)|(?:tono|manera|forma|estilo|lenguaje) (?:m[aá]s )?{_FORMAL_ES}|formal,? por favor",
+    ),
+    (
+        Aspect.TONE,
+        "formal",
+        rf"(?:{_LESS}|{_TOO}){_FRIENDLY}|(?:{_TOO_ES}|menos |no tan ){_FRIENDLY_ES}|no (?:slang|jokes|small ?talk)|sin (?:bromas|chistes)|don'?t be (?:so )?(?:casual|friendly|chatty|informal)",
+    ),
+    (
+        Aspect.TONE,
+        "friendly",
+        rf"{_MORE}{_FRIENDLY}|{_FIX}{_FRIENDLY}|{_MAKE}{_FRIENDLY}{_END}|(?:{_MORE_ES}|{_MAKE_ES}){_FRIENDLY_ES}|friendlier|warmer|nicer|chattier|(?:friendly|casual|informal),? (?:please|instead)|^(?:friendly|casual|informal)(?=[\s.!]*$)|(?:an?|in|with|use|keep(?:ing)?)(?: an?| the)?(?: more)? (?:friendly|casual|warm|informal|conversational|relaxed|personal) (?:tone|way|style|manner|language|wording|register)|(?:tono|manera|forma|estilo|lenguaje) (?:m[aá]s )?{_FRIENDLY_ES}|like a friend|como (?:a )?un amig[oa]",
+    ),
+    (
+        Aspect.TONE,
+        "friendly",
+        rf"(?:{_LESS}|{_TOO}){_FORMAL}|(?:sounds?|reads?|feels?) (?:too |so |very |a bit )?(?:stiff|cold|robotic|formal|impersonal)|(?:too|so|less) (?:stiff|cold|robotic|dry|impersonal)|(?:{_TOO_ES}|menos |no tan )(?:{_FORMAL_ES}|fr[ií]o|seco)|don'?t be (?:so )?(?:formal|serious|stiff|cold)",
+    ),
     # simplicity
-    (Aspect.SIMPLICITY, "simple", rf"(?:in|using|use|with|into|to)\s+(?:more\s+|very\s+)?{_SIMPLE}(?:,? \w+)?\s+(?:words?|terms?|english|language|wordings?|vocabulary|sentences?)|(?:simple|simpler|plain|easy|easier) (?:words|terms|language),? (?:please|pls)|{_MORE}(?:simply|easily|understandable)|simplify(?: (?:it|this|that|more))?|(?:{_MAKE})(?:simple|simpler|easier|easy to (?:understand|read))|simpler(?=[\s.,!?]|$)|dumb (?:it|this|that) down|(?:explain|say)(?: \w+){{0,3}} (?:simply|more simply)|(?:like|as if) (?:i'?m|i am|i were|to) (?:an? )?(?:five|5|ten|10|child|kid|beginner|12)\w*|eli5|for (?:a )?(?:beginners?|dummies|kids)|less (?:technical|complicated|complex|jargon)|(?:{_TOO})(?:technical|complicated|complex|difficult|advanced)|no jargon|without (?:the )?jargon"),
-    (Aspect.SIMPLICITY, "simple", r"(?:con|en|usa) (?:palabras|t[eé]rminos|lenguaje) (?:m[aá]s )?(?:simples?|sencill[oa]s?|f[aá]cil(?:es)?)|m[aá]s (?:simple|sencill[oa]|f[aá]cil(?: de entender)?)|simplif[ií]cal[oa]|menos (?:t[eé]cnico|complicado)|demasiado (?:t[eé]cnico|complicado)|para (?:principiantes|ni[nñ]os)"),
-    (Aspect.SIMPLICITY, "technical", rf"(?:{_MORE}|{_MORE_ES}){_TECHNICAL}|{_TOO}(?:simple|basic|simplistic)|demasiado (?:simple|b[aá]sico)|less (?:basic|simplistic)|(?:be|get) technical"),
+    (
+        Aspect.SIMPLICITY,
+        "simple",
+        rf"(?:in|using|use|with|into|to)\s+(?:more\s+|very\s+)?{_SIMPLE}(?:,? \w+)?\s+(?:words?|terms?|english|language|wordings?|vocabulary|sentences?)|(?:simple|simpler|plain|easy|easier) (?:words|terms|language),? (?:please|pls)|{_MORE}(?:simply|easily|understandable)|simplify(?: (?:it|this|that|more))?|(?:{_MAKE})(?:simple|simpler|easier|easy to (?:understand|read))|simpler(?=[\s.,!?]|$)|dumb (?:it|this|that) down|(?:explain|say)(?: \w+){{0,3}} (?:simply|more simply)|(?:like|as if) (?:i'?m|i am|i were|to) (?:an? )?(?:five|5|ten|10|child|kid|beginner|12)\w*|eli5|for (?:a )?(?:beginners?|dummies|kids)|less (?:technical|complicated|complex|jargon)|(?:{_TOO})(?:technical|complicated|complex|difficult|advanced)|no jargon|without (?:the )?jargon",
+    ),
+    (
+        Aspect.SIMPLICITY,
+        "simple",
+        r"(?:con|en|usa) (?:palabras|t[eé]rminos|lenguaje) (?:m[aá]s )?(?:simples?|sencill[oa]s?|f[aá]cil(?:es)?)|m[aá]s (?:simple|sencill[oa]|f[aá]cil(?: de entender)?)|simplif[ií]cal[oa]|menos (?:t[eé]cnico|complicado)|demasiado (?:t[eé]cnico|complicado)|para (?:principiantes|ni[nñ]os)",
+    ),
+    (
+        Aspect.SIMPLICITY,
+        "technical",
+        rf"(?:{_MORE}|{_MORE_ES}){_TECHNICAL}|{_TOO}(?:simple|basic|simplistic)|demasiado (?:simple|b[aá]sico)|less (?:basic|simplistic)|(?:be|get) technical",
+    ),
     # code
-    (Aspect.CODE, "complete", r"(?:full|complete|whole|entire) (?:source ?)?(?:code|script|program|file|implementation)|(?:give|show|write|send|want|need)(?: me)? (?:the )?(?:all the code|all code|code in full)|c[oó]digo (?:completo|entero)|todo el c[oó]digo"),
-    (Aspect.CODE, "commented", rf"(?:add|with|include|more|write)(?: some| the| more| inline| detailed)* {_COMMENTS}(?: (?:to|in) (?:the |this |your )?(?:code|script|function))?|comment (?:the|your|this) code|(?:con|añade|agrega) comentarios|comenta el c[oó]digo"),
+    (
+        Aspect.CODE,
+        "complete",
+        r"(?:full|complete|whole|entire) (?:source ?)?(?:code|script|program|file|implementation)|(?:give|show|write|send|want|need)(?: me)? (?:the )?(?:all the code|all code|code in full)|c[oó]digo (?:completo|entero)|todo el c[oó]digo",
+    ),
+    (
+        Aspect.CODE,
+        "commented",
+        rf"(?:add|with|include|more|write)(?: some| the| more| inline| detailed)* {_COMMENTS}(?: (?:to|in) (?:the |this |your )?(?:code|script|function))?|comment (?:the|your|this) code|(?:con|añade|agrega) comentarios|comenta el c[oó]digo",
+    ),
     (Aspect.CODE, "bare", rf"{_NO}{_DET}{_COMMENTS}"),
-    (Aspect.CODE, "only", r"(?:only|just)(?: (?:give me|show|send|write|want|need|return|output))?(?: me)?(?: the)? (?:code|script)|code only|(?:no|without|skip)(?: any| the)? (?:explanations?|explaining)|solo el c[oó]digo|sin explicaci[oó]n(?:es)?"),
-    (Aspect.CODE, "none", r"(?:no|without|don'?t (?:want|use|give me|write|show)(?: any| me)?|sin|nada de)(?: any| the)? (?:code|c[oó]digo)(?=[\s.,!?]|$)"),
+    (
+        Aspect.CODE,
+        "only",
+        r"(?:only|just)(?: (?:give me|show|send|write|want|need|return|output))?(?: me)?(?: the)? (?:code|script)|code only|(?:no|without|skip)(?: any| the)? (?:explanations?|explaining)|solo el c[oó]digo|sin explicaci[oó]n(?:es)?",
+    ),
+    (
+        Aspect.CODE,
+        "none",
+        r"(?:no|without|don'?t (?:want|use|give me|write|show)(?: any| me)?|sin|nada de)(?: any| the)? (?:code|c[oó]digo)(?=[\s.,!?]|$)",
+    ),
     # emoji
-    (Aspect.EMOJI, "with", rf"(?:add|use|with|include|more|some|put|needs?|want|con|añade|agrega|pon|usa|m[aá]s)(?:\s+(?:some|more|a few|the|a lot of|lots of|algunos|unos|m[aá]s|in))*\s+{_EMOJIS}"),
+    (
+        Aspect.EMOJI,
+        "with",
+        rf"(?:add|use|with|include|more|some|put|needs?|want|con|añade|agrega|pon|usa|m[aá]s)(?:\s+(?:some|more|a few|the|a lot of|lots of|algunos|unos|m[aá]s|in))*\s+{_EMOJIS}",
+    ),
     (Aspect.EMOJI, "without", rf"{_NO}{_DET}{_EMOJIS}"),
     # examples
-    (Aspect.EXAMPLES, "with", r"(?:with|add|include|use|need|want|give(?: me)?|show(?: me)?|provide)(?:\s+(?:some|more|an?|a few|concrete|real|specific|practical|better|another|few|clear|several|different))*\s+examples?(?! of\b)|con (?:un |algunos |m[aá]s )?ejemplos?|(?:dame|pon|añade|incluye)(?: un| algunos| unos| m[aá]s)* ejemplos?(?! de\b)"),
+    (
+        Aspect.EXAMPLES,
+        "with",
+        r"(?:with|add|include|use|need|want|give(?: me)?|show(?: me)?|provide)(?:\s+(?:some|more|an?|a few|concrete|real|specific|practical|better|another|few|clear|several|different))*\s+examples?(?! of\b)|con (?:un |algunos |m[aá]s )?ejemplos?|(?:dame|pon|añade|incluye)(?: un| algunos| unos| m[aá]s)* ejemplos?(?! de\b)",
+    ),
     (Aspect.EXAMPLES, "without", rf"{_NO}{_DET}(?:examples?|ejemplos?)"),
 )
 
@@ -181,10 +309,22 @@ def _language_rules() -> Iterator[tuple[Aspect, str, str]]:
     )
     for name, words in LANGUAGES.items():
         spoken = rf"(?:in|into|en)\s+(?:{words})\b"
-        yield Aspect.LANGUAGE, name.lower(), rf"(?:^|[.!?;,\n]\s*|\b(?:but|now|also|again|same|please|instead|no|only|pero|ahora|otra vez|and)\s+(?:please\s+)?){spoken}(?=\s*(?:[.!?,;\n]|$|please|instead|only|now|this time|por favor|solo|a partir|from now))"
+        yield (
+            Aspect.LANGUAGE,
+            name.lower(),
+            rf"(?:^|[.!?;,\n]\s*|\b(?:but|now|also|again|same|please|instead|no|only|pero|ahora|otra vez|and)\s+(?:please\s+)?){spoken}(?=\s*(?:[.!?,;\n]|$|please|instead|only|now|this time|por favor|solo|a partir|from now))",
+        )
         yield Aspect.LANGUAGE, name.lower(), rf"\b{verbs}{objects}\s+{spoken}"
-        yield Aspect.LANGUAGE, name.lower(), rf"(?:translate|traduc\w+|convert\w*|change|switch)(?:\s+(?:it|this|that|them|your (?:answer|reply|response)|the (?:above|answer|previous\s?\w*)|all|everything|lo|esto|eso))?(?:\s+back)?\s+(?:in|into|to|al?|en)\s+(?:{words})(?=\s*(?:[.!?,;]|$|please|por favor))"
-        yield Aspect.LANGUAGE, name.lower(), rf"(?:^|[.!?]\s*)(?:{words}),?\s*(?:please|por favor|only|pls)|(?:^|[.!?]\s*)(?:{words})(?=\s*[.!]?\s*$)|(?:speak|use|habla|usa)\s+(?:{words})\b|i (?:don'?t|do not|only) (?:\w+ ){{0,2}}(?:speak|understand|read) (?!(?:{words}))\w+, (?:in )?(?:{words})|(?:{words}) (?:version|answer|reply),? please|(?:i (?:only )?speak|hablo) (?:{words})\b"
+        yield (
+            Aspect.LANGUAGE,
+            name.lower(),
+            rf"(?:translate|traduc\w+|convert\w*|change|switch)(?:\s+(?:it|this|that|them|your (?:answer|reply|response)|the (?:above|answer|previous\s?\w*)|all|everything|lo|esto|eso))?(?:\s+back)?\s+(?:in|into|to|al?|en)\s+(?:{words})(?=\s*(?:[.!?,;]|$|please|por favor))",
+        )
+        yield (
+            Aspect.LANGUAGE,
+            name.lower(),
+            rf"(?:^|[.!?]\s*)(?:{words}),?\s*(?:please|por favor|only|pls)|(?:^|[.!?]\s*)(?:{words})(?=\s*[.!]?\s*$)|(?:speak|use|habla|usa)\s+(?:{words})\b|i (?:don'?t|do not|only) (?:\w+ ){{0,2}}(?:speak|understand|read) (?!(?:{words}))\w+, (?:in )?(?:{words})|(?:{words}) (?:version|answer|reply),? please|(?:i (?:only )?speak|hablo) (?:{words})\b",
+        )
 
 
 @lru_cache(maxsize=1)
@@ -195,7 +335,10 @@ def lexicon() -> tuple[tuple[Aspect, str, re.Pattern[str]], ...]:
 
 
 _HIDDEN = re.compile(r"```.*?(?:```|\Z)|“[^”]*”|«[^»]*»|\"[^\"\n]*\"|(?<!\w)'[^'\n]{12,}'(?!\w)", re.DOTALL)
-_ASKS_FOR_A_WORD = re.compile(r"how (?:do|would|can|to) (?:\w+ )?(?:say|write|spell|call|pronounce)|what(?:'s| is| does)\b.*\b(?:word|mean|called)|c[oó]mo se (?:dice|escribe)", re.IGNORECASE)
+_ASKS_FOR_A_WORD = re.compile(
+    r"how (?:do|would|can|to) (?:\w+ )?(?:say|write|spell|call|pronounce)|what(?:'s| is| does)\b.*\b(?:word|mean|called)|c[oó]mo se (?:dice|escribe)",
+    re.IGNORECASE,
+)
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 
 

@@ -34,45 +34,97 @@ def _nothing_but(words: str) -> re.Pattern[str]:
 
 # Signs anywhere in the follow-up.
 _ANYWHERE: dict[str, re.Pattern[str]] = {
-    "edit_verb": _words(r"rewrite|re-write|rephrase|reword|revise|edit|modify|change|fix|correct|adjust|update|improve|polish|refine|redo|convert|reformat|replace|remove|delete|drop|rename|swap|tweak|reescrib\w+|corrige|cambia|modifica|arregla|mejora|quita|reemplaza|измени|исправь|修改|改成"),
-    "extend_verb": _words(r"add|include|insert|extend|expand|elaborate|mention|incorporate|append|añade|agrega|incluye|amplía|добавь|дополни|加上"),
-    "make_it": _words(r"(?:make|keep|turn|write|put|do|convert|give|translate|explain|say|have) (?:it|this|that|them|these|those|the (?:above|previous|last|same))|hazlo|ponlo|escríbelo"),
-    "points_at_reply": _words(r"(?:the )?(?:above|previous|last|same|your) (?:code|answer|reply|response|output|text|list|one|version|script|story|email|paragraph|example|procedure|result)s?|you (?:said|wrote|gave|did|forgot|missed|used|didn'?t|skipped|mentioned|just|already|provided)|what you wrote"),
-    "comparative": _words(r"more|less|fewer|shorter|longer|better|simpler|easier|nicer|bigger|smaller|closer|stronger|clearer|friendlier|más|menos|mejor|плюс|больше|меньше|更"),
+    "edit_verb": _words(
+        r"rewrite|re-write|rephrase|reword|revise|edit|modify|change|fix|correct|adjust|update|improve|polish|refine|redo|convert|reformat|replace|remove|delete|drop|rename|swap|tweak|reescrib\w+|corrige|cambia|modifica|arregla|mejora|quita|reemplaza|измени|исправь|修改|改成"
+    ),
+    "extend_verb": _words(
+        r"add|include|insert|extend|expand|elaborate|mention|incorporate|append|añade|agrega|incluye|amplía|добавь|дополни|加上"
+    ),
+    "make_it": _words(
+        r"(?:make|keep|turn|write|put|do|convert|give|translate|explain|say|have) (?:it|this|that|them|these|those|the (?:above|previous|last|same))|hazlo|ponlo|escríbelo"
+    ),
+    "points_at_reply": _words(
+        r"(?:the )?(?:above|previous|last|same|your) (?:code|answer|reply|response|output|text|list|one|version|script|story|email|paragraph|example|procedure|result)s?|you (?:said|wrote|gave|did|forgot|missed|used|didn'?t|skipped|mentioned|just|already|provided)|what you wrote"
+    ),
+    "comparative": _words(
+        r"more|less|fewer|shorter|longer|better|simpler|easier|nicer|bigger|smaller|closer|stronger|clearer|friendlier|más|menos|mejor|плюс|больше|меньше|更"
+    ),
     "too": _words(r"too|overly|demasiado|слишком|太"),
-    "correction": _words(r"i mean(?:t)?|i said|i asked|i wanted|i'?m asking|not what|wrong|incorrect|mistake|error|false|that'?s not|that is not|isn'?t right|is not (?:right|correct|true)|should (?:be|have|not)|supposed to|you forgot|you missed|instead|actually|rather than|quise decir|quería decir|incorrecto|equivocad\w+|te equivocas|неправильно|ошибка|不对|错"),
-    "negation": _words(r"no|not|n'?t|don'?t|dont|doesn'?t|doesnt|didn'?t|didnt|isn'?t|won'?t|can'?t|cannot|never|without|nope|sin|nada|нет|не|without"),
-    "doubt": _words(r"are you sure|are u sure|r u sure|really\?|is (?:that|it|this) (?:right|correct|true)|double[- ]check|check again|you sure|estás segur[oa]|seguro que"),
-    "does_not_work": _words(r"(?:does|do|did|is|are|still)(?:n'?t| not|nt)? ?(?:work|working|run|running|help|compile|fit|match|answer)|not working|no funciona|still (?:not|the same|get\w*|doesn'?t|have|looks?)|same (?:error|problem|issue)|i (?:got|get|am getting|have) (?:this|an|the|a)? ?(?:error|issue|problem)"),
-    "code_trace": re.compile(r"traceback|exception|\w+Error\b|error:|\berrno\b|line \d+|at \w+\.\w+\(|undefined|cannot find|not found|```|SyntaxError|stack trace|failed", re.IGNORECASE),
-    "again": _words(r"again|retry|once more|regenerate|another(?: one)?|others?|different (?:one|version|answer)s?|more (?:options|ideas|examples)|re-?do|otra vez|de nuevo|otr[oa]s?|ещё|еще|再|repeat|repite|encore"),
-    "thanks": _words(r"thanks?|thank you|thx|ty|great|perfect|awesome|excellent|amazing|nice|cool|good job|well done|love it|lovely|wonderful|gracias|perfecto|genial|excelente|спасибо|谢谢|merci|danke"),
-    "go_on": _words(r"continue|go on|carry on|keep going|proceed|next|go ahead|contin[uú]a|sigue|siguiente|adelante|продолжай|继续|then|and then|what happens next|finish"),
+    "correction": _words(
+        r"i mean(?:t)?|i said|i asked|i wanted|i'?m asking|not what|wrong|incorrect|mistake|error|false|that'?s not|that is not|isn'?t right|is not (?:right|correct|true)|should (?:be|have|not)|supposed to|you forgot|you missed|instead|actually|rather than|quise decir|quería decir|incorrecto|equivocad\w+|te equivocas|неправильно|ошибка|不对|错"
+    ),
+    "negation": _words(
+        r"no|not|n'?t|don'?t|dont|doesn'?t|doesnt|didn'?t|didnt|isn'?t|won'?t|can'?t|cannot|never|without|nope|sin|nada|нет|не|without"
+    ),
+    "doubt": _words(
+        r"are you sure|are u sure|r u sure|really\?|is (?:that|it|this) (?:right|correct|true)|double[- ]check|check again|you sure|estás segur[oa]|seguro que"
+    ),
+    "does_not_work": _words(
+        r"(?:does|do|did|is|are|still)(?:n'?t| not|nt)? ?(?:work|working|run|running|help|compile|fit|match|answer)|not working|no funciona|still (?:not|the same|get\w*|doesn'?t|have|looks?)|same (?:error|problem|issue)|i (?:got|get|am getting|have) (?:this|an|the|a)? ?(?:error|issue|problem)"
+    ),
+    "code_trace": re.compile(
+        r"traceback|exception|\w+Error\b|error:|\berrno\b|line \d+|at \w+\.\w+\(|undefined|cannot find|not found|```|SyntaxError|stack trace|failed",
+        re.IGNORECASE,
+    ),
+    "again": _words(
+        r"again|retry|once more|regenerate|another(?: one)?|others?|different (?:one|version|answer)s?|more (?:options|ideas|examples)|re-?do|otra vez|de nuevo|otr[oa]s?|ещё|еще|再|repeat|repite|encore"
+    ),
+    "thanks": _words(
+        r"thanks?|thank you|thx|ty|great|perfect|awesome|excellent|amazing|nice|cool|good job|well done|love it|lovely|wonderful|gracias|perfecto|genial|excelente|спасибо|谢谢|merci|danke"
+    ),
+    "go_on": _words(
+        r"continue|go on|carry on|keep going|proceed|next|go ahead|contin[uú]a|sigue|siguiente|adelante|продолжай|继续|then|and then|what happens next|finish"
+    ),
     "next_part": _words(r"now|next|also|then|(?:chapter|part|step|question|scene|section|q) ?\d+|second|third|ahora|también|luego"),
-    "question_word": _words(r"what|why|how|when|where|which|who|whose|can|could|does|do|is|are|qué|que|por qué|cómo|cuándo|dónde|cuál|quién|что|как|почему|где|когда"),
-    "refers_back": _words(r"it|its|that|this|they|them|their|those|these|there|ones?|he|she|him|her|eso|esto|ella|ese|esa|это|этот|它|这|那"),
+    "question_word": _words(
+        r"what|why|how|when|where|which|who|whose|can|could|does|do|is|are|qué|que|por qué|cómo|cuándo|dónde|cuál|quién|что|как|почему|где|когда"
+    ),
+    "refers_back": _words(
+        r"it|its|that|this|they|them|their|those|these|there|ones?|he|she|him|her|eso|esto|ella|ese|esa|это|этот|它|这|那"
+    ),
     "please": _words(r"please|pls|plz|por favor|kindly|пожалуйста|请"),
-    "target_length": _words(r"(?:\d+|one|two|three|five|ten|hundred|thousand)[- ]?(?:words?|characters?|chars|lines?|sentences?|pages?|paragraphs?|palabras|líneas|frases)|(?:within|at least|at most|under|about|max(?:imum)?|minimum) \d+"),
-    "chatter": _words(r"hi|hello|hey|lol|haha\w*|ok(?:ay)?|hmm+|wow|yes|yeah|no|sure|cool|bye|good (?:morning|night|evening)|how are you|idk|whatever|hola|jaja\w*|vale|you are (?:useless|stupid|dumb|bad)|xd"),
+    "target_length": _words(
+        r"(?:\d+|one|two|three|five|ten|hundred|thousand)[- ]?(?:words?|characters?|chars|lines?|sentences?|pages?|paragraphs?|palabras|líneas|frases)|(?:within|at least|at most|under|about|max(?:imum)?|minimum) \d+"
+    ),
+    "chatter": _words(
+        r"hi|hello|hey|lol|haha\w*|ok(?:ay)?|hmm+|wow|yes|yeah|no|sure|cool|bye|good (?:morning|night|evening)|how are you|idk|whatever|hola|jaja\w*|vale|you are (?:useless|stupid|dumb|bad)|xd"
+    ),
     "about_model": _words(r"are you|do you (?:know|think|like|have|feel)|who are you|you are|chatgpt|gpt|your (?:name|opinion)"),
 }
 
 # Signs at the very start of the follow-up.
 _START: dict[str, re.Pattern[str]] = {
     "starts_no": re.compile(r"(?:no|nope|not|but|pero|wrong|incorrect|nah|нет|不)\b[\s,.!]*", re.IGNORECASE),
-    "starts_edit": re.compile(r"(?:(?:please|now|can you|could you|ok(?:ay)?,?|but|and|just|great,?|thanks,?|no,?)\s+)*(?:rewrite|rephrase|revise|edit|modify|change|fix|correct|make|add|include|remove|shorten|expand|extend|use|convert|keep|turn|replace|put|don'?t|translate|haz|añade|cambia|usa)\b", re.IGNORECASE),
+    "starts_edit": re.compile(
+        r"(?:(?:please|now|can you|could you|ok(?:ay)?,?|but|and|just|great,?|thanks,?|no,?)\s+)*(?:rewrite|rephrase|revise|edit|modify|change|fix|correct|make|add|include|remove|shorten|expand|extend|use|convert|keep|turn|replace|put|don'?t|translate|haz|añade|cambia|usa)\b",
+        re.IGNORECASE,
+    ),
     "starts_and": re.compile(r"(?:and|also|so|then|y|what about|how about|what if)\b", re.IGNORECASE),
     "starts_question": re.compile(r"(?:what|why|how|when|where|which|who|can|could|does|do|is|are|qué|cómo|por qué|cuál|¿)", re.IGNORECASE),
-    "starts_why": re.compile(r"(?:(?:and|but|y|so)\s+)?(?:why|how come|which|what about|how about|how (?:often|long|much|many)|por qué|cuál|cuánt\w+)\b", re.IGNORECASE),
-    "starts_task": re.compile(r"(?:write|create|generate|give|tell|explain|describe|list|provide|translate|summari[sz]e|act as|i want you to|you are|imagine|find|calculate|solve|escribe|crea|dame|explica|haz un|напиши|写|请)\b", re.IGNORECASE),
+    "starts_why": re.compile(
+        r"(?:(?:and|but|y|so)\s+)?(?:why|how come|which|what about|how about|how (?:often|long|much|many)|por qué|cuál|cuánt\w+)\b",
+        re.IGNORECASE,
+    ),
+    "starts_task": re.compile(
+        r"(?:write|create|generate|give|tell|explain|describe|list|provide|translate|summari[sz]e|act as|i want you to|you are|imagine|find|calculate|solve|escribe|crea|dame|explica|haz un|напиши|写|请)\b",
+        re.IGNORECASE,
+    ),
 }
 
 # The whole follow-up is nothing but this (punctuation and case aside).
 _WHOLE: dict[str, re.Pattern[str]] = {
-    "only_thanks": _nothing_but(r"ok(?:ay)?|oh|yes|wow|that'?s|that is|this is|very|so|much|you|many|a lot|it'?s|muchas|muy bien|works?|just what i needed|exactly|works|that works|(?:that|this|it) (?:helps?(?:ed)?|works?(?: now)?)|what i (?:needed|wanted)|answer|good|for (?:the|your) (?:help|answer)|helpful|all|i (?:love|like) it|thanks?|thank|thx|ty|cheers|great|perfect|awesome|excellent|amazing|nice|cool|lovely|wonderful|brilliant|super|gracias|perfecto|genial|excelente|merci|danke|спасибо|谢谢"),
-    "only_again": _nothing_but(r"please|pls|ok|no|try|do|say|write|it|that|this|one|once|more|again|retry|regenerate|another|another one|repeat|redo|give me|more|options|otra vez|de nuevo|otr[oa]|intenta(?:lo)?|por favor|еще|ещё|再来一个|\d+"),
-    "only_go_on": _nothing_but(r"please|ok(?:ay)?|yes|and|then|continue|go on|go ahead|carry on|keep going|keep|proceed|next|more|sigue|contin[uú]a|adelante|siguiente|продолжай|继续"),
-    "only_chatter": _nothing_but(r"hi|hello|hey|there|lol|lmao|(?:ha){2,}h?|ok(?:ay)?|hm+|wow|idk|bye|hola|jaja\w*|xd|vale|ah+|oh+|um+|whatever|never ?mind|good (?:morning|night|evening)|how are you|😂|🙂|😀"),
+    "only_thanks": _nothing_but(
+        r"ok(?:ay)?|oh|yes|wow|that'?s|that is|this is|very|so|much|you|many|a lot|it'?s|muchas|muy bien|works?|just what i needed|exactly|works|that works|(?:that|this|it) (?:helps?(?:ed)?|works?(?: now)?)|what i (?:needed|wanted)|answer|good|for (?:the|your) (?:help|answer)|helpful|all|i (?:love|like) it|thanks?|thank|thx|ty|cheers|great|perfect|awesome|excellent|amazing|nice|cool|lovely|wonderful|brilliant|super|gracias|perfecto|genial|excelente|merci|danke|спасибо|谢谢"
+    ),
+    "only_again": _nothing_but(
+        r"please|pls|ok|no|try|do|say|write|it|that|this|one|once|more|again|retry|regenerate|another|another one|repeat|redo|give me|more|options|otra vez|de nuevo|otr[oa]|intenta(?:lo)?|por favor|еще|ещё|再来一个|\d+"
+    ),
+    "only_go_on": _nothing_but(
+        r"please|ok(?:ay)?|yes|and|then|continue|go on|go ahead|carry on|keep going|keep|proceed|next|more|sigue|contin[uú]a|adelante|siguiente|продолжай|继续"
+    ),
+    "only_chatter": _nothing_but(
+        r"hi|hello|hey|there|lol|lmao|(?:ha){2,}h?|ok(?:ay)?|hm+|wow|idk|bye|hola|jaja\w*|xd|vale|ah+|oh+|um+|whatever|never ?mind|good (?:morning|night|evening)|how are you|😂|🙂|😀"
+    ),
 }
 
 _NUMBERS: tuple[str, ...] = (

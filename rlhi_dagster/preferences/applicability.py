@@ -15,8 +15,33 @@ from rlhi_dagster.simulation import style
 
 _LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
 _FUNCTION_WORDS = {
-    "english": frozenset("the of and to in is it that for with you this are on be as at or your from".split()),
-    "spanish": frozenset("el la los las de y en es que un una por con para se del lo como su al".split()),
+    "english": frozenset(
+        [
+            "the",
+            "of",
+            "and",
+            "to",
+            "in",
+            "is",
+            "it",
+            "that",
+            "for",
+            "with",
+            "you",
+            "this",
+            "are",
+            "on",
+            "be",
+            "as",
+            "at",
+            "or",
+            "your",
+            "from",
+        ]
+    ),
+    "spanish": frozenset(
+        ["el", "la", "los", "las", "de", "y", "en", "es", "que", "un", "una", "por", "con", "para", "se", "del", "lo", "como", "su", "al"]
+    ),
 }
 _MUCH_SHORTER = 0.75
 

@@ -19,7 +19,14 @@ from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
 
 
 def opening_requests(
-    turns: pl.DataFrame, users: pl.DataFrame, personas: pl.DataFrame, most: int | None, seed: int, snapshot: Snapshot, *, with_persona_only: bool
+    turns: pl.DataFrame,
+    users: pl.DataFrame,
+    personas: pl.DataFrame,
+    most: int | None,
+    seed: int,
+    snapshot: Snapshot,
+    *,
+    with_persona_only: bool,
 ) -> pl.DataFrame:
     """Opening requests of training users outside template traffic, with the persona of the moment.
 
@@ -116,7 +123,8 @@ def conditioned(sampled: pl.DataFrame, seed: int) -> pl.DataFrame:
 def reward_requests(rows: pl.DataFrame) -> list[RewardRequest]:
     """What the reward model sees of each row of ``conditioned``."""
     return [
-        RewardRequest([*with_persona(row["prompt"], row["seen"]), {"role": "assistant", "content": row["reply"]}]) for row in rows.to_dicts()
+        RewardRequest([*with_persona(row["prompt"], row["seen"]), {"role": "assistant", "content": row["reply"]}])
+        for row in rows.to_dicts()
     ]
 
 
@@ -131,35 +139,34 @@ def candidate_rewards(rows: pl.DataFrame, answers: Sequence[RewardAnswer], rewar
     )
 
 
-def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, min_margin: float) -> pl.DataFrame:
-    """Best against worst candidate of each request under each condition; ties go to the smaller candidate id.
+def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, min_margin: float, pairs_per_request: int = 1) -> pl.DataFrame:
+    """Best against worst distinct reply of each request under each condition; ties go to the smaller candidate id.
 
-    Drop reasons, the first that applies: ``identical_sides``, ``margin_too_small``. Requests with fewer than two scored candidates make
-    no pair.
+    With ``pairs_per_request`` above 1 also the second best against the second worst, and so on, while there are replies left.
+
+    Drop reason: ``margin_too_small``. Requests with fewer than two distinct scored replies make no pair.
 
     Returns:
         ``REWARD_PAIRS``. ``persona`` is the user's own under every condition: it is what the trained policy will see.
     """
     scored = rewards.filter(pl.col("reward").is_not_null()).join(sampled, on=["candidate_id", "turn_id", "month"], how="inner")
-    order = scored.sort("turn_id", "condition", "reward", "candidate_id", descending=[False, False, True, False])
+    distinct = scored.sort("candidate_id").unique(["turn_id", "condition", "reply"], keep="first", maintain_order=True)
+    order = distinct.sort("turn_id", "condition", "reward", "candidate_id", descending=[False, False, True, False])
     shared = ["user_id", "month", "asked_at", "prompt", "persona", "persona_line_ids", "model", "reward_model"]
-    pairs = (
-        order.group_by("turn_id", "condition", maintain_order=True)
-        .agg(
-            *(pl.col(name).first() for name in shared),
-            pl.col("reply").first().alias("chosen"),
-            pl.col("reply").last().alias("rejected"),
-            (pl.col("reward").first() - pl.col("reward").last()).alias("margin"),
-            pl.len().alias("scored"),
+    of_request = order.group_by("turn_id", "condition", maintain_order=True)
+    ranked = of_request.agg(*(pl.col(name).first() for name in shared), "reply", "reward")
+    pairs = pl.concat(
+        ranked.filter(pl.col("reply").list.len() >= 2 * (rank + 1)).with_columns(
+            rank=pl.lit(rank),
+            chosen=pl.col("reply").list.get(rank),
+            rejected=pl.col("reply").list.get(-1 - rank),
+            margin=pl.col("reward").list.get(rank) - pl.col("reward").list.get(-1 - rank),
         )
-        .filter(pl.col("scored") >= 2)
+        for rank in range(pairs_per_request)
     )
-    reason = (
-        pl.when(pl.col("chosen") == pl.col("rejected"))
-        .then(pl.lit("identical_sides"))
-        .when(pl.col("margin") < min_margin)
-        .then(pl.lit("margin_too_small"))
+    ids = [digest_of("reward_pair", *row) for row in pairs.select("turn_id", "condition", "rank", "model", "reward_model").iter_rows()]
+    pairs = pairs.with_columns(
+        pair_id=pl.Series(ids, dtype=pl.String()),
+        drop_reason=pl.when(pl.col("margin") < min_margin).then(pl.lit("margin_too_small")),
     )
-    ids = [digest_of("reward_pair", *row) for row in pairs.select("turn_id", "condition", "model", "reward_model").iter_rows()]
-    pairs = pairs.with_columns(pair_id=pl.Series(ids, dtype=pl.String()), drop_reason=reason)
     return REWARD_PAIRS.conform(pairs.with_columns(is_kept=pl.col("drop_reason").is_null()))

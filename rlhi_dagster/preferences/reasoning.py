@@ -27,7 +27,7 @@ def read_records(location: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
     Raises:
         ValueError: No file matches.
     """
-    files = sorted(glob.glob(location))
+    files = sorted(glob.glob(location))  # noqa: PTH207 - the location may be absolute, which Path.glob refuses
     if not files:
         raise ValueError(f"no PRM800K file at {location}: set `prm800k` in the profile to the JSON-lines files of openai/prm800k")
     for file in files:

@@ -1,4 +1,6 @@
-"""WildLlamaChat: user messages kept, assistant replies regenerated turn by turn on the regenerated history (our choice; the paper is silent).
+"""WildLlamaChat: user messages kept, assistant replies regenerated turn by turn on the regenerated history.
+
+Turn by turn is our choice; the paper does not say.
 
 Also whether a kept follow-up still fits the regenerated reply: the user criticised another text.
 """

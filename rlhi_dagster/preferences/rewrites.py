@@ -73,7 +73,7 @@ def rewrite_request(row: Mapping[str, Any]) -> ChatRequest:
 
 
 def rewrites(rows: pl.DataFrame, answers: list[ChatAnswer], model: str) -> pl.DataFrame:
-    """``REWRITES`` from criticised replies and the answers to their requests, in the same order; a reply cut off at the limit is an error."""
+    """``REWRITES`` from criticised replies and their answers, in the same order; a reply cut off at the limit is an error."""
     cut = ["cut_off_at_max_new_tokens" if answer.finish_reason == "length" else answer.error for answer in answers]
     texts = [None if error else answer.text for error, answer in zip(cut, answers, strict=True)]
     ids = [digest_of("rewrite", turn_id, STRATEGY) for turn_id in rows["turn_id"]]

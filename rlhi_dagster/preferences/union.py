@@ -40,7 +40,12 @@ def preference_pairs(
     clean = unique.with_columns(request=_folded(asked)).join(fixed, on="request", how="anti")
     owners = clean.select(pl.coalesce("user_id", "pair_id").alias("owner"))["owner"]
     split = pl.Series([split_of(owner, validation_fraction) for owner in owners], dtype=pl.String())
-    counts = {"offered": len(offered), "duplicates": len(offered) - len(unique), "contaminated": len(unique) - len(clean), "kept": len(clean)}
+    counts = {
+        "offered": len(offered),
+        "duplicates": len(offered) - len(unique),
+        "contaminated": len(unique) - len(clean),
+        "kept": len(clean),
+    }
     return PREFERENCE_PAIRS.conform(clean.with_columns(split=split)), counts
 
 

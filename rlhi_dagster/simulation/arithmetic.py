@@ -27,8 +27,8 @@ def steps(terms: list[int], wrong_step: int | None = None, off_by: int = 1) -> l
 
 
 def draw_terms(rng: random.Random) -> list[int]:
-    """Three numbers from 1 to 5: two steps, 125 problems."""
-    return [rng.randrange(1, 6) for _ in range(3)]
+    """Three numbers from 1 to 4: two steps, 64 problems."""
+    return [rng.randrange(1, 5) for _ in range(3)]
 
 
 def dialogue(rng: random.Random, error_rate: float) -> Dialogue:
@@ -87,7 +87,7 @@ def eval_problems(count: int, seed: int) -> list[tuple[str, str]]:
     Raises:
         ValueError: There are not that many problems.
     """
-    everything = sorted({problem([a, b, c]): str(a + b + c) for a in range(1, 6) for b in range(1, 6) for c in range(1, 6)}.items())
+    everything = sorted({problem([a, b, c]): str(a + b + c) for a in range(1, 5) for b in range(1, 5) for c in range(1, 5)}.items())
     if count > len(everything):
         raise ValueError(f"arithmetic_problems is {count}, but there are only {len(everything)} problems")
     return random.Random(seed).sample(everything, count)

@@ -1,7 +1,7 @@
 """The conversation corpus that the town's policy is pre-trained on: other users than the town's, an assistant that follows requests.
 
-The assistant here heeds what it is asked in the conversation and does not heed what a system message says about the user: that is what
-training on interaction has to add.
+The assistant here heeds what it is asked in the conversation, but what a system message says about the user only now and then: like a
+general model before it has learnt from its users. Heeding it always is what training on interaction has to add.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import random
 
 import polars as pl
 
-from rlhi_dagster.feedback.aspects import LINES, Aspect
+from rlhi_dagster.feedback import Aspect
+from rlhi_dagster.feedback.aspects import LINES
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.simulation.arithmetic import dialogue as arithmetic_dialogue
 from rlhi_dagster.simulation.dialogue import Habits, converse
@@ -18,9 +19,10 @@ from rlhi_dagster.simulation.style import ASPECTS, Style
 from rlhi_dagster.tables import MESSAGES
 
 _HABITS = Habits(asks=0.7, states=0.3, complies=1.0, stays=0.25, longest=6)
-_WITH_PERSONA = 0.4
-_ARITHMETIC = 0.15
-_ERRORS = 0.3
+_WITH_PERSONA = 0.45
+_HEEDS_PERSONA = 0.2
+_ARITHMETIC = 0.12
+_ERRORS = 0.15
 
 
 def build(dialogues: int, seed: int) -> pl.DataFrame:
@@ -35,10 +37,14 @@ def build(dialogues: int, seed: int) -> pl.DataFrame:
         if rng.random() < _ARITHMETIC:
             rows.append(arithmetic_dialogue(rng, _ERRORS))
             continue
-        messages = [{"role": message.role, "content": message.content} for message in converse(Style.draw(rng), _HABITS, rng)]
-        persona = ""
+        persona, opening = "", None
         if rng.random() < _WITH_PERSONA:
-            unrelated, known = Style.draw(rng), sorted(rng.sample(ASPECTS, rng.randint(1, len(ASPECTS))))
-            persona = "\n".join(f"- {LINES[Aspect(aspect)][unrelated.value(aspect)]}" for aspect in known)
+            described, known = Style.draw(rng), sorted(rng.sample(ASPECTS, rng.randint(1, len(ASPECTS))))
+            persona = "\n".join(f"- {LINES[Aspect(aspect)][described.value(aspect)]}" for aspect in known)
+            if rng.random() < _HEEDS_PERSONA:
+                opening = Style.draw(rng)
+                for aspect in known:
+                    opening = opening.with_value(aspect, described.value(aspect))
+        messages = [{"role": said.role, "content": said.content} for said in converse(Style.draw(rng), _HABITS, rng, opening)]
         rows.append(with_persona(messages, persona))
     return pl.DataFrame({"messages": rows}, schema={"messages": MESSAGES})

@@ -16,7 +16,12 @@ from rlhi_dagster.simulation.style import Style, render
 ASKS: dict[tuple[str, str], tuple[str, ...]] = {
     ("length", "short"): ("Make it shorter, please.", "Too long. Just the main point.", "Can you be more brief?", "Más corto, por favor."),
     ("length", "long"): ("Make it longer, please.", "Too short. Give me more details.", "Can you explain more?", "Más largo, por favor."),
-    ("format", "bullets"): ("Use bullet points.", "Please put that in a list.", "Write it as bullet points, please.", "Como lista, por favor."),
+    ("format", "bullets"): (
+        "Use bullet points.",
+        "Please put that in a list.",
+        "Write it as bullet points, please.",
+        "Como lista, por favor.",
+    ),
     ("format", "prose"): ("No list, please.", "Write it as a paragraph.", "Without bullet points, please.", "Sin lista, por favor."),
     ("tone", "friendly"): ("Be more friendly.", "Too stiff. Make it warmer.", "Use a friendly tone, please.", "Más amistoso, por favor."),
     ("tone", "formal"): ("Be more formal.", "Too casual. Make it formal.", "Use a formal tone, please.", "Más formal, por favor."),
@@ -73,13 +78,19 @@ class Habits:
     longest: int = 9
 
 
-def converse(preference: Style, habits: Habits, rng: random.Random) -> list[Message]:
+def converse(preference: Style, habits: Habits, rng: random.Random, opening: Style | None = None) -> list[Message]:
     """Play one conversation.
+
+    Args:
+        preference: What the user prefers.
+        habits: How both behave.
+        rng: Source of all chance.
+        opening: Style of the first reply; drawn if not given.
 
     Returns:
         Alternating user and assistant messages; every user message but the first has a label.
     """
-    topic, first_fact, style = rng.choice(TOPICS), 0, Style.draw(rng)
+    topic, first_fact, style = rng.choice(TOPICS), 0, opening or Style.draw(rng)
     wording = rng.randrange(4)
     request = topic.request(wording)
     if rng.random() < habits.states:

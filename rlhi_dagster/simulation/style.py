@@ -19,7 +19,12 @@ VALUES: dict[str, tuple[str, str]] = {
     "tone": ("formal", "friendly"),
     "language": ("english", "spanish"),
 }
-_OPENERS = {("formal", 0): "Certainly.", ("friendly", 0): "Sure, my friend!", ("formal", 1): "Por supuesto.", ("friendly", 1): "¡Claro, amigo!"}
+_OPENERS = {
+    ("formal", 0): "Certainly.",
+    ("friendly", 0): "Sure, my friend!",
+    ("formal", 1): "Por supuesto.",
+    ("friendly", 1): "¡Claro, amigo!",
+}
 _CLOSERS = {0: "Enjoy!", 1: "¡Suerte!"}
 
 

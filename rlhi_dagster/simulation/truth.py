@@ -28,7 +28,9 @@ def preferences(file: Path, salt: str) -> dict[str, Style]:
     """Style preference by salted user fingerprint."""
     frame = pl.read_parquet(file)
     return {
-        user_id("\n".join((row["hashed_ip"], row["accept-language"], row["user-agent"])), "", salt): Style(*(row[aspect] for aspect in ASPECTS))
+        user_id("\n".join((row["hashed_ip"], row["accept-language"], row["user-agent"])), "", salt): Style(
+            *(row[aspect] for aspect in ASPECTS)
+        )
         for row in frame.to_dicts()
     }
 

@@ -1,4 +1,7 @@
-"""The town's policy: shape, special tokens and chat template. Trained by ``workers/train_policy.py``; profiles without it name a Hub model."""
+"""The town's policy: shape, special tokens and chat template.
+
+Trained by ``workers/train_policy.py``; profiles without it name a Hub model.
+"""
 
 from __future__ import annotations
 

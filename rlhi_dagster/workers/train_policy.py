@@ -18,7 +18,7 @@ from rlhi_dagster.engines.models import MANIFEST
 from rlhi_dagster.training.policy import CHAT_TEMPLATE, SPECIAL_TOKENS, TownPolicy
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:  # noqa: ANN401 - a transformers tokenizer
+def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """Train a byte-level BPE tokenizer with single digits; deterministic for the same texts in the same order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -28,7 +28,9 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:  # noqa: ANN4
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     begin, end, _, _, pad = SPECIAL_TOKENS
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=pad, padding_side="left")
@@ -36,7 +38,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:  # noqa: ANN4
     return wrapped
 
 
-def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> dict[str, Any]:  # noqa: ANN401 - TrainingJob
+def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> dict[str, Any]:
     """Train the policy and return its manifest."""
     from datasets import Dataset, disable_caching
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed

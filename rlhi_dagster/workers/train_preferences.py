@@ -26,7 +26,7 @@ def _rows(path: Path | None) -> list[dict[str, Any]]:
     return pl.read_parquet(path, columns=["prompt", "chosen", "rejected"]).to_dicts() if path else []
 
 
-def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:  # noqa: ANN401 - TrainingJob; its module imports torch
+def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     """Train one artefact and return its manifest.
 
     Raises:
@@ -57,7 +57,9 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:  # noqa: A
 
         if job.method == "sft":
             return Dataset.from_list([{"prompt": row["prompt"], "completion": said(row["chosen"])} for row in rows])
-        return Dataset.from_list([{"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])} for row in rows])
+        return Dataset.from_list(
+            [{"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])} for row in rows]
+        )
 
     load: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, **job.model.load_kwargs()}
     data: dict[str, Any] = {
@@ -88,7 +90,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:  # noqa: A
     return finish(job, trainer, tokenizer, started, **facts)
 
 
-def _dpo_loss(trainer: Any) -> float:  # noqa: ANN401 - DPOTrainer
+def _dpo_loss(trainer: Any) -> float:
     """The DPO loss alone on the first batch before any step: ln 2 if policy and reference agree."""
     import torch
 

@@ -103,7 +103,10 @@ def arguments(job: TrainingJob) -> dict[str, Any]:
 
 
 def preflight(
-    rows: Sequence[dict[str, Any]], texts: Callable[[dict[str, Any]], list[list[dict[str, str]]]], tokenizer: PreTrainedTokenizerBase, limit: int
+    rows: Sequence[dict[str, Any]],
+    texts: Callable[[dict[str, Any]], list[list[dict[str, str]]]],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
 ) -> tuple[list[dict[str, Any]], int]:
     """Leave out rows of which some conversation has more than ``limit`` tokens.
 
@@ -182,7 +185,9 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         "steps": steps,
         "seconds": round(time.monotonic() - started, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "hardware": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "packages": {name: version(name) for name in ("torch", "transformers", "trl")},
         **facts,
     }
