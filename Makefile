@@ -14,7 +14,7 @@ INSTALLED := .venv/.installed
 RECIPES ?= base...sft_rewrites
 
 # Everything that a run writes, apart from the event log in the Dagster homes.
-OUTPUTS := data/lake data/sources data/responses data/rlhi.duckdb
+OUTPUTS := data/lake data/responses data/work data/sources data/profiles data/rlhi.duckdb
 
 .PHONY: help install demo data ui test lint format check clean
 
@@ -41,6 +41,7 @@ data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURC
 	DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
 	months=$$($(BIN)/rlhi months)
 	$(BIN)/dg launch --job preference_data --partition-range "$$months"
+	$(BIN)/rlhi summary
 
 ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME

@@ -5,15 +5,17 @@ not: the values (``profiles/*.yaml``), each with its source beside it.
 
 Environment: ``RLHI_PROFILE`` (a name or a path to a YAML file; default ``sample``), ``RLHI_SOURCE`` (other conversations than the
 profile's: path, glob or ``hf://``), ``RLHI_DATA`` (folder of all outputs; default ``data/`` of this checkout), ``RLHI_SALT`` (secret
-that makes user fingerprints; required by profiles that do not carry the sample's public one).
+that makes user fingerprints; required by ``laptop`` and ``paper``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import re
+import secrets
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -222,17 +224,31 @@ def project_path(path: str) -> Path:
 
 
 def salt(profile: Profile) -> str:
-    """The secret that makes user fingerprints.
+    """The secret that makes user fingerprints: ``RLHI_SALT``, or the public one of simulated users.
+
+    Where the sample's profile reads real logs (``RLHI_SOURCE``) and ``RLHI_SALT`` is not set, a random secret is drawn once and kept
+    beside the outputs in the file ``salt``, readable by its owner only; without that file fingerprints cannot be made again.
 
     Raises:
         ProfileError: The profile carries none and ``RLHI_SALT`` is not set.
     """
-    value = dg.EnvVar("RLHI_SALT").get_value(profile.salt)
-    if not value:
+    given = dg.EnvVar("RLHI_SALT").get_value()
+    if given:
+        return given
+    if not profile.salt:
         raise ProfileError(
             f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same"
         )
-    return value
+    return profile.salt if profile.truth else _kept_secret(data_root() / "salt")
+
+
+def _kept_secret(file: Path) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_hex(32))
+    return file.read_text().strip()
 
 
 def _absolute(location: str) -> str:

@@ -7,6 +7,7 @@ Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``sampling`` (``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ class _Lazy:
         return self.engine
 
 
-def run_batch(batch: dict[str, Any], sampling: Sampling, settings: EngineSettings, root: Path, report: Progress) -> CallStats:
+def run_batch(batch: dict[str, Any], sampling: Sampling, settings: EngineSettings, root: Path, log: Callable[[str], None]) -> CallStats:
     """Answer one batch and return what it cost."""
     model = ModelRef(**batch["model"])
     store = ResponseStore(root, "chat", model.identity)
@@ -43,11 +44,13 @@ def run_batch(batch: dict[str, Any], sampling: Sampling, settings: EngineSetting
     if "requests" in batch:
         rows = pl.read_parquet(batch["requests"]).to_dicts()
         requests = {row["key"]: ChatRequest(row["messages"], row["sample_index"]) for row in rows}
-        return fulfil_chat(requests, sampling, store, engine, settings.chunk_size, report)
-    total = CallStats(0, 0, 0, 0, 0, 0)
+        return fulfil_chat(requests, sampling, store, engine, settings.chunk_size, Progress(log, model.name))
+    total, turn = CallStats(0, 0, 0, 0, 0, 0), 0
 
     def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        nonlocal total
+        nonlocal total, turn
+        turn += 1
+        report = Progress(log, f"{model.name}, turn {turn}")
         keys = [request.key(model, sampling) for request in requests]
         total += fulfil_chat(dict(zip(keys, requests, strict=True)), sampling, store, engine, settings.chunk_size, report)
         return read_chat(keys, store)
@@ -64,8 +67,7 @@ def main() -> None:
         job = pipes.extras
         settings = EngineSettings(**job["engine"])
         for batch in job["batches"]:
-            report = Progress(pipes.log.info, f"{batch['model']['name']}")
-            stats = run_batch(batch, Sampling(**job["sampling"]), settings, Path(job["store"]), report)
+            stats = run_batch(batch, Sampling(**job["sampling"]), settings, Path(job["store"]), pipes.log.info)
             pipes.report_custom_message(asdict(stats))
 
 

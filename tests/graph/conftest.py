@@ -1,0 +1,117 @@
+"""A miniature of the sample: the same jobs on a small town with a very small policy, launched as people launch them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from rlhi_dagster import profiles
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.metadata import fingerprint
+from rlhi_dagster.simulation.__main__ import write
+from rlhi_dagster.simulation.town import TownSettings
+from rlhi_dagster.tables import TABLES
+
+BIN = Path(sys.executable).parent
+RECIPES = "base...sft_rewrites"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One data root with the environment that leads to it."""
+
+    env: dict[str, str]
+    lake: Lake
+
+    def launch(self, job: str, partitions: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self._command(job, partitions), env=self.env, capture_output=True, text=True, check=False)
+
+    def launch_and_kill(self, job: str, partitions: str, when: Callable[[], bool], within: float = 240.0) -> None:
+        """Start a job in a process group of its own and kill all of it with SIGKILL as soon as ``when`` holds."""
+        process = subprocess.Popen(
+            self._command(job, partitions), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + within
+        while not when():
+            assert process.poll() is None, f"{job} ended before it could be killed"
+            assert time.monotonic() < deadline, f"{job} did not get far enough to be killed"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def months(self) -> str:
+        return subprocess.run([BIN / "rlhi", "months"], env=self.env, capture_output=True, text=True, check=True).stdout.strip()
+
+    def fingerprints(self) -> dict[str, str]:
+        return {name: fingerprint(self.lake.scan(name).collect()) for name in TABLES if self.has(name)}
+
+    def has(self, name: str) -> bool:
+        return any(Path(self.lake.root, name).glob("*.parquet"))
+
+    def table(self, name: str) -> pl.DataFrame:
+        return self.lake.scan(name).collect()
+
+    @staticmethod
+    def _command(job: str, partitions: str) -> list[str]:
+        return [str(BIN / "dg"), "launch", "--job", job, "--partition-range", partitions]
+
+
+def miniature(folder: Path, source: str | None = None) -> Run:
+    """A run of the miniature in ``folder``; its profile is the sample's with small numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    town = folder / "town"
+    if not town.exists():
+        write(town, TownSettings(users=40, months=2), dialogues=800, problems=40)
+    settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
+    quick = {"epochs": 1, "batch_size": 16, "micro_batch_size": 16, "save_steps": 2, "logging_steps": 1}
+    settings["name"] = "miniature"
+    settings["source"]["location"] = str(town / "wildchat.parquet")
+    settings["truth"] = str(town / "truth")
+    settings["prm800k"] = str(town / "prm800k.jsonl")
+    settings["engine"] |= {"chunk_size": 64, "batch_size": 64}
+    settings["sampling"]["max_new_tokens"] = 48
+    settings["policy"]["town"] |= {"layers": 1, "width": 64, "feed_forward_width": 128, "heads": 2}
+    settings["policy"]["corpus"] = str(town / "corpus.parquet")
+    settings["policy"]["training"] |= {"epochs": 4, "logging_steps": 20, "save_steps": 100}
+    settings["reward"]["training"] |= quick
+    settings["sft"] |= quick
+    settings["dpo"] |= quick
+    # So small a policy writes much broken text: what counts here is that everything runs and nothing is lost.
+    settings["rewrites"] = {"min_feedback_probability": 0.3, "drop_inapplicable": False}
+    settings["candidates"] |= {"count": 4, "max_requests": 8, "min_margin": 0.0}
+    settings["max_pairs"] = 32
+    settings["evaluation"] |= {"requests_per_user": 1, "arithmetic_problems": 4}
+    profile = folder / "miniature.yaml"
+    profile.write_text(yaml.safe_dump(settings))
+    data = folder / "data"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_"))}
+    env |= {"RLHI_PROFILE": str(profile), "RLHI_DATA": str(data), "PYTHONWARNINGS": "ignore"}
+    env |= {"RLHI_SOURCE": source} if source else {}
+    home = subprocess.run([BIN / "rlhi", "home"], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    return Run(env | {"DAGSTER_HOME": home}, Lake(root=str(Path(home).parent / "lake")))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Both jobs, run once from nothing."""
+    run = miniature(tmp_path_factory.mktemp("undisturbed"))
+    for job, partitions in (("preference_data", run.months()), ("training", RECIPES)):
+        done = run.launch(job, partitions)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return run
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[..., Run]:
+    """Makes a run of the miniature with nothing materialized; ``source`` replaces its conversations."""
+    return lambda source=None: miniature(tmp_path, source)

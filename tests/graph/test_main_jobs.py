@@ -1,0 +1,82 @@
+"""The two jobs end to end, on the miniature: tables, caching, repeatability, and a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.simulation.truth import preferences
+from rlhi_dagster.tables import TABLES
+from rlhi_dagster.training import recipes
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_table_is_there_as_declared(undisturbed) -> None:
+    for name, table in TABLES.items():
+        frame = undisturbed.table(name)
+        assert frame.schema == table.schema, name
+        assert not frame.is_empty(), name
+
+
+def test_no_row_of_the_source_is_lost(undisturbed) -> None:
+    source = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town" / "wildchat.parquet"
+    rows = pl.scan_parquet(source).select(pl.len()).collect().item()
+    assert len(undisturbed.table("conversations")) + len(undisturbed.table("quarantine")) == rows
+
+
+def test_scores_have_the_columns_people_rely_on(undisturbed) -> None:
+    scores = undisturbed.table("scores")
+    assert scores.columns == ["recipe", "benchmark", "metric", "value", "n", "ci_low", "ci_high", "judge"]
+    assert set(scores["recipe"]) == set(recipes.names())
+
+
+def test_the_truth_reaches_no_table(undisturbed) -> None:
+    """Personas come from messages alone: a user who never asked for anything has none, whatever the truth knows."""
+    folder = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town" / "truth"
+    known = set(preferences(folder / "preferences.parquet", "the-town-is-public"))
+    assert known > set(undisturbed.table("personas")["user_id"])
+
+
+def test_all_recipes_of_a_source_train_on_equally_many_pairs(undisturbed) -> None:
+    manifests = [json.loads(file.read_text()) for file in Path(undisturbed.lake.root, "checkpoints").glob("*/manifest.json")]
+    trained = [manifest for manifest in manifests if manifest["method"] != "none"]
+    assert len(trained) == len(recipes.names()) - 1
+    assert len({manifest["pairs"] for manifest in trained}) == 1
+
+
+def test_the_report_needs_no_network(undisturbed) -> None:
+    page = (Path(undisturbed.lake.root) / "report" / "index.html").read_text()
+    assert "dpo_rewrites" in page
+    assert 'src="http' not in page
+    assert "@import" not in page
+
+
+def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
+    before = undisturbed.fingerprints()
+    segments = sorted(Path(undisturbed.lake.root).parent.glob("responses/**/*.parquet"))
+    trained = {file: file.stat().st_mtime_ns for file in Path(undisturbed.lake.root).glob("**/model.safetensors")}
+    for job, partitions in (("preference_data", undisturbed.months()), ("training", "base...sft_rewrites")):
+        done = undisturbed.launch(job, partitions)
+        assert done.returncode == 0, done.stdout[-2000:]
+        # Workers report with "... s left"; none was started.
+        assert "s left" not in done.stdout + done.stderr
+    assert undisturbed.fingerprints() == before
+    assert sorted(Path(undisturbed.lake.root).parent.glob("responses/**/*.parquet")) == segments
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
+
+
+def test_killed_runs_end_like_an_undisturbed_one(undisturbed, fresh) -> None:
+    run = fresh()
+    root = Path(run.lake.root).parent
+    run.launch_and_kill("preference_data", run.months(), lambda: len(list(root.glob("responses/chat/*/segment-*.parquet"))) >= 4)
+    survived = {file: file.read_bytes() for file in root.glob("responses/chat/*/segment-*.parquet")}
+    assert run.launch("preference_data", run.months()).returncode == 0
+    for file, content in survived.items():
+        assert file.read_bytes() == content, "a finished chunk was written again"
+    run.launch_and_kill("training", "base...sft_rewrites", lambda: bool(list(root.glob("lake/checkpoints/.*.training/checkpoint-*"))))
+    assert run.launch("training", "base...sft_rewrites").returncode == 0
+    assert run.fingerprints() == undisturbed.fingerprints()

@@ -1,0 +1,62 @@
+"""The web UI in a real browser: it loads the code location, draws the graph and shows an asset, without console errors."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run --disable-quic"
+).split()
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_"))}
+    env["RLHI_DATA"] = str(tmp_path_factory.mktemp("ui"))
+    binary = Path(sys.executable).parent
+    env["DAGSTER_HOME"] = subprocess.run([binary / "rlhi", "home"], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    command = [binary / "dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/server_info", timeout=2).read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.skipif(not CHROMIUM.is_file(), reason="Chromium is not installed")
+def test_graph_and_asset_pages_render(server) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(f"{server}/asset-groups/", wait_until="domcontentloaded")
+        page.get_by_text("conversations").first.wait_for(timeout=60_000)
+        page.goto(f"{server}/assets/feedback_labels?view=overview", wait_until="domcontentloaded")
+        page.get_by_text("One row is a follow-up message").first.wait_for(timeout=60_000)
+        browser.close()
+    assert not errors

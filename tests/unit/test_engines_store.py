@@ -1,0 +1,204 @@
+"""Response store, chunked fulfilment and turn-by-turn replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, fulfil_chat, fulfil_rewards, read_chat, replay
+from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.store import SCHEMAS, ResponseStore
+
+MODEL = ModelRef("town/model", "r1")
+SAMPLING = Sampling(0.6, 0.9, 8, 7)
+
+
+def said(text: str, sample_index: int = 0) -> ChatRequest:
+    return ChatRequest([{"role": "user", "content": text}], sample_index)
+
+
+def answer_rows(**texts: str) -> pl.DataFrame:
+    rows = [
+        {"key": key, "text": text, "error": None, "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
+        for key, text in texts.items()
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+class Echo:
+    """Counts calls, remembers each chunk's keys, and may die in one."""
+
+    def __init__(self, dies_in: int | None = None) -> None:
+        self.dies_in, self.loads, self.chunks = dies_in, 0, list[list[str]]()
+
+    def __call__(self) -> Echo:
+        self.loads += 1
+        return self
+
+    def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
+        if len(self.chunks) == self.dies_in:
+            raise RuntimeError("out of memory")
+        self.chunks.append(list(keys))
+        return [
+            ChatAnswer(None, "refused", None, 1, 0)
+            if "bad" in request.messages[-1]["content"]
+            else ChatAnswer(f"{request.messages[-1]['content']}!", None, "stop", 1, 2)
+            for request in requests
+        ]
+
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardAnswer]:
+        self.chunks.append([request.messages[-1]["content"] for request in requests])
+        return [RewardAnswer(float(len(request.messages[-1]["content"])), None, 1) for request in requests]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResponseStore:
+    return ResponseStore(tmp_path, "chat", MODEL.identity)
+
+
+@pytest.fixture
+def wanted() -> dict[str, ChatRequest]:
+    requests = [said("x" * (1 + number % 4), number) for number in range(11)]
+    return {request.key(MODEL, SAMPLING): request for request in requests}
+
+
+def run(store: ResponseStore, wanted: dict[str, ChatRequest], engine: Echo, size: int = 3) -> tuple[CallStats, list[tuple[int, int, int]]]:
+    seen: list[tuple[int, int, int]] = []
+    return fulfil_chat(wanted, SAMPLING, store, engine, size, lambda *done: seen.append(done)), seen
+
+
+def test_an_empty_store_knows_nothing(store: ResponseStore) -> None:
+    assert store.lookup(pl.Series("key", ["a"])).schema == SCHEMAS["chat"]
+    assert store.missing(pl.Series("key", ["b", "a", "b"])).to_list() == ["b", "a"]
+
+
+def test_what_is_appended_is_found_and_the_rest_is_missing(store: ResponseStore) -> None:
+    store.append(answer_rows(b="B", a="A"))
+    store.append(answer_rows(c="C"))
+    assert store.lookup(pl.Series("key", ["c", "a", "z", "a"])).select("key", "text").rows() == [("a", "A"), ("c", "C")]
+    assert store.missing(pl.Series("key", ["z", "c", "y", "b"])).to_list() == ["z", "y"]
+
+
+def test_a_killed_writers_leftover_is_never_read(store: ResponseStore) -> None:
+    store.append(answer_rows(a="A"))
+    (store.folder / "segment-0123.99.partial").write_bytes(b"PAR1 half a file")
+    assert store.lookup(pl.Series("key", ["a", "b"]))["text"].to_list() == ["A"]
+
+
+def test_no_partial_file_stays_behind(store: ResponseStore) -> None:
+    segment = store.append(answer_rows(a="A"))
+    assert list(store.folder.iterdir()) == [segment]
+
+
+def test_a_key_in_two_segments_is_read_once(store: ResponseStore) -> None:
+    store.append(answer_rows(a="A", b="B"))
+    store.append(answer_rows(a="A", c="C"))
+    assert store.lookup(pl.Series("key", ["a", "b", "c"]))["key"].to_list() == ["a", "b", "c"]
+
+
+def test_models_and_kinds_do_not_share_answers(tmp_path: Path, store: ResponseStore) -> None:
+    store.append(answer_rows(a="A"))
+    for other in (ResponseStore(tmp_path, "chat", "town/model@r2"), ResponseStore(tmp_path, "reward", MODEL.identity)):
+        assert other.missing(pl.Series("key", ["a"])).to_list() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("model", "request_", "sampling"),
+    [
+        (ModelRef("town/model", "r2"), said("hi"), SAMPLING),
+        (MODEL, said("hi", 1), SAMPLING),
+        (MODEL, said("ho"), SAMPLING),
+        (MODEL, said("hi"), Sampling(0.7, 0.9, 8, 7)),
+        (MODEL, said("hi"), Sampling(0.6, 0.9, 8, 8)),
+    ],
+)
+def test_a_key_depends_on_all_that_determines_the_answer(model: ModelRef, request_: ChatRequest, sampling: Sampling) -> None:
+    assert request_.key(model, sampling) != said("hi").key(MODEL, SAMPLING) == said("hi").key(ModelRef("town/model", "r1", "/x"), SAMPLING)
+
+
+def test_the_second_call_loads_no_model_and_gives_the_same(store: ResponseStore, wanted: dict[str, ChatRequest]) -> None:
+    first = Echo()
+    stats, seen = run(store, wanted, first)
+    assert (stats.requests, stats.cached, stats.answered, stats.completion_tokens) == (11, 0, 11, 22)
+    assert seen == [(3, 11, 6), (6, 11, 12), (9, 11, 18), (11, 11, 22)]
+    answers = read_chat(list(wanted), store)
+    assert [answer.text for answer in answers] == [f"{request.messages[0]['content']}!" for request in wanted.values()]
+    second = Echo()
+    stats, seen = run(store, wanted, second)
+    assert (second.loads, second.chunks, seen) == (0, [], [])
+    assert stats == CallStats(11, 11, 0, 0, 0, 0)
+    assert read_chat(list(wanted), store) == answers
+
+
+def test_an_error_row_is_an_answer_and_stops_nothing(store: ResponseStore) -> None:
+    requests = [said("good"), said("bad"), said("fine")]
+    wanted = {request.key(MODEL, SAMPLING): request for request in requests}
+    stats, _ = run(store, wanted, Echo(), 2)
+    assert (stats.answered, stats.errors) == (3, 1)
+    assert [(a.text, a.error) for a in read_chat(list(wanted), store)] == [("good!", None), (None, "refused"), ("fine!", None)]
+    assert run(store, wanted, Echo())[0].cached == 3
+
+
+@pytest.mark.parametrize("dies_in", [0, 1, 3])
+def test_a_broken_run_resumes_with_the_remaining_chunks(
+    tmp_path: Path, store: ResponseStore, wanted: dict[str, ChatRequest], dies_in: int
+) -> None:
+    undisturbed = Echo()
+    run(ResponseStore(tmp_path / "other", "chat", MODEL.identity), wanted, undisturbed)
+    broken = Echo(dies_in)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(store, wanted, broken)
+    assert len(list(store.folder.glob("segment-*.parquet"))) == dies_in
+    shuffled = dict(sorted(wanted.items(), reverse=True))
+    rest = Echo()
+    stats, _ = run(store, shuffled, rest)
+    assert broken.chunks + rest.chunks == undisturbed.chunks
+    assert (stats.cached, stats.answered) == (3 * dies_in, 11 - 3 * dies_in)
+
+
+def test_rewards_go_the_same_way(tmp_path: Path) -> None:
+    store = ResponseStore(tmp_path, "reward", MODEL.identity)
+    requests = [RewardRequest([{"role": "assistant", "content": "y" * length}]) for length in (3, 1, 2)]
+    wanted = {request.key(MODEL): request for request in requests}
+    first, second = Echo(), Echo()
+    fulfil_rewards(wanted, store, first, 2, lambda *_: None)
+    assert first.chunks == [["y", "yy"], ["yyy"]]
+    assert sorted(store.lookup(pl.Series("key", list(wanted)))["reward"].to_list()) == [1.0, 2.0, 3.0]
+    assert fulfil_rewards(wanted, store, second, 2, lambda *_: None).cached == 3
+    assert second.loads == 0
+
+
+def test_reading_what_was_never_answered_counts_it(store: ResponseStore) -> None:
+    store.append(answer_rows(a="A"))
+    with pytest.raises(NotAnsweredError, match="2 of 3 requests"):
+        read_chat(["a", "b", "c"], store)
+
+
+def test_replay_answers_on_the_models_own_history() -> None:
+    calls: list[list[ChatRequest]] = []
+
+    def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        calls.append(requests)
+        return [ChatAnswer(f"re:{request.messages[-1]['content']}", None, "stop", 1, 1) for request in requests]
+
+    answers = replay({"b": ["b1"], "a": ["a1", "a2"], "none": []}, complete)
+    assert {name: [answer.text for answer in found] for name, found in answers.items()} == {
+        "a": ["re:a1", "re:a2"],
+        "b": ["re:b1"],
+        "none": [],
+    }
+    assert [len(call) for call in calls] == [2, 1]
+    assert [(m["role"], m["content"]) for m in calls[1][0].messages] == [("user", "a1"), ("assistant", "re:a1"), ("user", "a2")]
+
+
+def test_a_turn_without_reply_ends_only_its_own_conversation() -> None:
+    def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        return Echo().generate(requests, [""] * len(requests), SAMPLING)
+
+    answers = replay({"a": ["ok", "bad", "ok", "ok"], "b": ["ok", "ok", "ok"]}, complete)
+    assert [answer.error for answer in answers["a"]] == [None, "refused", "earlier_turn_failed", "earlier_turn_failed"]
+    assert [answer.text for answer in answers["b"]] == ["ok!"] * 3
