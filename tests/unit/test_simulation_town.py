@@ -179,7 +179,7 @@ def test_no_tampered_reply_is_read() -> None:
             assert read(text[:at] + text[at + 1 :]) is None
             assert read(f"{text[:at]}~{text[at:]}") is None
             assert read(f"{text} {text}") is None
-            assert read(text[: len(text) // 2]) is None
+            assert read(text[:-1]) is None
             assert read(text.swapcase()) is None
 
 

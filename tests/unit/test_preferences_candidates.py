@@ -1,0 +1,189 @@
+"""Opening requests, candidates, donors of personas, and best against worst."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
+from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.preferences.candidates import (
+    candidate_requests,
+    candidate_rewards,
+    candidates,
+    conditioned,
+    donors,
+    opening_requests,
+    reward_pairs,
+    reward_requests,
+)
+from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, PERSONAS, REWARD_PAIRS, TURNS, USERS, Table
+
+NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
+
+
+def table(declared: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([{name: row.get(name) for name in declared.columns} for row in rows], schema=declared.schema, orient="row")
+
+
+def turn(turn_id: str, user: str, month: str = "2023-04", number: int = 1, template: str | None = None) -> dict[str, Any]:
+    shared = {"turn_id": turn_id, "user_id": user, "month": month, "turn": number, "template_id": template}
+    return {**shared, "asked_at": NOON, "prompt": f"ask {turn_id}"}
+
+
+def line(user: str) -> dict[str, Any]:
+    before = datetime(2023, 4, 1, tzinfo=UTC)
+    return {"persona_line_id": f"p-{user}", "user_id": user, "aspect": "length", "line": f"{user} likes it short.", "valid_from": before}
+
+
+USERS_FRAME = table(USERS, [{"user_id": name, "split": "held_out" if name == "eve" else "train"} for name in ("ann", "bob", "cid", "eve")])
+PERSONAS_FRAME = table(PERSONAS, [line(user) for user in ("ann", "bob", "eve")])
+
+
+def openings(rows: list[dict[str, Any]], most: int | None = None, seed: int = 7, *, known_only: bool = False) -> pl.DataFrame:
+    return opening_requests(table(TURNS, rows), USERS_FRAME, PERSONAS_FRAME, most, seed, personas_at, with_persona_only=known_only)
+
+
+def sampled(*users: str, texts: tuple[str | None, ...] = ("one", "two", "three")) -> pl.DataFrame:
+    requests = openings([turn(f"t{number}", user) for number, user in enumerate(users)])
+    answers = [ChatAnswer(text, None if text else "broken", "stop" if text else None, 1, 1) for _ in requests["turn_id"] for text in texts]
+    return candidates(requests, answers, len(texts), "m")
+
+
+def pairs(texts: tuple[str | None, ...], rewards: dict[str, float | None], least: float = 0.0, most: int = 1) -> list[dict[str, Any]]:
+    """Pairs of one request whose candidates' rewards are given by text."""
+    drawn = sampled("ann", texts=texts)
+    rows = conditioned(drawn, 7).filter(pl.col("condition") == "own")
+    scored = candidate_rewards(rows, [RewardAnswer(rewards[text], None, 1) for text in rows["reply"]], "rm")
+    return reward_pairs(drawn, scored, least, most).to_dicts()
+
+
+def test_only_openings_of_training_users_outside_templates() -> None:
+    rows = [turn("a", "ann"), turn("b", "eve"), turn("c", "ann", number=2), turn("d", "ann", template="x"), turn("e", "cid")]
+    assert openings(rows)["turn_id"].to_list() == ["a", "e"]
+    assert openings(rows, known_only=True)["turn_id"].to_list() == ["a"]
+
+
+def test_the_draw_is_per_month_and_depends_on_the_seed_alone() -> None:
+    rows = [turn(f"{month}-{number:02d}", "ann", month) for month in ("2023-04", "2023-05") for number in range(30)]
+    drawn = openings(rows, 5)
+    assert drawn.group_by("month").len()["len"].to_list() == [5, 5]
+    assert openings(rows[::-1], 5).equals(drawn)
+    assert set(openings(rows, 5, seed=8)["turn_id"]) != set(drawn["turn_id"])
+    assert set(drawn["turn_id"]) < set(openings(rows, 6)["turn_id"])
+
+
+def test_requests_show_the_persona_and_tell_samples_apart() -> None:
+    asked = candidate_requests(openings([turn("a", "ann"), turn("b", "cid")]), 2)
+    assert [request.sample_index for request in asked] == [0, 1, 0, 1]
+    assert [[message["role"] for message in request.messages] for request in asked] == [["system", "user"]] * 2 + [["user"]] * 2
+    assert "ann likes it short." in asked[0].messages[0]["content"]
+
+
+def test_candidates_keep_order_and_a_cut_off_reply_is_an_error() -> None:
+    requests = openings([turn("a", "ann"), turn("b", "bob")])
+    answers = [
+        ChatAnswer("a0", None, "stop", 1, 1),
+        ChatAnswer("a1", None, "length", 1, 1),
+        ChatAnswer("b0", None, "stop", 1, 1),
+        ChatAnswer(None, "too long", None, 1, 0),
+    ]
+    found = candidates(requests, answers, 2, "m")
+    assert found.schema == CANDIDATES.schema
+    assert found.select("candidate_id", "reply", "error").rows() == [
+        ("a#0", "a0", None),
+        ("a#1", None, "cut_off_at_max_new_tokens"),
+        ("b#0", "b0", None),
+        ("b#1", None, "too long"),
+    ]
+
+
+def test_a_donor_is_never_the_same_user() -> None:
+    users = ["ann"] * 9 + ["bob", "cid"]
+    requests = pl.DataFrame(
+        [{"turn_id": f"t{number:02d}", "user_id": user, "month": "2023-04", "persona": f"of {user}"} for number, user in enumerate(users)]
+    )
+    for seed in range(20):
+        given = donors(requests, seed).join(requests, on="turn_id")
+        assert len(given) == len(users)
+        assert given.filter(pl.col("donor_user_id") == pl.col("user_id")).is_empty()
+        assert (given["donor_persona"] == "of " + given["donor_user_id"]).all()
+    assert donors(requests.reverse(), 3).equals(donors(requests, 3))
+
+
+def test_donors_come_from_the_same_month_and_a_lone_user_has_none() -> None:
+    rows = [("a", "ann", "2023-04"), ("b", "bob", "2023-04"), ("c", "ann", "2023-05"), ("d", "ann", "2023-05")]
+    requests = pl.DataFrame(rows, schema=["turn_id", "user_id", "month"], orient="row").with_columns(persona=pl.lit("p"))
+    assert donors(requests, 1).select("turn_id", "donor_user_id").rows() == [("a", "bob"), ("b", "ann")]
+
+
+def test_each_candidate_is_scored_under_three_conditions() -> None:
+    rows = conditioned(sampled("ann", "bob", texts=("one", None)), 7)
+    assert rows.group_by("candidate_id").agg(pl.col("condition").sort())["condition"].to_list() == [["none", "own", "shuffled"]] * 2
+    seen = {(row["turn_id"], row["condition"]): (row["persona_user_id"], row["seen"]) for row in rows.to_dicts()}
+    assert seen["t0", "own"] == ("ann", "- ann likes it short.")
+    assert seen["t0", "shuffled"] == ("bob", "- bob likes it short.")
+    assert seen["t0", "none"] == (None, "")
+    shown = {(row["turn_id"], row["condition"]): request for row, request in zip(rows.to_dicts(), reward_requests(rows), strict=True)}
+    assert [message["role"] for message in shown["t0", "none"].messages] == ["user", "assistant"]
+    assert "bob likes it short." in shown["t0", "shuffled"].messages[0]["content"]
+    assert shown["t0", "own"].messages[-1] == {"role": "assistant", "content": "one"}
+
+
+def test_rewards_keep_their_rows() -> None:
+    rows = conditioned(sampled("ann", "bob"), 7)
+    answers = [RewardAnswer(float(number), None, 1) for number in range(len(rows))]
+    found = candidate_rewards(rows, answers, "rm")
+    assert found.schema == CANDIDATE_REWARDS.schema
+    assert found.sort("reward").select("candidate_id", "condition").rows() == rows.select("candidate_id", "condition").rows()
+
+
+def test_best_against_worst() -> None:
+    (pair,) = pairs(("a", "b", "c"), {"a": 0.0, "b": 2.0, "c": -1.5})
+    assert (pair["chosen"], pair["rejected"], pair["margin"], pair["is_kept"]) == ("b", "c", 3.5, True)
+    assert pair["persona"] == "- ann likes it short."
+
+
+def test_second_best_against_second_worst_while_replies_are_left() -> None:
+    rewards = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0, "e": 0.0}
+    found = pairs(("a", "b", "c", "d", "e"), rewards, most=3)
+    assert sorted((pair["chosen"], pair["rejected"]) for pair in found) == [("a", "e"), ("b", "d")]
+    assert len({pair["pair_id"] for pair in found}) == 2
+
+
+@pytest.mark.parametrize(("least", "reason"), [(1.0, None), (1.01, "margin_too_small")])
+def test_a_small_margin_drops_the_pair(least: float, reason: str | None) -> None:
+    (pair,) = pairs(("a", "b"), {"a": 0.0, "b": 1.0}, least)
+    assert (pair["drop_reason"], pair["is_kept"]) == (reason, reason is None)
+
+
+def test_equal_rewards_fall_to_the_smaller_candidate_id() -> None:
+    (pair,) = pairs(("z", "y", "x"), {"x": 1.0, "y": 1.0, "z": 1.0})
+    assert (pair["chosen"], pair["rejected"], pair["margin"]) == ("z", "x", 0.0)
+
+
+def test_equal_or_single_replies_make_no_pair() -> None:
+    assert pairs(("a", "a", "a"), {"a": 1.0}) == []
+    assert pairs(("a", None), {"a": 1.0}) == []
+    assert pairs(("a", "b"), {"a": 1.0, "b": None}) == []
+
+
+def test_pairs_of_all_conditions_have_ids_that_stay() -> None:
+    drawn = sampled("ann", "bob", "cid")
+    rows = conditioned(drawn, 7)
+    scored = candidate_rewards(rows, [RewardAnswer(float(len(text)), None, 1) for text in rows["reply"]], "rm")
+    found = reward_pairs(drawn, scored, 0.5)
+    assert found.schema == REWARD_PAIRS.schema
+    assert found["pair_id"].n_unique() == len(found) == 9
+    assert found.equals(reward_pairs(drawn.reverse(), scored.reverse(), 0.5))
+    # Whatever the reward model saw, the policy will see the user's own persona.
+    assert set(found.filter(pl.col("user_id") == "ann")["persona"]) == {"- ann likes it short."}
+
+
+def test_no_request_makes_no_rows() -> None:
+    drawn = sampled(texts=("a", "b"))
+    rows = conditioned(drawn, 7)
+    assert reward_pairs(drawn, candidate_rewards(rows, [], "rm"), 0.5).is_empty()
