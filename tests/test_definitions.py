@@ -1,0 +1,132 @@
+"""The code location: what it holds, how it is declared, and that loading it stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from rlhi_dagster import definitions
+from rlhi_dagster.tables import TABLES
+
+ROOT = Path(__file__).parents[1]
+EXTERNAL = {"prm800k", "wildchat"}
+ARTEFACTS = {"checkpoints", "feedback_classifier", "policy", "report", "reward_model"}
+BY_GROUP = {
+    "conversations": {"conversations", "quarantine", "turns", "users", "wildchat"},
+    "feedback": {"contextual_diversity", "feedback_classifier", "feedback_labels", "reattempt_rates"},
+    "reconstruction": {"wildllamachat"},
+    "personas": {"personas"},
+    "preferences": {"candidate_rewards", "candidates", "reward_pairs", "rewrite_pairs", "rewrites"},
+    "reasoning": {"prm800k", "reasoning_errors", "reasoning_pairs"},
+    "training": {"checkpoints", "policy", "preference_pairs", "reward_model"},
+    "evaluation": {"eval_prompts", "judgements", "report", "responses", "scores"},
+}
+ASSETS = sorted(name for names in BY_GROUP.values() for name in names)
+MADE_HERE = sorted(set(ASSETS) - EXTERNAL)
+BY_MONTH = {
+    *("candidate_rewards", "candidates", "conversations", "feedback_labels", "quarantine"),
+    *("reward_pairs", "rewrite_pairs", "rewrites", "turns", "wildllamachat"),
+}
+BY_RECIPE = {"checkpoints", "judgements", "responses", "scores"}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dg.Definitions:
+    return definitions.defs()  # type: ignore[operator, return-value]
+
+
+def node(loaded: dg.Definitions, name: str) -> Any:
+    return loaded.resolve_asset_graph().get(dg.AssetKey(name))
+
+
+def test_the_graph_has_the_designs_assets_in_its_groups(loaded: dg.Definitions) -> None:
+    graph = loaded.resolve_asset_graph()
+    found: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        found.setdefault(str(graph.get(key).group_name), set()).add(key.to_user_string())
+    assert found == BY_GROUP
+
+
+def test_only_the_sources_are_external(loaded: dg.Definitions) -> None:
+    assert {name for name in ASSETS if node(loaded, name).is_external} == EXTERNAL
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_every_asset_is_described_owned_and_of_a_kind(loaded: dg.Definitions, name: str) -> None:
+    asset = node(loaded, name)
+    assert len(asset.description or "") > 20
+    assert asset.owners
+    assert asset.kinds
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_every_asset_made_here_has_a_version_and_runs_a_range_at_once(loaded: dg.Definitions, name: str) -> None:
+    asset = node(loaded, name)
+    assert asset.code_version
+    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_every_table_shows_its_columns(loaded: dg.Definitions, name: str) -> None:
+    shown = node(loaded, name).metadata.get("dagster/column_schema")
+    if name in ARTEFACTS:
+        assert (name in TABLES, shown) == (False, None)
+        return
+    columns = (shown.value if hasattr(shown, "value") else shown).columns
+    assert [column.name for column in columns] == list(TABLES[name].columns)
+    assert all(column.description for column in columns)
+
+
+def test_every_declared_table_is_an_asset() -> None:
+    assert set(TABLES) == set(MADE_HERE) - ARTEFACTS
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_partitions_follow_the_design(loaded: dg.Definitions, name: str) -> None:
+    partitions = node(loaded, name).partitions_def
+    kind = {dg.MonthlyPartitionsDefinition: "month", dg.StaticPartitionsDefinition: "recipe", type(None): None}[type(partitions)]
+    assert kind == ("month" if name in BY_MONTH else "recipe" if name in BY_RECIPE else None)
+
+
+def test_the_two_jobs_resolve_and_together_make_everything(loaded: dg.Definitions) -> None:
+    made: set[str] = set()
+    for name in ("preference_data", "training"):
+        made |= {key.to_user_string() for key in loaded.resolve_job_def(name).asset_layer.selected_asset_keys}
+    assert made == set(MADE_HERE)
+
+
+def test_dependencies_are_assets_of_the_graph(loaded: dg.Definitions) -> None:
+    for name in MADE_HERE:
+        assert {key.to_user_string() for key in node(loaded, name).parent_keys} <= set(ASSETS)
+    roots = {name for name in ASSETS if not node(loaded, name).parent_keys}
+    assert roots == EXTERNAL | {"feedback_classifier", "policy"}
+
+
+def test_everything_resolves(loaded: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(loaded)
+
+
+def test_loading_the_code_location_loads_no_model_library() -> None:
+    heavy = ("torch", "transformers", "trl", "vllm", "sentence_transformers")
+    program = f"import sys, rlhi_dagster.definitions as d; d.defs(); print(sorted(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_assets_is_this_repositorys_package() -> None:
+    assert Path(str(definitions.assets.__file__)).resolve() == (ROOT / "assets/__init__.py").resolve()
+
+
+def test_workspace_and_pyproject_name_the_same_location() -> None:
+    (workspace,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    module = workspace["python_module"]
+    assert module["module_name"] == project["code_location_target_module"] == definitions.__name__
+    assert module["location_name"] == project["code_location_name"]
