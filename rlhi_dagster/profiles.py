@@ -243,12 +243,20 @@ def salt(profile: Profile) -> str:
 
 
 def _kept_secret(file: Path) -> str:
+    """The secret in ``file``, drawn if there is none; written aside and linked, so that nobody ever reads half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
+    if not file.exists():
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
             opened.write(secrets.token_hex(32))
-    return file.read_text().strip()
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, file)
+        partial.unlink()
+    secret = file.read_text().strip()
+    if not secret:
+        raise ProfileError(f"{file} is empty: set RLHI_SALT, or remove the file to draw a new secret (fingerprints will change)")
+    return secret
 
 
 def _absolute(location: str) -> str:

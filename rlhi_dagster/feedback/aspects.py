@@ -178,6 +178,7 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
         "short",
         r"(?:don'?t|do not|no) (?:be|make it|write it) (?:so |too |that |any )?(?:long(?:er)?|detailed|verbose|wordy)|not (?:any )?longer|no m[aá]s largo|no tan (?:larg|extens|detallad)[oa]",
     ),
+    (Aspect.LENGTH, "long", r"(?:explain|elaborate|expand)(?: (?:it|this|that|on (?:it|this|that)))?(?: a (?:bit|little))? more\b"),
     # format
     (
         Aspect.FORMAT,
@@ -213,7 +214,7 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
     (
         Aspect.FORMAT,
         "prose",
-        rf"{_NO}{_DET}{_BULLETS}|not (?:as |in |with )?(?:an? )?{_BULLETS}|un-?bullet|que no sea una lista|no en (?:forma de )?(?:listas?|viñetas)",
+        rf"{_NO}{_DET}{_BULLETS}(?:,? (?:please|instead|por favor))?|not (?:as |in |with )?(?:an? )?{_BULLETS}|un-?bullet|que no sea una lista|no en (?:forma de )?(?:listas?|viñetas)",
     ),
     (
         Aspect.FORMAT,

@@ -21,7 +21,7 @@ from rlhi_dagster.tables import MESSAGES
 _HABITS = Habits(asks=0.7, states=0.3, complies=1.0, stays=0.25, longest=6)
 _WITH_PERSONA = 0.45
 _HEEDS_PERSONA = 0.2
-_ARITHMETIC = 0.12
+_ARITHMETIC = 0.08
 _ERRORS = 0.15
 
 
@@ -37,14 +37,14 @@ def build(dialogues: int, seed: int) -> pl.DataFrame:
         if rng.random() < _ARITHMETIC:
             rows.append(arithmetic_dialogue(rng, _ERRORS))
             continue
-        persona, opening = "", None
+        preference, persona, opening = Style.draw(rng), "", None
         if rng.random() < _WITH_PERSONA:
-            described, known = Style.draw(rng), sorted(rng.sample(ASPECTS, rng.randint(1, len(ASPECTS))))
-            persona = "\n".join(f"- {LINES[Aspect(aspect)][described.value(aspect)]}" for aspect in known)
+            known = sorted(rng.sample(ASPECTS, rng.randint(1, len(ASPECTS))))
+            persona = "\n".join(f"- {LINES[Aspect(aspect)][preference.value(aspect)]}" for aspect in known)
             if rng.random() < _HEEDS_PERSONA:
                 opening = Style.draw(rng)
                 for aspect in known:
-                    opening = opening.with_value(aspect, described.value(aspect))
-        messages = [{"role": said.role, "content": said.content} for said in converse(Style.draw(rng), _HABITS, rng, opening)]
+                    opening = opening.with_value(aspect, preference.value(aspect))
+        messages = [{"role": said.role, "content": said.content} for said in converse(preference, _HABITS, rng, opening)]
         rows.append(with_persona(messages, persona))
     return pl.DataFrame({"messages": rows}, schema={"messages": MESSAGES})

@@ -46,7 +46,7 @@ def load(name: str) -> Recipe:
     if not file.is_file():
         raise RecipeError(f"no recipe {name}; there are {', '.join(names())}")
     try:
-        return Recipe(**yaml.safe_load(file.read_text()))
+        return Recipe.model_validate(yaml.safe_load(file.read_text()))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {item['msg']}" for item in error.errors())
         raise RecipeError(f"recipe {name}.yaml: {problems}") from error

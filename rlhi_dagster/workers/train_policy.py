@@ -1,7 +1,7 @@
 """Worker: train the town's policy from scratch: a byte-level BPE tokenizer, a Llama-style chat template and a small Llama.
 
 Job (Pipes extras): ``job`` (``TrainingJob`` whose rows are Parquet of ``messages``) and ``architecture`` (``TownPolicy``). The loss counts
-assistant messages only. Reports one custom message.
+every token, users' included: a model of conversations before it is anybody's assistant. Reports one custom message.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
     def build() -> Trainer:
         set_seed(job.settings.seed)
         shared = arguments(job) | {"train_sampling_strategy": "group_by_length"}
-        args = SFTConfig(**shared, assistant_only_loss=True)
+        args = SFTConfig(**shared)
         return SFTTrainer(model=LlamaForCausalLM(config), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
     trainer = fit(job, build, report)

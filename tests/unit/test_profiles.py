@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import typing
 from collections.abc import Iterator
@@ -166,7 +167,5 @@ def test_an_empty_salt_file_is_never_used(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RLHI_SOURCE", str(SAMPLE_LOGS))
     profiles.data_root().mkdir(parents=True)
     (profiles.data_root() / "salt").touch()
-    try:
+    with contextlib.suppress(ProfileError):
         assert profiles.salt(profiles.load("sample", str(SAMPLE_LOGS)))
-    except ProfileError:
-        pass

@@ -20,7 +20,7 @@ NONE = Recipe(description="none", method="dpo", source="rewrites", persona="none
 
 def pairs(count: int, source: str = "rewrites", split: str = "train", persona: str = "- short") -> pl.DataFrame:
     rows = [
-        {name: None for name in PREFERENCE_PAIRS.columns}
+        dict.fromkeys(PREFERENCE_PAIRS.columns)
         | {"pair_id": f"{source}-{split}-{number:03d}", "source": source, "split": split, "persona": persona}
         | {"prompt": [{"role": "user", "content": "hi"}], "chosen": f"good {number}", "rejected": "bad"}
         for number in range(count)
@@ -128,7 +128,7 @@ def test_equally_many_pairs_for_every_recipe(counts: dict[str, int], most: int |
 
 def test_the_reward_models_sets_share_no_user() -> None:
     rows: list[dict[str, Any]] = [
-        {name: None for name in REWRITE_PAIRS.columns}
+        dict.fromkeys(REWRITE_PAIRS.columns)
         | {"pair_id": f"{user}-{number}", "user_id": f"u{user}", "is_kept": number < 2, "persona": "- short"}
         | {"prompt": [{"role": "user", "content": "hi"}], "chosen": "good", "rejected": "bad"}
         for user in range(50)

@@ -111,7 +111,7 @@ def test_temperature_zero_is_the_likeliest_token_at_each_step(chat: Transformers
     ids = chat.tokenizer.apply_chat_template(said(TEXTS[1]).messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     start = len(ids)
     with torch.inference_mode():
-        while len(ids) - start < 12 and ids[-1] != chat.tokenizer.eos_token_id or len(ids) == start:
+        while (len(ids) - start < 12 and ids[-1] != chat.tokenizer.eos_token_id) or len(ids) == start:
             ids = [*ids, int(chat.model(torch.tensor([ids])).logits[0, -1].argmax())]
     assert {answer.text for answer in answers} == {chat.tokenizer.decode(ids[start:], skip_special_tokens=True)}
     assert answers[0].completion_tokens == len(ids) - start
