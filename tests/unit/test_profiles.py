@@ -162,7 +162,6 @@ def test_other_logs_under_the_samples_profile_get_a_kept_secret(monkeypatch: pyt
     assert stat.S_IMODE((profiles.data_root() / "salt").stat().st_mode) == 0o600
 
 
-@pytest.mark.xfail(strict=True, reason="a kill between creating and writing the file leaves an empty salt, which is then used")
 def test_an_empty_salt_file_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLHI_SOURCE", str(SAMPLE_LOGS))
     profiles.data_root().mkdir(parents=True)

@@ -66,7 +66,6 @@ def test_a_wrong_recipe_names_the_file_and_the_field(tmp_path: Path, monkeypatch
         recipes.load("mine")
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="only validation errors become a RecipeError")
 @pytest.mark.parametrize("text", ["", "- a list\n", "just text\n"])
 def test_a_file_that_is_no_mapping_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
