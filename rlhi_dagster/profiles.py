@@ -41,6 +41,11 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
 
 
+def _require_revision(hub_model: str | None, hub_revision: str | None) -> None:
+    if hub_model and not hub_revision and not Path(hub_model).is_dir():
+        raise ValueError(f"hub_model {hub_model} needs hub_revision: an unpinned model can change under a run")
+
+
 class PolicySettings(BaseModel, frozen=True, extra="forbid"):
     """The starting model: one of the Hub, or the town's, trained here."""
 
@@ -56,8 +61,7 @@ class PolicySettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("give either hub_model or town")
         if self.town and not (self.corpus and self.training):
             raise ValueError("town needs corpus and training")
-        if self.hub_model and not self.hub_revision and not Path(self.hub_model).is_dir():
-            raise ValueError(f"hub_model {self.hub_model} needs hub_revision: an unpinned model can change under a run")
+        _require_revision(self.hub_model, self.hub_revision)
         return self
 
 
@@ -72,8 +76,7 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     def _one_of_two(self) -> RewardSettings:
         if (self.hub_model is None) == (self.training is None):
             raise ValueError("give either hub_model or training")
-        if self.hub_model and not self.hub_revision and not Path(self.hub_model).is_dir():
-            raise ValueError(f"hub_model {self.hub_model} needs hub_revision: an unpinned model can change under a run")
+        _require_revision(self.hub_model, self.hub_revision)
         return self
 
 
