@@ -34,6 +34,7 @@ def rewrites(
         personas.collect(),
         settings.profile.rewrites.min_feedback_probability,
         personas_at,
+        logged_where_inapplicable=settings.profile.rewrites.inapplicable == "logged",
     )
     policy = ModelRef.from_manifest(lake.artefact_path("policy"))
     (answers,), stats = workers.chat(context, [(policy, [rewriting.rewrite_request(row) for row in rows.to_dicts()])], settings.sampling())
@@ -44,7 +45,7 @@ def rewrites(
 @declare.table("rewrite_pairs", GROUP, set())
 def rewrite_pairs(settings: Settings, rewrites: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a rewrite against its original as a candidate pair, kept or dropped with the reason."""
-    pairs = rewriting.rewrite_pairs(rewrites.collect(), drop_inapplicable=settings.profile.rewrites.drop_inapplicable)
+    pairs = rewriting.rewrite_pairs(rewrites.collect(), drops_inapplicable=settings.profile.rewrites.inapplicable == "drop")
     return metadata.result("rewrite_pairs", pairs, kept_pairs=int(pairs["is_kept"].sum()), fates=_fates(pairs))
 
 

@@ -86,7 +86,10 @@ class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
     min_feedback_probability: float = Field(
         ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count."
     )
-    drop_inapplicable: bool = Field(description="Drop pairs whose regenerated reply does not have the criticised defect.")
+    inapplicable: Literal["drop", "logged", "keep"] = Field(
+        description="Follow-ups whose criticism does not fit the regenerated reply: `drop` the pair, take the `logged` reply as the "
+        "rejected side (flagged off-policy), or `keep` the pair as it is."
+    )
 
 
 class CandidateSettings(BaseModel, frozen=True, extra="forbid"):

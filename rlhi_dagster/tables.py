@@ -78,6 +78,7 @@ _PROMPT = (MESSAGES, "History and request, without the persona: the messages up 
 _CHOSEN = (pl.String(), "Preferred reply.")
 _REJECTED = (pl.String(), "Dispreferred reply.")
 _IS_KEPT = (pl.Boolean(), "Whether the pair goes on to `preference_pairs`.")
+_IS_OFF_POLICY = (pl.Boolean(), "The rejected side is the logged reply of another model, because the feedback does not fit the regenerated one.")
 _DROP_REASON = (pl.String(), "Why the pair was dropped; null if kept.")
 _MODEL = (pl.String(), "Model that wrote the text: Hub id and revision, or digest of the local weights.")
 _RECIPE = (pl.String(), "Partition: the training recipe.")
@@ -237,11 +238,12 @@ REWRITES = Table(
         "asked_at": (TIME, "Time of the criticised turn's user message."),
         "strategy": (pl.String(), "How the rewrite was made: `feedback`."),
         "prompt": _PROMPT,
-        "original": (pl.String(), "The reply that drew the feedback (regenerated)."),
+        "original": (pl.String(), "The reply that drew the feedback: regenerated, or the logged one if `is_off_policy`."),
         "feedback": (pl.String(), "The follow-up's text."),
         "rewrite": (pl.String(), "The rewritten reply; null on error."),
         "error": (pl.String(), "Why there is no rewrite; null if there is one."),
         "follow_up_applies": (pl.Boolean(), "From `wildllamachat`."),
+        "is_off_policy": _IS_OFF_POLICY,
         "persona": _PERSONA,
         "persona_line_ids": _PERSONA_LINE_IDS,
         "model": _MODEL,
@@ -262,6 +264,7 @@ REWRITE_PAIRS = Table(
         "prompt": _PROMPT,
         "chosen": _CHOSEN,
         "rejected": _REJECTED,
+        "is_off_policy": _IS_OFF_POLICY,
         "is_kept": _IS_KEPT,
         "drop_reason": _DROP_REASON,
         "persona": _PERSONA,

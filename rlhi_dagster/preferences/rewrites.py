@@ -25,7 +25,14 @@ Snapshot = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
 
 
 def criticised(
-    chat: pl.DataFrame, labels: pl.DataFrame, users: pl.DataFrame, personas: pl.DataFrame, min_probability: float, snapshot: Snapshot
+    chat: pl.DataFrame,
+    labels: pl.DataFrame,
+    users: pl.DataFrame,
+    personas: pl.DataFrame,
+    min_probability: float,
+    snapshot: Snapshot,
+    *,
+    logged_where_inapplicable: bool,
 ) -> pl.DataFrame:
     """Replies of training users that drew a re-attempt with feedback, with the persona as of the request.
 
@@ -36,13 +43,16 @@ def criticised(
         personas: ``PERSONAS``.
         min_probability: Least ``reattempt_probability``.
         snapshot: See ``Snapshot``.
+        logged_where_inapplicable: Where the criticism does not fit the regenerated reply, take the logged reply that drew it.
 
     Returns:
-        Columns of ``REWRITES`` up to ``feedback``, plus ``follow_up_applies``, ``persona`` and ``persona_line_ids``; one row a reply.
+        Columns of ``REWRITES`` up to ``feedback``, plus ``follow_up_applies``, ``is_off_policy``, ``persona`` and ``persona_line_ids``;
+        one row a reply.
     """
     is_feedback = (pl.col("label") == Feedback.REATTEMPT_WITH_FEEDBACK.value) & (pl.col("reattempt_probability") >= min_probability)
     feedback = labels.filter(is_feedback).select(follow_up_id="turn_id")
     texts = chat.select(follow_up_id="turn_id", feedback="prompt")
+    takes_logged = pl.lit(logged_where_inapplicable) & pl.col("follow_up_applies").eq_missing(False)
     asked = pl.concat_list("history", pl.struct(role=pl.lit("user"), content="prompt"))
     rows = (
         chat.filter(pl.col("reply").is_not_null())
@@ -57,9 +67,10 @@ def criticised(
             "asked_at",
             pl.lit(STRATEGY).alias("strategy"),
             asked.alias("prompt"),
-            pl.col("reply").alias("original"),
+            pl.when(takes_logged).then("logged_reply").otherwise("reply").alias("original"),
             "feedback",
             "follow_up_applies",
+            takes_logged.alias("is_off_policy"),
         )
         .sort("turn_id")
     )
@@ -87,7 +98,7 @@ def rewrites(rows: pl.DataFrame, answers: list[ChatAnswer], model: str) -> pl.Da
     )
 
 
-def rewrite_pairs(rewritten: pl.DataFrame, *, drop_inapplicable: bool) -> pl.DataFrame:
+def rewrite_pairs(rewritten: pl.DataFrame, *, drops_inapplicable: bool) -> pl.DataFrame:
     """Judge each rewrite as a pair.
 
     Drop reasons, the first that applies: ``rewrite_failed``; ``clarifies_request`` (the follow-up says what was meant, which the trained
@@ -103,7 +114,7 @@ def rewrite_pairs(rewritten: pl.DataFrame, *, drop_inapplicable: bool) -> pl.Dat
         .then(pl.lit("rewrite_failed"))
         .when(clarifies)
         .then(pl.lit("clarifies_request"))
-        .when(pl.lit(drop_inapplicable) & pl.col("follow_up_applies").eq_missing(False))
+        .when(pl.lit(drops_inapplicable) & pl.col("follow_up_applies").eq_missing(False))
         .then(pl.lit("feedback_does_not_apply"))
         .when(chosen == "")
         .then(pl.lit("empty_rewrite"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhi_dagster.simulation import arithmetic, corpus
 from rlhi_dagster.simulation.town import TownSettings, build
 
-DIALOGUES = 9_600
+DIALOGUES = 12_000
 PROBLEMS = 400
 
 

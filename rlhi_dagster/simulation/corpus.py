@@ -18,9 +18,10 @@ from rlhi_dagster.simulation.dialogue import Habits, converse
 from rlhi_dagster.simulation.style import ASPECTS, Style
 from rlhi_dagster.tables import MESSAGES
 
-_HABITS = Habits(asks=0.7, states=0.3, complies=1.0, stays=0.25, longest=6)
-_WITH_PERSONA = 0.45
-_HEEDS_PERSONA = 0.2
+_HABITS = Habits(asks=0.95, states=0.2, complies=1.0, praises=0.6, stays=0.4, longest=4)
+_WITH_PERSONA = 0.7
+_FEWEST_LINES = 2
+_HEEDS_PERSONA = 0.25
 _ARITHMETIC = 0.08
 _ERRORS = 0.15
 
@@ -39,7 +40,7 @@ def build(dialogues: int, seed: int) -> pl.DataFrame:
             continue
         preference, persona, opening = Style.draw(rng), "", None
         if rng.random() < _WITH_PERSONA:
-            known = sorted(rng.sample(ASPECTS, rng.randint(1, len(ASPECTS))))
+            known = sorted(rng.sample(ASPECTS, rng.randint(_FEWEST_LINES, len(ASPECTS))))
             persona = "\n".join(f"- {LINES[Aspect(aspect)][preference.value(aspect)]}" for aspect in known)
             if rng.random() < _HEEDS_PERSONA:
                 opening = Style.draw(rng)

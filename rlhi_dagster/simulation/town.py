@@ -111,7 +111,7 @@ class TownSettings:
     """
 
     seed: int = 7
-    users: int = 360
+    users: int = 330
     first_month: str = "2023-04"
     months: int = 6
     template_share: float = 0.08
@@ -147,7 +147,7 @@ def build(settings: TownSettings) -> Town:
         user = _connection(rng, number)
         preference = Style.draw(rng)
         preferences.append({**user, **{aspect: preference.value(aspect) for aspect in ASPECTS}})
-        conversations = min(40, max(2, round(rng.lognormvariate(1.8, 0.8))))
+        conversations = min(40, max(2, round(rng.lognormvariate(2.0, 0.8))))
         # A user appears at some moment and stays for the rest of the span.
         arrival = rng.random() ** 2 * 0.8
         for moment in sorted(arrival + (1 - arrival) * rng.random() for _ in range(conversations)):

@@ -41,12 +41,15 @@ def pair_set(pairs: pl.DataFrame, recipe: Recipe, split: str, count: int | None,
 def reward_model_sets(
     rewrite_pairs: pl.DataFrame, validation_fraction: float, most: int | None, seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and validation rows of the reward model: the kept rewrite pairs, split by user, with the persona.
+    """Training and validation rows of the reward model: the kept rewrite pairs of opening requests, split by user, with the persona.
+
+    Opening requests are what the reward model ranks candidates for. With a history in view it learns to read the wishes there and not
+    the persona.
 
     Returns:
         Two frames of ``TRAINING_ROWS``.
     """
-    kept = rewrite_pairs.filter("is_kept").with_columns(source=pl.lit("rewrites"))
+    kept = rewrite_pairs.filter("is_kept", pl.col("prompt").list.len() == 1).with_columns(source=pl.lit("rewrites"))
     pairs = kept.with_columns(split=pl.Series([split_of(user, validation_fraction) for user in kept["user_id"]], dtype=pl.String()))
     recipe = Recipe(description="reward model", method="dpo", source="rewrites")
     return pair_set(pairs, recipe, "train", most, seed), pair_set(pairs, recipe, "validation", None, seed)

@@ -41,8 +41,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> dict[str, Any]:
     """Train the policy and return its manifest."""
     from datasets import Dataset, disable_caching
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
-    from trl import SFTConfig, SFTTrainer
+    from transformers import DataCollatorForLanguageModeling, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
     from rlhi_dagster.workers.training_run import arguments, finish, fit, preflight
 
@@ -65,11 +64,17 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
         pad_token_id=tokenizer.pad_token_id,
     )
 
+    def tokenized(messages: list[dict[str, str]]) -> list[int]:
+        return list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+
     def build() -> Trainer:
         set_seed(job.settings.seed)
-        shared = arguments(job) | {"train_sampling_strategy": "group_by_length"}
-        args = SFTConfig(**shared)
-        return SFTTrainer(model=LlamaForCausalLM(config), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+        return Trainer(
+            model=LlamaForCausalLM(config),
+            args=TrainingArguments(**arguments(job), train_sampling_strategy="group_by_length"),
+            train_dataset=Dataset.from_list([{"input_ids": tokenized(row["messages"])} for row in rows]),
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        )
 
     trainer = fit(job, build, report)
     return finish(job, trainer, tokenizer, started, dialogues=len(rows), dialogues_too_long=too_long)

@@ -61,6 +61,8 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
             [{"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])} for row in rows]
         )
 
+    # Too long rows are left out and counted by `preflight`; the trainer must neither cut nor drop any.
+    shared = arguments(job) | {"max_length": None}
     load: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, **job.model.load_kwargs()}
     data: dict[str, Any] = {
         "train_dataset": dataset(train_rows),
@@ -72,12 +74,12 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
         if job.method == "reward":
             scorer = AutoModelForSequenceClassification.from_pretrained(job.model.source, num_labels=1, **load)
             scorer.config.pad_token_id = tokenizer.pad_token_id
-            return RewardTrainer(model=scorer, args=RewardConfig(**arguments(job)), **data)
+            return RewardTrainer(model=scorer, args=RewardConfig(**shared), **data)
         model = AutoModelForCausalLM.from_pretrained(job.model.source, **load)
         if job.method == "sft":
-            return SFTTrainer(model=model, args=SFTConfig(**arguments(job)), **data)
+            return SFTTrainer(model=model, args=SFTConfig(**shared), **data)
         losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, job.settings.sft_weight]} if job.settings.sft_weight else {}
-        config = DPOConfig(**arguments(job), beta=job.settings.beta, precompute_ref_log_probs=True, **losses)
+        config = DPOConfig(**shared, beta=job.settings.beta, precompute_ref_log_probs=True, **losses)
         trainer = DPOTrainer(model=model, args=config, **data)
         facts["step0_loss"] = _dpo_loss(trainer)
         return trainer

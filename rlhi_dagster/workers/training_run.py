@@ -69,7 +69,7 @@ class TrainingJob:
 
 
 def arguments(job: TrainingJob) -> dict[str, Any]:
-    """The part of TRL's configuration that all methods share."""
+    """The part of the trainers' configuration that all methods share."""
     settings = job.settings
     if settings.batch_size % settings.micro_batch_size:
         raise ValueError(f"{job.name}: batch_size {settings.batch_size} is not a multiple of micro_batch_size {settings.micro_batch_size}")
@@ -86,8 +86,6 @@ def arguments(job: TrainingJob) -> dict[str, Any]:
         "adam_beta2": 0.95,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        # Too long rows are left out and counted by `preflight`; the trainer must neither cut nor drop any.
-        "max_length": None,
         "bf16": settings.bf16,
         "use_cpu": not torch.cuda.is_available(),
         "save_steps": settings.save_steps,

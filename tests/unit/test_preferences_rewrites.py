@@ -68,7 +68,7 @@ def answer(text: str | None, finish: str = "stop", error: str | None = None) -> 
 
 def one(rewrite: ChatAnswer, feedback: str = "Shorter, please.", reply: str = "long text", applies: bool | None = True) -> dict[str, Any]:
     rows = select(chat("c", "ann", ("q", reply), (feedback, "x"), applies=applies), [label("c:2")])
-    return rewrite_pairs(rewrites(rows, [rewrite], "m"), drop_inapplicable=True).row(0, named=True)
+    return rewrite_pairs(rewrites(rows, [rewrite], "m"), drops_inapplicable=True).row(0, named=True)
 
 
 def test_the_reply_before_the_feedback_is_criticised_with_the_persona_of_its_request() -> None:
@@ -128,20 +128,20 @@ def test_chosen_is_the_rewrite_and_the_prompt_ends_before_the_original() -> None
 
 def test_inapplicable_pairs_stay_if_the_profile_says_so() -> None:
     rows = select(chat("c", "ann", ("q", "r"), ("Too long.", "x"), applies=False), [label("c:2")])
-    assert rewrite_pairs(rewrites(rows, [answer("short")], "m"), drop_inapplicable=False)["is_kept"].to_list() == [True]
+    assert rewrite_pairs(rewrites(rows, [answer("short")], "m"), drops_inapplicable=False)["is_kept"].to_list() == [True]
 
 
 def test_every_rewrite_is_a_pair_with_a_stable_id_of_its_own() -> None:
     rows = select(chat("a", "ann", ("q", "r1"), ("Too long.", "r2"), ("Still too long.", "r3")), [label("a:2"), label("a:4")])
     made = rewrites(rows, [answer("short"), answer(None, error="broken")], "m")
-    pairs = rewrite_pairs(made, drop_inapplicable=True)
+    pairs = rewrite_pairs(made, drops_inapplicable=True)
     assert (made.schema, pairs.schema) == (REWRITES.schema, REWRITE_PAIRS.schema)
     assert pairs["pair_id"].n_unique() == len(pairs) == 2
-    again = rewrite_pairs(rewrites(rows, [answer("another"), answer("text")], "m"), drop_inapplicable=True)
+    again = rewrite_pairs(rewrites(rows, [answer("another"), answer("text")], "m"), drops_inapplicable=True)
     assert again["pair_id"].to_list() == pairs["pair_id"].to_list()
 
 
 def test_nothing_criticised_makes_empty_tables() -> None:
     rows = select(chat("c", "ann", ("q", "r")), [])
-    pairs = rewrite_pairs(rewrites(rows, [], "m"), drop_inapplicable=True)
+    pairs = rewrite_pairs(rewrites(rows, [], "m"), drops_inapplicable=True)
     assert (len(pairs), pairs.schema) == (0, REWRITE_PAIRS.schema)
