@@ -71,6 +71,7 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     hub_model: str | None = Field(default=None, description="Hub id or local folder of a sequence classifier; null to train one here.")
     hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
     training: TrainingSettings | None = Field(default=None, description="How the reward model is trained.")
+    max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs; null for all.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> RewardSettings:

@@ -30,3 +30,4 @@ class TownPolicy(BaseModel, frozen=True, extra="forbid"):
     heads: int = Field(ge=1, description="Attention heads.")
     vocabulary: int = Field(ge=300, description="Size of the byte-level BPE.")
     context: int = Field(ge=64, description="Longest sequence in tokens.")
+    initial_deviation: float = Field(gt=0, description="Standard deviation of the initial weights; Llama's 0.02 suits wider layers.")

@@ -58,6 +58,7 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
         num_attention_heads=architecture.heads,
         num_key_value_heads=architecture.heads,
         max_position_embeddings=architecture.context,
+        initializer_range=architecture.initial_deviation,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
