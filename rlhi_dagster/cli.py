@@ -1,4 +1,4 @@
-"""The ``rlhi`` command: what the Makefile and people ask about a profile's run."""
+"""The ``rlhi`` command: what the Makefile and people ask about a profile's run, and labels for a file outside of any run."""
 
 from __future__ import annotations
 
@@ -78,15 +78,57 @@ def _preference_summary(lake: Lake) -> str:
     return "\n".join([*lines, "", f"tables: {lake.root}"])
 
 
+def label(location: str, out: Path, gold_file: Path | None) -> str:
+    """Label the follow-ups of a source outside of any run, and compare them with given labels; return what came out."""
+    from rlhi_dagster.engines.embedding import MiniLM
+    from rlhi_dagster.feedback import agreement, offline
+    from rlhi_dagster.feedback.classifier import FeedbackClassifier
+    from rlhi_dagster.workers.progress import Progress
+
+    offline.check_output(out, location)
+    gold = agreement.read_gold(gold_file) if gold_file else None
+    classifier = FeedbackClassifier.load()
+    _tell(f"reading {location}")
+    found = offline.read_follow_ups(location)
+    _tell(found.account)
+    labels = offline.label_follow_ups(found.frame, classifier, MiniLM().embed, Progress(_tell, "labelling"))
+    offline.write(labels, out)
+    written = f"{out}: {len(labels):,} follow-ups labelled by {classifier.name}"
+    if gold is None:
+        return written
+    return f"{written}\n\n{agreement.text(agreement.agreement(labels, gold, classifier.card))}"
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="rlhi", description="Ask about a run. RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which one.")
+    parser = argparse.ArgumentParser(
+        prog="rlhi",
+        description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which one), or label a file outside of any run.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
     commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
     commands.add_parser("summary", help="print the score table and where the report lies")
     export = commands.add_parser("export", help="write every table into one DuckDB file for SQL")
     export.add_argument("file", type=Path, help="the DuckDB file, replaced if it is there")
+    labelling = commands.add_parser(
+        "label",
+        help="label the follow-ups of a log file, without a run",
+        description="Label every follow-up of a source with the packaged classifier. Rows are accepted or quarantined as in a run.",
+        epilog="The packaged classifier was trained on real WildChat follow-ups; on those it looks better than it is.",
+    )
+    labelling.add_argument("location", metavar="IN", help="Parquet file, folder or glob in the layout of WildChat or RealHumanEval")
+    labelling.add_argument("out", metavar="OUT", type=Path, help="CSV or Parquet file, by its ending; replaced if it is there")
+    labelling.add_argument(
+        "--labels",
+        metavar="GOLD.csv",
+        type=Path,
+        help="compare with these labels: conversation_hash, message_index, label, and second_label if there is one",
+    )
     given = parser.parse_args()
     try:
         match given.command:
@@ -99,6 +141,8 @@ def main() -> None:
             case "export":
                 names = Lake(root=str(profiles.data_root() / "lake")).export_duckdb(given.file)
                 print(f"{given.file}: {', '.join(names)}")
+            case "label":
+                print(label(given.location, given.out, given.labels))
     except ValueError as error:
         sys.exit(f"rlhi: {error}")
 

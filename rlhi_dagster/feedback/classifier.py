@@ -247,33 +247,55 @@ def cross_validated(values: np.ndarray, truth: np.ndarray, groups: np.ndarray, p
 
 
 def scores(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
-    """Score probabilities against the truth, with 95 % bootstrap intervals over conversations and the majority label beside.
+    """Score probabilities against the truth: `score_guesses` of the likeliest label."""
+    chance = probabilities[:, LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)]
+    return score_guesses(truth, probabilities.argmax(axis=1), chance, groups, seed)
+
+
+def score_guesses(truth: np.ndarray, guess: np.ndarray, chance: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
+    """Score guessed labels against the truth, with 95 % bootstrap intervals over conversations and the majority label beside.
+
+    Args:
+        truth: Number of each row's true label.
+        guess: Number of each row's guessed label.
+        chance: Probability of ``reattempt_with_feedback`` of each row, for its average precision.
+        groups: Conversation of each row.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``n``, ``conversations``, the metrics as ``{"value", "ci_low", "ci_high"}``, F1 per label, confusion counts, baseline.
     """
-    guess = probabilities.argmax(axis=1)
-    chance = probabilities[:, LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)]
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    generator = np.random.default_rng(seed)
-    samples = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])
-        samples.append(_metrics(truth[rows], guess[rows], chance[rows]))
-    point = _metrics(truth, guess, chance)
-    low, high = {}, {}
-    for name in point:
-        defined = [sample[name] for sample in samples if not np.isnan(sample[name])] or [float("nan")]
-        low[name], high[name] = np.percentile(defined, (2.5, 97.5))
     majority = np.full_like(truth, np.bincount(truth).argmax())
     return {
         "n": len(truth),
-        "conversations": len(members),
-        **{name: {"value": _round(value), "ci_low": _round(low[name]), "ci_high": _round(high[name])} for name, value in point.items()},
+        "conversations": len(np.unique(groups)),
+        **bootstrapped(lambda rows: _metrics(truth[rows], guess[rows], chance[rows]), groups, seed),
         "f1_by_label": {label: _round(_f1(truth == i, guess == i)) for i, label in enumerate(LABELS)},
         "confusion_truth_by_guess": np.bincount(truth * len(LABELS) + guess, minlength=len(LABELS) ** 2).reshape(len(LABELS), -1).tolist(),
         "majority_baseline": {name: _round(value) for name, value in _metrics(truth, majority, np.zeros(len(truth))).items()},
     }
+
+
+def bootstrapped(metrics: Callable[[np.ndarray], dict[str, float]], groups: np.ndarray, seed: int) -> dict[str, dict[str, float | None]]:
+    """Metrics over all rows, with 95 % percentile intervals from resamples of whole groups.
+
+    Args:
+        metrics: Metrics of the rows at some positions; NaN where one is not defined. Such a resample does not count.
+        groups: Group of each row.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``{"value", "ci_low", "ci_high"}`` for each metric.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    generator = np.random.default_rng(seed)
+    samples = [metrics(np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])) for _ in range(RESAMPLES)]
+    found = {}
+    for name, value in metrics(np.arange(len(groups))).items():
+        defined = [sample[name] for sample in samples if not np.isnan(sample[name])] or [float("nan")]
+        low, high = np.percentile(defined, (2.5, 97.5))
+        found[name] = {"value": _round(value), "ci_low": _round(low), "ci_high": _round(high)}
+    return found
 
 
 def _round(value: float) -> float | None:

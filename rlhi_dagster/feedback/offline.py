@@ -1,0 +1,139 @@
+"""Labels for the follow-ups of a source file, without Dagster: what ``rlhi label`` does.
+
+What belongs here: from a location to labelled follow-ups under the source's own ids, and the output file. What does not: ingestion
+itself (``conversations``), how a label is found (``classifier``) and how good the labels are (``agreement``).
+
+Rows are accepted, repaired and quarantined as in a run. The whole source is held in memory. User ids and times play no part in a label
+and are not written, so a fixed salt and a fixed assumed start do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+
+from rlhi_dagster.conversations.ingest import ingest
+from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts, source_files
+from rlhi_dagster.conversations.turns import turns
+from rlhi_dagster.feedback.classifier import Embed, FeedbackClassifier
+from rlhi_dagster.feedback.labels import follow_ups, label
+
+COLUMNS = ("conversation_hash", "message_index", "label", "probability")
+"""Columns of the output file."""
+
+ENDINGS = (".csv", ".parquet")
+AT_ONCE = 512
+"""Follow-ups between two reports of progress."""
+
+_SALT = "user ids are not written"
+_ASSUMED_START = datetime(2023, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUps:
+    """The follow-ups of a source and what became of its rows.
+
+    Attributes:
+        frame: As ``labels.follow_ups`` returns them.
+        rows_in: Rows of the source.
+        accepted: Conversations among them.
+        quarantined: Rejected rows by reason, the most frequent first.
+    """
+
+    frame: pl.DataFrame
+    rows_in: int
+    accepted: int
+    quarantined: dict[str, int]
+
+    @property
+    def account(self) -> str:
+        """One line that accounts for every row."""
+        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in self.quarantined.items())
+        rejected = sum(self.quarantined.values())
+        return f"{self.rows_in:,} rows in = {self.accepted:,} accepted + {rejected:,} quarantined" + (f" ({reasons})" if reasons else "")
+
+
+def check_output(out: Path, location: str) -> None:
+    """Raise ValueError if ``out`` cannot be the output for the source at ``location``."""
+    if out.suffix.lower() not in ENDINGS:
+        raise ValueError(f"{out}: the output must end in {' or '.join(ENDINGS)}")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"{out}: the folder {out.parent} cannot be written to")
+    if out.resolve() in {Path(file).resolve() for file in source_files(_settings(location))}:
+        raise ValueError(f"{out} is a file of the source")
+
+
+def read_follow_ups(location: str) -> FollowUps:
+    """Ingest every month of a source.
+
+    Args:
+        location: A Parquet file, a folder, a glob or an ``hf://datasets/…`` path of a supported layout.
+
+    Raises:
+        ValueError: There is nothing at the location, or its layout is not known.
+    """
+    settings = _settings(location)
+    found = ingest(settings, list(month_counts(settings)), _SALT)
+    reasons = found.quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
+    frame = follow_ups(turns(found.conversations).lazy())
+    return FollowUps(frame, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))
+
+
+def label_follow_ups(
+    frame: pl.DataFrame, classifier: FeedbackClassifier, embed: Embed, report: Callable[[int, int], None] | None = None
+) -> pl.DataFrame:
+    """Label follow-ups.
+
+    Args:
+        frame: As ``labels.follow_ups`` returns them.
+        classifier: The labeller.
+        embed: The encoder it was trained with.
+        report: Told how many are done, and of how many.
+
+    Returns:
+        ``COLUMNS`` and ``reattempt_probability``, sorted by conversation and message.
+    """
+    parts = [label(frame.clear(), classifier, embed)]
+    for start in range(0, len(frame), AT_ONCE):
+        parts.append(label(frame.slice(start, AT_ONCE), classifier, embed))
+        if report:
+            report(min(start + AT_ONCE, len(frame)), len(frame))
+    return (
+        pl.concat(parts)
+        .select(
+            pl.col("conversation_id").alias("conversation_hash"),
+            pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64).alias("message_index"),
+            "label",
+            "probability",
+            "reattempt_probability",
+        )
+        .sort("conversation_hash", "message_index")
+    )
+
+
+def write(labels: pl.DataFrame, out: Path) -> None:
+    """Write the ``COLUMNS`` as CSV or Parquet, by the ending of ``out``; it is replaced at once or not at all."""
+    partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
+    rows = labels.select(COLUMNS)
+    try:
+        if out.suffix.lower() == ".csv":
+            rows.write_csv(partial)
+        else:
+            rows.write_parquet(partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _settings(location: str) -> SourceSettings:
+    return SourceSettings(name=location, kind=detect_kind(location), location=location, assumed_start=_ASSUMED_START)

@@ -1,0 +1,199 @@
+"""``rlhi label``: every row accounted for, the source's own ids and positions, one file written whole, errors without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rlhi_dagster import cli
+from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.feedback import offline
+from rlhi_dagster.feedback.classifier import FeedbackClassifier
+
+WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
+SCHEMA = {
+    "conversation_hash": pl.String(),
+    "model": pl.String(),
+    "timestamp": pl.Datetime("us", "UTC"),
+    "conversation": pl.List(pl.Struct({"role": pl.String(), "content": pl.String()})),
+    "toxic": pl.Boolean(),
+}
+
+Run = Callable[..., None]
+
+
+def hashed(texts: Sequence[str]) -> np.ndarray:
+    """Unit vectors that depend on the text alone: an encoder without meaning."""
+    vectors = np.array([np.random.default_rng(list(text.encode())).normal(size=384) for text in texts]).reshape(-1, 384)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def row(conversation_hash: str, *messages: str, started_at: datetime | None = None, toxic: bool = False) -> dict[str, object]:
+    """Messages are written ``u: text``, ``a: text`` or ``s: text``."""
+    roles = {"u": "user", "a": "assistant", "s": "system"}
+    conversation = [{"role": roles[message[0]], "content": message[3:]} for message in messages]
+    return {
+        "conversation_hash": conversation_hash,
+        "model": "m",
+        "timestamp": started_at,
+        "conversation": conversation,
+        "toxic": toxic,
+    }
+
+
+ROWS = [
+    row("b:1", "u: tulips?", "a: 40 cm", "u: thanks!", "a: Gladly.", started_at=datetime(2023, 4, 2, tzinfo=UTC)),
+    row("a", "s: be brief", "u: and", "u: roses?", "a: 1 m", "u: make it longer", "a: One metre.", "u: in Spanish", "a: Un metro."),
+    row("c", "u: peonies?", "a: 80 cm", "u: again", started_at=datetime(2023, 6, 2, tzinfo=UTC)),
+    row("toxic", "u: lilies?", "a: 1 m", "u: more", "a: 2 m", toxic=True),
+    row("empty", "u: asters?", "a: "),
+    row("single", "u: ferns?", "a: green"),
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "logs.parquet"
+    pl.DataFrame(ROWS, schema=SCHEMA).write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in this process, without an encoder and without settings of a run."""
+    monkeypatch.setattr(MiniLM, "embed", lambda self, texts: hashed(texts))
+    for name in ("DAGSTER_HOME", "RLHI_PROFILE", "RLHI_SOURCE", "RLHI_SALT", "RLHI_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["rlhi", "label", *map(str, arguments)])
+        cli.main()
+
+    return call
+
+
+def test_every_row_is_accounted_for(source: Path) -> None:
+    found = offline.read_follow_ups(str(source))
+    assert (found.rows_in, found.accepted, found.quarantined) == (6, 4, {"empty_message": 1, "toxic": 1})
+    assert found.account == "6 rows in = 4 accepted + 2 quarantined (empty_message 1, toxic 1)"
+
+
+def test_follow_ups_keep_the_source_s_ids_and_positions(source: Path) -> None:
+    classifier = FeedbackClassifier.load()
+    labels = offline.label_follow_ups(offline.read_follow_ups(str(source)).frame, classifier, hashed)
+    # The system message and the first of two merged messages count; the unanswered follow-up of "c" is none.
+    assert labels.select("conversation_hash", "message_index").rows() == [("a", 4), ("a", 6), ("b:1", 2)]
+    assert set(labels["label"]) <= set(classifier.labels)
+    assert labels["probability"].is_between(1 / 6, 1).all()
+
+
+def test_labels_do_not_depend_on_how_many_are_made_at_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, classifier, seen = offline.read_follow_ups(str(source)).frame, FeedbackClassifier.load(), []
+    whole = offline.label_follow_ups(frame, classifier, hashed)
+    monkeypatch.setattr(offline, "AT_ONCE", 2)
+    parts = offline.label_follow_ups(frame, classifier, hashed, lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 3), (3, 3)]
+    assert parts.drop("probability", "reattempt_probability").equals(whole.drop("probability", "reattempt_probability"))
+    np.testing.assert_allclose(parts["probability"], whole["probability"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "CSV"])
+def test_the_ending_decides_the_format(ending: str, source: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / f"labels.{ending}"
+    out.write_text("an earlier result")
+    run(source, out)
+    written = pl.read_parquet(out) if ending == "parquet" else pl.read_csv(out)
+    assert tuple(written.columns) == offline.COLUMNS
+    assert written["message_index"].to_list() == [4, 6, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, source.name])
+    told = capsys.readouterr()
+    assert "6 rows in = 4 accepted + 2 quarantined" in told.err
+    assert "labelling: 3 of 3" in told.err
+    assert "3 follow-ups labelled" in told.out
+
+
+def test_a_source_without_follow_ups_gives_an_empty_file(run: Run, tmp_path: Path) -> None:
+    for name, rows in (("none", []), ("single", ROWS[-1:])):
+        source, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.csv"
+        pl.DataFrame(rows, schema=SCHEMA).write_parquet(source)
+        run(source, out)
+        assert out.read_text() == "conversation_hash,message_index,label,probability\n"
+
+
+def test_given_labels_are_scored(source: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text("conversation_hash,message_index,label,confidence\na,4,reattempt_with_feedback,3\nb:1,2,positive,3\nc,2,other,1\n")
+    run(source, tmp_path / "out.csv", "--labels", gold)
+    told = capsys.readouterr().out
+    assert "matched: 2; unmatched: 1 given, 1 of ours" in told
+    assert "n = 2 of 2 conversations" in told
+    assert "Cohen's kappa" not in told
+
+
+def test_bad_input_is_a_message_before_any_work(source: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(location: str) -> offline.FollowUps:
+        raise AssertionError("work has started")
+
+    other, gold = tmp_path / "other.parquet", tmp_path / "gold.csv"
+    pl.DataFrame({"text": ["x"]}).write_parquet(other)
+    gold.write_text("conversation_hash,label\na,other\n")
+    monkeypatch.setattr(offline, "read_follow_ups", work)
+    for arguments, message in (
+        ((source, tmp_path / "labels.json"), r"must end in \.csv or \.parquet"),
+        ((source, tmp_path / "nowhere/labels.csv"), "there is no folder"),
+        ((source, source), "is a file of the source"),
+        ((tmp_path, source), "is a file of the source"),
+        ((tmp_path / "missing.parquet", tmp_path / "labels.csv"), "no Parquet file matches"),
+        ((other, tmp_path / "labels.csv"), "is of no known kind"),
+        ((source, tmp_path / "labels.csv", "--labels", gold), "lacks the column.*message_index"),
+        ((source, tmp_path / "labels.csv", "--labels", tmp_path / "missing.csv"), "cannot be read as CSV"),
+    ):
+        with pytest.raises(SystemExit, match=f"^rlhi: .*{message}"):
+            run(*arguments)
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(self: pl.DataFrame, file: Path) -> None:
+        file.write_text("half")
+        raise OSError("disk full")
+
+    out = tmp_path / "labels.csv"
+    out.write_text("earlier")
+    monkeypatch.setattr(pl.DataFrame, "write_csv", half)
+    with pytest.raises(OSError, match="disk full"):
+        offline.write(pl.DataFrame({"conversation_hash": ["a"], "message_index": [2], "label": ["other"], "probability": [1.0]}), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
+    assert out.read_text() == "earlier"
+
+
+def test_help_loads_no_model_library() -> None:
+    code = "import sys, rlhi_dagster.cli; print({'torch', 'sklearn', 'sentence_transformers', 'transformers'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_real_conversations_are_labelled_and_scored(tmp_path: Path) -> None:
+    logs, gold = WILDCHAT / "wildchat_sample.parquet", WILDCHAT / "labels.csv"
+    if not (logs.is_file() and gold.is_file()):
+        pytest.skip(f"real data is not at hand: {WILDCHAT}")
+    keys = {line.split(",")[0] for line in gold.read_text().splitlines()[1:]}
+    part, out = tmp_path / "logs.parquet", tmp_path / "labels.csv"
+    pl.read_parquet(logs).filter(pl.col("conversation_hash").is_in(sorted(keys)[:60])).write_parquet(part)
+    command = [sys.executable, "-m", "rlhi_dagster.cli", "label", str(part), str(out), "--labels", str(gold)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "60 rows in = " in done.stderr
+    written = pl.read_csv(out)
+    matched = pl.read_csv(gold).join(written, on=["conversation_hash", "message_index"], suffix="_ours")
+    assert len(matched) == len(written) > 60
+    assert f"matched: {len(matched):,}; unmatched: {1201 - len(matched):,} given, 0 of ours" in done.stdout
+    assert "CAUTION" in done.stdout  # the file is the one that the packaged classifier was trained on
+    assert (matched["label"] == matched["label_ours"]).mean() > 0.6
