@@ -44,7 +44,7 @@ def reward_model(
 ) -> dg.MaterializeResult[None]:
     """One artefact: the reward model, a pinned Hub revision or one trained here.
 
-    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs, started from the policy.
+    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs, of opening requests, started from the policy.
     """
     profile, out = settings.profile, lake.artefact_path("reward_model")
     if profile.reward.hub_model:
@@ -52,7 +52,9 @@ def reward_model(
             artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out
         )
     assert profile.reward.training
-    pairs, validation = pair_sets.reward_model_sets(rewrite_pairs.collect(), profile.validation_fraction, profile.reward.max_pairs, profile.seed)
+    pairs, validation = pair_sets.reward_model_sets(
+        rewrite_pairs.collect(), profile.validation_fraction, profile.reward.max_pairs, profile.seed
+    )
     if pairs.is_empty():
         raise dg.Failure("no kept rewrite pair to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))

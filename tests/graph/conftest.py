@@ -82,14 +82,14 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["sampling"]["max_new_tokens"] = 48
     settings["policy"]["town"] |= {"layers": 1, "width": 64, "feed_forward_width": 128, "heads": 2}
     settings["policy"]["corpus"] = str(town / "corpus.parquet")
-    settings["policy"]["training"] |= {"epochs": 4, "logging_steps": 20, "save_steps": 100}
+    settings["policy"]["training"] |= {"epochs": 4, "batch_size": 8, "micro_batch_size": 8, "logging_steps": 20, "save_steps": 100}
     settings["reward"]["training"] |= quick
     settings["sft"] |= quick
     settings["dpo"] |= quick
     # So small a policy writes much broken text: what counts here is that everything runs and nothing is lost.
     settings["rewrites"] = {"min_feedback_probability": 0.3, "inapplicable": "keep"}
     settings["candidates"] |= {"count": 4, "max_requests": 8, "min_margin": 0.0}
-    settings["max_pairs"] = 32
+    settings["max_pairs"] = settings["reward"]["max_pairs"] = 32
     settings["evaluation"] |= {"requests_per_user": 1, "arithmetic_problems": 4}
     profile = folder / "miniature.yaml"
     profile.write_text(yaml.safe_dump(settings))

@@ -36,6 +36,7 @@ def chat(conversation: str, user: str, *turns: tuple[str, str | None], applies: 
                 "prompt": prompt,
                 "history": list(history),
                 "reply": reply,
+                "logged_reply": f"logged {reply}",
                 "follow_up_id": f"{conversation}:{2 * number + 2}" if number + 1 < len(turns) else None,
                 "follow_up_applies": applies,
             }
@@ -58,8 +59,9 @@ PERSONAS_FRAME = table(
 )
 
 
-def select(rows: list[dict[str, Any]], labels: list[dict[str, Any]], least: float = 0.5) -> pl.DataFrame:
-    return criticised(table(WILDLLAMACHAT, rows), table(FEEDBACK_LABELS, labels), USERS_FRAME, PERSONAS_FRAME, least, personas_at)
+def select(rows: list[dict[str, Any]], labels: list[dict[str, Any]], least: float = 0.5, *, logged: bool = False) -> pl.DataFrame:
+    frames = table(WILDLLAMACHAT, rows), table(FEEDBACK_LABELS, labels), USERS_FRAME, PERSONAS_FRAME
+    return criticised(*frames, least, personas_at, logged_where_inapplicable=logged)
 
 
 def answer(text: str | None, finish: str = "stop", error: str | None = None) -> ChatAnswer:
@@ -92,6 +94,15 @@ def test_held_out_users_other_labels_and_weak_labels_are_left_out() -> None:
 
 def test_a_reply_that_could_not_be_regenerated_is_not_rewritten() -> None:
     assert select(chat("c", "ann", ("q", None), ("Too long.", None)), [label("c:2")]).is_empty()
+
+
+@pytest.mark.parametrize(("applies", "original"), [(True, "r"), (None, "r"), (False, "logged r")])
+def test_the_logged_reply_stands_in_only_where_the_feedback_does_not_fit(applies: bool | None, original: str) -> None:
+    said = chat("c", "ann", ("q", "r"), ("Too long.", "x"), applies=applies)
+    row = select(said, [label("c:2")], logged=True).row(0, named=True)
+    assert (row["original"], row["is_off_policy"]) == (original, applies is False)
+    assert rewrite_request(row).messages[1]["content"] == original
+    assert select(said, [label("c:2")])["original"].to_list() == ["r"]
 
 
 def test_the_policy_sees_the_dialogue_up_to_the_feedback_and_no_persona() -> None:

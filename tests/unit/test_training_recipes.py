@@ -140,3 +140,11 @@ def test_the_reward_models_sets_share_no_user() -> None:
     assert not users[0] & users[1]
     assert len(train) + len(validation) == 100
     assert len(reward_model_sets(pl.DataFrame(rows, schema=REWRITE_PAIRS.schema, orient="row"), 0.3, 7, 7)[0]) == 7
+
+
+def test_the_reward_model_learns_from_opening_requests_only() -> None:
+    row = dict.fromkeys(REWRITE_PAIRS.columns) | {"user_id": "u", "is_kept": True, "persona": "", "chosen": "good", "rejected": "bad"}
+    opening = [{"role": "user", "content": "hi"}]
+    rows = [{**row, "pair_id": "first", "prompt": opening}, {**row, "pair_id": "later", "prompt": [*opening, *opening, *opening]}]
+    sets = reward_model_sets(pl.DataFrame(rows, schema=REWRITE_PAIRS.schema, orient="row"), 0.3, None, 7)
+    assert [pair_id for frame in sets for pair_id in frame["pair_id"]] == ["first"]
