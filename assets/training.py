@@ -44,7 +44,8 @@ def reward_model(
 ) -> dg.MaterializeResult[None]:
     """One artefact: the reward model, a pinned Hub revision or one trained here.
 
-    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs, of opening requests, started from the policy.
+    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs of opening requests; it starts
+    from the policy.
     """
     profile, out = settings.profile, lake.artefact_path("reward_model")
     if profile.reward.hub_model:
@@ -92,6 +93,7 @@ def checkpoints(
     profile, pairs = settings.profile, preference_pairs.collect()
     everything = {name: recipes.load(name) for name in recipes.names()}
     count = pair_sets.equal_count(pairs, everything, profile.max_pairs)
+    validation_count = round(count * profile.validation_fraction)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     runs = []
     for name in context.partition_keys:
@@ -103,7 +105,7 @@ def checkpoints(
         if len(rows) < count or not count:
             raise dg.Failure(f"recipe {name}: {len(rows)} training pairs of source {recipe.source}, {count} needed", allow_retries=False)
         trained = (profile.sft if recipe.method == "sft" else profile.dpo).model_copy(update=recipe.settings)
-        validation = pair_sets.pair_set(pairs, recipe, "validation", None, profile.seed)
+        validation = pair_sets.pair_set(pairs, recipe, "validation", validation_count, profile.seed)
         runs.append(TrainingRun(name, recipe.method, start, rows, validation, trained, out, {"persona": recipe.persona}))
     manifests = workers.train(context, "train_preferences", runs)
     for name, manifest in manifests.items():

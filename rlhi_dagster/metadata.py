@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DIGEST_CHUNK_ROWS = 20_000
 _CELL_CHARACTERS = 80
-_PLOT_DPI = 80
+_PLOT_DPI = (80, 60, 45)
 _PLOT_BYTES = 60_000
 
 
@@ -71,16 +71,16 @@ def markdown_table(frame: pl.DataFrame, max_rows: int = 30) -> dg.MarkdownMetada
 
 
 def plot(figure: Figure) -> dg.MarkdownMetadataValue:
-    """Embed a matplotlib figure as a small PNG. Use sparingly: it is stored in the event log.
+    """Embed a matplotlib figure as a PNG of at most 60 kB, drawn coarser if need be. Use sparingly: it is stored in the event log.
 
-    Raises:
-        ValueError: The picture is larger than 60 kB; draw less.
+    A picture that does not fit even so is replaced by a sentence that says so: hours of work must not fail over a drawing.
     """
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_PLOT_DPI, bbox_inches="tight", metadata={"Software": None})
-    if len(file.getvalue()) > _PLOT_BYTES:
-        raise ValueError(f"the picture has {len(file.getvalue()):,} bytes, at most {_PLOT_BYTES:,} go into the event log")
-    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")
+    for dpi in _PLOT_DPI:
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+        if len(file.getvalue()) <= _PLOT_BYTES:
+            return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")
+    return dg.MetadataValue.md(f"The picture is left out: more than {_PLOT_BYTES:,} bytes at {_PLOT_DPI[-1]} dots per inch.")
 
 
 def number(value: Any) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhi_dagster.simulation import arithmetic, corpus
 from rlhi_dagster.simulation.town import TownSettings, build
 
-DIALOGUES = 10_000
+DIALOGUES = 9_000
 PROBLEMS = 400
 
 

@@ -111,7 +111,7 @@ class TownSettings:
     """
 
     seed: int = 7
-    users: int = 320
+    users: int = 300
     first_month: str = "2023-04"
     months: int = 6
     template_share: float = 0.08
