@@ -104,7 +104,7 @@ def checkpoints(
         rows = pair_sets.pair_set(pairs, recipe, "train", count, profile.seed)
         if len(rows) < count or not count:
             raise dg.Failure(f"recipe {name}: {len(rows)} training pairs of source {recipe.source}, {count} needed", allow_retries=False)
-        trained = (profile.sft if recipe.method == "sft" else profile.dpo).model_copy(update=recipe.settings)
+        trained = profile.training_of(recipe).model_copy(update=recipe.settings)
         validation = pair_sets.pair_set(pairs, recipe, "validation", validation_count, profile.seed)
         runs.append(TrainingRun(name, recipe.method, start, rows, validation, trained, out, {"persona": recipe.persona}))
     manifests = workers.train(context, "train_preferences", runs)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.training.policy import TownPolicy
+from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[1]
@@ -150,8 +151,19 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     validation_fraction: float = Field(gt=0, lt=1, description="Share of training users whose pairs validate.")
     sft: TrainingSettings = Field(description="Training of `sft` recipes.")
     dpo: TrainingSettings = Field(description="Training of `dpo` recipes.")
+    dpo_on_rewards: TrainingSettings | None = Field(
+        default=None,
+        description="Training of `dpo` recipes on reward pairs, whose sides differ more than those of rewrites; null for `dpo`.",
+    )
     evaluation: EvaluationSettings = Field(description="What checkpoints are tried on.")
     seed: int = Field(description="Seed of everything that is drawn.")
+
+    def training_of(self, recipe: Recipe) -> TrainingSettings:
+        """How a recipe's checkpoint is trained, before the recipe's own changes."""
+        if recipe.method == "sft":
+            return self.sft
+        from_rewards = recipe.source is not None and recipe.source.startswith("rewards")
+        return self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
 
 
 class ProfileError(ValueError):

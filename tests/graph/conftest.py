@@ -86,6 +86,7 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["reward"]["training"] |= quick
     settings["sft"] |= quick
     settings["dpo"] |= quick
+    settings["dpo_on_rewards"] |= quick
     # So small a policy writes much broken text: what counts here is that everything runs and nothing is lost.
     settings["rewrites"] = {"min_feedback_probability": 0.3, "inapplicable": "keep"}
     settings["candidates"] |= {"count": 4, "max_requests": 8, "min_margin": 0.0}

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from rlhi_dagster import profiles
+from rlhi_dagster.training import recipes
 from rlhi_dagster.profiles import Profile, ProfileError
 
 SHIPPED = Path(profiles.__file__).parent / "profiles"
@@ -168,3 +169,10 @@ def test_an_empty_salt_file_is_never_used(monkeypatch: pytest.MonkeyPatch) -> No
     (profiles.data_root() / "salt").touch()
     with contextlib.suppress(ProfileError):
         assert profiles.salt(profiles.load("sample", str(SAMPLE_LOGS)))
+
+
+def test_reward_pairs_are_trained_on_by_their_own_settings_where_the_profile_has_some() -> None:
+    sample, paper = profiles.load("sample"), profiles.load("paper")
+    own = {name: sample.training_of(recipes.load(name)) for name in ("sft_rewrites", "dpo_rewrites", "dpo_rewards_user_agnostic")}
+    assert own == {"sft_rewrites": sample.sft, "dpo_rewrites": sample.dpo, "dpo_rewards_user_agnostic": sample.dpo_on_rewards}
+    assert paper.training_of(recipes.load("dpo_rewards")) == paper.dpo
