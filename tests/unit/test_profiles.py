@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel
 
 from rlhi_dagster import profiles
-from rlhi_dagster.training import recipes
 from rlhi_dagster.profiles import Profile, ProfileError
+from rlhi_dagster.training import recipes
 
 SHIPPED = Path(profiles.__file__).parent / "profiles"
 SAMPLE_LOGS = Path(__file__).parents[2] / "data/sample/wildchat.parquet"
