@@ -229,6 +229,7 @@ LINES = st.lists(
     model=st.sampled_from(["m", None]),
 )
 def test_no_line_is_ever_lost(lines: list[bytes], kind: SourceKind, model: str | None, tmp_path: Path) -> None:
+    lines[:1] = [line.removeprefix(b"\xef\xbb\xbf") for line in lines[:1]]  # a byte order mark is no row
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     source = settings(tmp_path, kind, assumed_model=model)
     found = run(source)
