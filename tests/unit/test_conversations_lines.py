@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
+import huggingface_hub
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from rlhi_dagster.conversations import Reason
 from rlhi_dagster.conversations.ingest import Ingested, ingest
-from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, detect_kind, month_counts, scan_rows
+from rlhi_dagster.conversations.sources import SourceField, SourceKind, SourceSettings, detect_kind, month_counts, scan_rows
 from rlhi_dagster.conversations.sources.rows import LAYOUTS
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -27,7 +29,7 @@ SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 SOUND = {"id": "sound", "model": "m", "messages": TALK}
 
 
-def settings(location: Path, kind: SourceKind = SourceKind.MESSAGES, **changes: object) -> SourceSettings:
+def settings(location: Path | str, kind: SourceKind = SourceKind.MESSAGES, **changes: object) -> SourceSettings:
     return SourceSettings(name="s", kind=kind, location=str(location), assumed_start=START, **changes)
 
 
@@ -76,6 +78,19 @@ def test_a_broken_line_is_rejected_and_its_neighbours_are_not(name: str, write: 
     assert found.conversations["conversation_id"].to_list() == ["after", "before"]
 
 
+def test_quarantine_never_shows_text(write: Callable[..., Path]) -> None:
+    tulips = [{"role": "user", "content": ["tulips"]}], {"tulips": 1}, "tulips"
+    rows = [SOUND | {name: value} for name in ("messages", "toxic", "created") for value in tulips]
+    found = run(settings(write(*rows, b"tulips", b'{"tulips', b'["tulips"]')))
+    assert len(found.quarantine) == len(rows) + 3
+    assert "tulips" not in found.quarantine.write_csv()
+
+
+def test_every_kind_lays_out_every_field() -> None:
+    assert set(LAYOUTS) == set(SourceKind)
+    assert all(set(layout.fields) == set(SourceField) for layout in LAYOUTS.values())
+
+
 def test_blank_lines_are_no_rows_but_count_in_positions(write: Callable[..., Path]) -> None:
     path = write(b"\xef\xbb\xbf" + json.dumps(SOUND).encode() + b"\r", b"", b" \t", b"[")
     found = run(settings(path))
@@ -104,6 +119,22 @@ def test_the_end_of_a_damaged_compressed_file_is_quarantined(name: str, tmp_path
     rows = len(found.conversations)
     assert rows > 1000
     assert found.quarantine.select("row_number", "reason").rows() == [(rows, Reason.UNREADABLE_JSON)]
+
+
+def test_lines_are_read_from_the_hub(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    local = write(SOUND)
+
+    class Hub:
+        def glob(self, path: str) -> list[str]:
+            return [path.replace("**/*", "data/a.jsonl")]
+
+        def open(self, path: str, mode: str) -> IO[bytes]:
+            assert (path, mode) == ("hf://datasets/o/d/data/a.jsonl", "rb")
+            return local.open("rb")
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
+    source = settings("hf://datasets/o/d", detect_kind("hf://datasets/o/d"))
+    assert scan_rows(source).select("source_file", "conversation_id").collect().rows() == [("data/a.jsonl", "sound")]
 
 
 def test_fields_times_and_roles_of_messages(write: Callable[..., Path]) -> None:

@@ -25,7 +25,7 @@ class Layout:
     """How rows of one kind are laid out.
 
     Attributes:
-        fields: Our names, with the source's usual name for the column and its type in JSON lines.
+        fields: Each `SourceField`, with the source's usual name for the column and its type in JSON lines.
         required: What the kind is recognised by, and without which a Parquet file cannot be read.
         columns: Makes the normalised columns; see `standard`.
         extra: Further columns that are read, with their types in JSON lines.
@@ -118,7 +118,7 @@ class Raw:
         return pl.col(name).list.eval(pl.when(pl.element().is_not_null()).then(normalised)).cast(ROW_MESSAGES)
 
     def _column(self, field: SourceField) -> tuple[str, pl.DataType]:
-        name = self.names.get(field, field)
+        name = self.names[field]
         return name, self.schema.get(name, pl.Null())
 
 

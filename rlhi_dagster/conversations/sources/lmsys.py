@@ -1,4 +1,4 @@
-"""LMSYS-Chat-1M: no times and no users; a conversation is toxic if the moderation flagged any of its messages.
+"""LMSYS-Chat-1M: as published without times and users; a conversation is toxic if the moderation flagged any of its messages.
 
 What belongs here: its columns. What does not: anything another kind shares (``layout``).
 """
@@ -9,6 +9,7 @@ import polars as pl
 
 from rlhi_dagster.conversations.sources.layout import Layout, Raw, message_type, standard
 from rlhi_dagster.conversations.sources.settings import SourceField, SourceSettings
+from rlhi_dagster.tables import TIME
 
 _FLAGGED = "flagged"
 _MODERATION = pl.List(pl.Struct({_FLAGGED: pl.Boolean()}))
@@ -27,6 +28,8 @@ def _columns(raw: Raw, settings: SourceSettings) -> dict[str, pl.Expr]:
 LMSYS = Layout(
     {
         SourceField.CONVERSATION_ID: ("conversation_id", pl.String()),
+        SourceField.USER: ("user", pl.String()),
+        SourceField.STARTED_AT: ("timestamp", TIME),
         SourceField.MODEL: ("model", pl.String()),
         SourceField.LANGUAGE: ("language", pl.String()),
         SourceField.TOXIC: ("openai_moderation", _MODERATION),

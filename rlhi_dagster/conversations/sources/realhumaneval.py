@@ -28,6 +28,7 @@ REALHUMANEVAL = Layout(
         SourceField.STARTED_AT: ("start_seconds", pl.Float64()),
         SourceField.MODEL: ("model", pl.String()),
         SourceField.LANGUAGE: ("language", pl.String()),
+        SourceField.TOXIC: ("toxic", pl.Boolean()),
         SourceField.MESSAGES: ("conversation", message_type()),
     },
     required=(SourceField.CONVERSATION_ID, SourceField.USER, SourceField.MODEL, SourceField.STARTED_AT, SourceField.MESSAGES),

@@ -80,7 +80,7 @@ def scan_rows(settings: SourceSettings, *, now: datetime | None = None, damage: 
     now = now or datetime.now(UTC)
     layout = LAYOUTS[settings.kind]
     names = layout.names(settings)
-    needed = dict.fromkeys(names[field] for field in (*layout.required, *settings.fields) if field in names)
+    needed = dict.fromkeys(names[field] for field in (*layout.required, *settings.fields))
     root, _ = files.split(settings.location)
     scans = []
     for file in source_files(settings):
