@@ -15,8 +15,14 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a source row is quarantined; a row gets the first reason that applies, in this order."""
 
+    UNREADABLE_ROW_GROUP = "unreadable_row_group"
+    """A part of a Parquet file cannot be decoded; the detail says which row group, and which of its columns."""
+    UNREADABLE_JSON = "unreadable_json"
+    """A line that is no JSON (or no UTF-8), or the end of a compressed file from where it is damaged."""
+    MISTYPED_FIELD = "mistyped_field"
+    """A line of JSON that is no object, or in which a field is of another type than it must be."""
     MISSING_FIELD = "missing_field"
-    """No conversation id, no message list, or no name of the model that replied."""
+    """No conversation id, no message list, or no name of the model that replied (and no source setting `assumed_model`)."""
     NOT_A_LIST_OF_MESSAGES = "not_a_list_of_messages"
     """The message list is empty or has an entry that is no message."""
     UNKNOWN_ROLE = "unknown_role"
@@ -39,6 +45,8 @@ class Reason(StrEnum):
     """A start before chat assistants were public (2022-11) or in the future."""
     TOXIC = "toxic"
     """The source flags the conversation as toxic and the source setting `drop_toxic` is on."""
+    LANGUAGE = "language"
+    """Not in one of the languages of the source setting `languages`."""
     DUPLICATE_CONVERSATION = "duplicate_conversation"
     """An earlier accepted row of the source has the same id, or the same messages from the same user."""
 

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from rlhi_dagster.conversations import Repair, templates
-from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, month_counts, read, scan_rows
+from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, month_counts, read
 from rlhi_dagster.conversations.verdicts import ROW, verdicts
 from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE, TIME
 
@@ -86,8 +86,10 @@ def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: d
     quarantine = _quarantine(judged.filter(pl.col("month").is_in(wanted)), settings)
     del judged, accepted  # a row of each for the whole source
 
-    source = scan_rows(settings, now=now).filter(pl.col("month").is_in(wanted)).join(keys.lazy(), on=ROW, how="inner")
-    conversations = _conversations(read(source, settings).sort(ROW), settings, salt, crowded["head_hash"], now)
+    def accepted_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.filter(pl.col("month").is_in(wanted)).join(keys.lazy(), on=ROW, how="inner")
+
+    conversations = _conversations(read(settings, accepted_rows, now=now).sort(ROW), settings, salt, crowded["head_hash"], now)
     _assert_conserved(settings, rows_in, conversations, quarantine)
     return Ingested(conversations, quarantine, rows_in)
 

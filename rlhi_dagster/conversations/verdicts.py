@@ -12,7 +12,7 @@ from datetime import datetime
 import polars as pl
 
 from rlhi_dagster.conversations import Reason, templates
-from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, read, scan_rows
+from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, read
 from rlhi_dagster.tables import TIME
 
 ROW = ("source_file", "row_number")
@@ -42,6 +42,12 @@ def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
     Columns: ``source_file``, ``row_number``, ``month``, ``conversation_id``, ``codes`` (roles), ``head_hash`` (of the opening request),
     ``reason`` and ``detail`` (null if accepted).
     """
+    judged = read(settings, lambda rows: _judged(rows, settings, now), now=now)
+    return _with_repeats(judged).drop("content_hash", "started_at")
+
+
+def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.LazyFrame:
+    """Apply the rules to normalised rows; repeats are looked for afterwards."""
     message = pl.element().struct
     role = message.field("role")
     code = (
@@ -56,9 +62,8 @@ def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
     is_illegible = per_message.str.contains(_NO_CHARACTER) | (replacements * _CHARACTERS_PER_REPLACEMENT > per_message.str.len_chars())
     hashes = messages.list.eval(per_message.hash().cast(pl.String)).list.join(",")
     rules = _rules(settings, now)
-    judged = (
-        scan_rows(settings, now=now)
-        .with_columns(messages.list.eval(code).list.join("").alias("codes"))
+    return (
+        rows.with_columns(messages.list.eval(code).list.join("").alias("codes"))
         .with_columns(
             pl.col("codes").str.starts_with("s").cast(pl.Int64).alias("offset"),
             pl.col("codes").str.extract("(u*)$").str.len_bytes().cast(pl.Int64).alias("unanswered"),
@@ -71,6 +76,9 @@ def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
             "assistant",
             "started_at",
             "is_toxic",
+            "language",
+            "unreadable",
+            "unreadable_detail",
             "codes",
             "offset",
             "kept",
@@ -95,7 +103,6 @@ def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
             pl.coalesce(pl.when(rule.is_broken).then(rule.detail) for rule in rules).alias("detail"),
         )
     )
-    return _with_repeats(read(judged, settings)).drop("content_hash", "started_at")
 
 
 def _kept(per_message: pl.Expr) -> pl.Expr:
@@ -116,7 +123,10 @@ def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
         ignore_nulls=True,
     )
     longest = pl.col("lengths").list.max()
+    unreadable = (Reason.UNREADABLE_ROW_GROUP, Reason.UNREADABLE_JSON, Reason.MISTYPED_FIELD)
+    is_other_language = ~pl.col("language").is_in(settings.languages).fill_null(False) if settings.languages else pl.lit(False)
     return [
+        *(_Rule(reason, pl.col("unreadable") == reason.value, pl.col("unreadable_detail")) for reason in unreadable),
         _Rule(Reason.MISSING_FIELD, no_id | pl.col("has_no_list") | no_assistant, pl.format("no {}", missing)),
         _Rule(
             Reason.NOT_A_LIST_OF_MESSAGES,
@@ -164,6 +174,11 @@ def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
             pl.format("started at {}", pl.col("started_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
         ),
         _Rule(Reason.TOXIC, pl.col("is_toxic") & settings.drop_toxic, pl.lit("flagged by the source")),
+        _Rule(
+            Reason.LANGUAGE,
+            is_other_language,
+            pl.when(pl.col("language").is_null()).then(pl.lit("no language")).otherwise(pl.lit("another language")),
+        ),
     ]
 
 

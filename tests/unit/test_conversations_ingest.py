@@ -146,8 +146,48 @@ def test_a_broken_row_is_rejected_with_its_reason(name: str, source: Source) -> 
     assert found.conversations["conversation_id"].to_list() == ["sound"]
 
 
+LINES = {Reason.UNREADABLE_JSON: b'{"conversation_hash": ', Reason.MISTYPED_FIELD: b'{"conversation": "Hello"}'}
+
+
+@pytest.mark.parametrize("reason", LINES)
+def test_a_broken_line_is_rejected_with_its_reason(reason: Reason, source: Source, tmp_path: Path) -> None:
+    settings = source(row("sound"))
+    (tmp_path / "b.jsonl").write_bytes(LINES[reason] + b"\n")
+    found = run(settings)
+    assert found.quarantine.select("row_id", "reason", "month").rows() == [("b.jsonl#0", reason, "2023-06")]
+    assert found.conversations["conversation_id"].to_list() == ["sound"]
+
+
+def test_a_damaged_row_group_is_rejected_and_the_rest_accepted(source: Source, tmp_path: Path) -> None:
+    settings = source(row("c0"))
+    path = tmp_path / "a.parquet"
+    rows = [row("c0"), row("bad", talk("damaged text", "b")), row("c2"), row("c3", timestamp=datetime(2023, 5, 2, tzinfo=UTC))]
+    complete = pl.DataFrame([{column: each.get(column) for column in WILDCHAT} for each in rows], schema=WILDCHAT, orient="row")
+    complete.write_parquet(path, row_group_size=1, compression="uncompressed", statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"damaged text", b"damaged \xff\xff\xff\xff"))
+    found = run(settings)
+    assert found.quarantine.select("row_id", "reason", "detail", "conversation_id").rows() == [
+        ("a.parquet#1", Reason.UNREADABLE_ROW_GROUP, "row group 1: cannot decode conversation", "bad")
+    ]
+    assert found.conversations["conversation_id"].to_list() == ["c0", "c2", "c3"]
+    assert found.rows_in == {"2023-04": 3, "2023-05": 1, "2023-06": 0}
+
+
+def test_other_and_unknown_languages_are_rejected_if_languages_are_chosen(source: Source) -> None:
+    rows = row("c1"), row("c2", language="Dutch"), row("c3", language="French"), row("c4", language=None)
+    found = run(source(*rows, languages=["English", "Dutch"]))
+    assert found.conversations["conversation_id"].to_list() == ["c1", "c2"]
+    assert found.quarantine.select("reason", "detail").rows() == [(Reason.LANGUAGE, "another language"), (Reason.LANGUAGE, "no language")]
+    assert len(run(source(*rows)).conversations) == 4
+
+
+def test_a_model_can_be_assumed(source: Source) -> None:
+    assert run(source(row(model=None), row("c2"), assumed_model="m")).conversations["assistant"].to_list() == ["m", "gpt-4"]
+
+
 def test_every_reason_is_produced_by_a_test() -> None:
-    assert {reason for _, reason, _ in BROKEN.values()} | {Reason.DUPLICATE_CONVERSATION} == set(Reason)
+    tested_apart = {Reason.DUPLICATE_CONVERSATION, Reason.LANGUAGE, Reason.UNREADABLE_ROW_GROUP}
+    assert {reason for _, reason, _ in BROKEN.values()} | set(LINES) | tested_apart == set(Reason)
 
 
 def test_a_row_that_breaks_several_rules_gets_the_first(source: Source) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import huggingface_hub
 import polars as pl
+import pyarrow.parquet as pq
 import pydantic
 import pytest
 
-from rlhi_dagster.conversations import sources
+from rlhi_dagster.conversations import Reason
 from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, detect_kind, month_counts, read, scan_rows, source_files
+from rlhi_dagster.conversations.sources.layout import ROW_MESSAGES
 
 START = datetime(2023, 6, 1, tzinfo=UTC)
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -61,7 +63,7 @@ def test_a_location_without_files_is_named(location: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("location", "pattern"),
-    [("hf://datasets/o/d/data/t-*.parquet", "datasets/o/d/data/t-*.parquet"), ("hf://datasets/o/d", "datasets/o/d/**/*.parquet")],
+    [("hf://datasets/o/d/data/t-*.parquet", "datasets/o/d/data/t-*.parquet"), ("hf://datasets/o/d", "datasets/o/d/**/*")],
 )
 def test_files_on_the_hub_are_listed_there(location: str, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
@@ -69,7 +71,7 @@ def test_files_on_the_hub_are_listed_there(location: str, pattern: str, monkeypa
     class Hub:
         def glob(self, path: str) -> list[str]:
             asked.append(path)
-            return ["datasets/o/d/data/t-2.parquet", "datasets/o/d/data/t-1.parquet"]
+            return ["datasets/o/d/README.md", "datasets/o/d/data/t-2.parquet", "datasets/o/d/data/t-1.parquet"]
 
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
     assert source_files(settings(location)) == ["hf://datasets/o/d/data/t-1.parquet", "hf://datasets/o/d/data/t-2.parquet"]
@@ -92,7 +94,7 @@ def test_rows_are_numbered_per_file_and_missing_columns_are_null(tmp_path: Path)
     rows = scan_rows(settings(tmp_path), now=NOW).collect()
     assert rows.select("source_file", "row_number").rows() == [("a.parquet", 0), ("a.parquet", 1), ("b.parquet", 0)]
     assert rows.select("user_key", "language", "is_toxic").null_count().row(0) == (3, 3, 3)
-    assert rows["messages"].dtype == sources.ROW_MESSAGES
+    assert rows["messages"].dtype == ROW_MESSAGES
     assert rows["started_at"].to_list() == [START, None, START]
     assert rows["is_start_assumed"].to_list() == [False, True, False]
 
@@ -145,18 +147,67 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         detect_kind(str(tmp_path))
 
 
-def test_a_file_with_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+def damaged(path: Path, column: str, *, row_group: int = 1) -> None:
+    """Write a file of three row groups of two rows, one in a month, and overwrite a column of one of them."""
+    times = [datetime(2023, month, 3, tzinfo=UTC) for month in (4, 5, 4, 5, 4, 5)]
+    wildchat(*times).write_parquet(path, row_group_size=2, statistics=False)
+    group = pq.read_metadata(path).row_group(row_group)
+    content = bytearray(path.read_bytes())
+    for chunk in map(group.column, range(group.num_columns)):
+        if chunk.path_in_schema.split(".")[0] == column:
+            start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+            content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("column", "months"),
+    [("conversation", ["2023-04", "2023-05"]), ("model", ["2023-04", "2023-05"]), ("timestamp", ["2023-06", "2023-06"])],
+)
+def test_rows_of_a_damaged_row_group_are_still_there(column: str, months: list[str], tmp_path: Path) -> None:
+    damaged(tmp_path / "bad.parquet", column)
     wildchat(START).write_parquet(tmp_path / "good.parquet")
-    bad = tmp_path / "worse.parquet"
-    wildchat(START).with_columns(model=pl.lit("gpt-x")).write_parquet(bad, compression="uncompressed", statistics=False)
-    bad.write_bytes(bad.read_bytes().replace(b"gpt-x", b"gpt-\xff"))
-    with pytest.raises(ValueError, match=r"worse\.parquet cannot be decoded"):
-        read(scan_rows(settings(tmp_path)), settings(tmp_path))
+    source = settings(tmp_path)
+    rows = read(source, lambda rows: rows, now=NOW).sort("source_file", "row_number")
+    assert rows["row_number"].to_list() == [0, 1, 2, 3, 4, 5, 0]
+    unreadable = rows.filter(pl.col("unreadable").is_not_null())
+    assert unreadable["row_number"].to_list() == [2, 3]
+    assert unreadable["unreadable"].unique().to_list() == [Reason.UNREADABLE_ROW_GROUP]
+    assert unreadable["unreadable_detail"].unique().to_list() == [f"row group 1: cannot decode {column}"]
+    assert unreadable["month"].to_list() == months  # of their times, if these can be decoded
+    sound = rows.filter(pl.col("unreadable").is_null())
+    assert sound["messages"].list.len().to_list() == [2] * 5
+    assert month_counts(source, now=NOW) == dict(rows.group_by("month").len().sort("month").iter_rows())
+
+
+def test_a_damaged_column_that_is_not_needed_does_no_harm(tmp_path: Path) -> None:
+    damaged(tmp_path / "bad.parquet", "conversation")
+    assert month_counts(settings(tmp_path), now=NOW) == {"2023-04": 3, "2023-05": 3}
+
+
+def test_a_query_that_fails_without_damage_fails(tmp_path: Path) -> None:
+    wildchat(START).write_parquet(tmp_path / "good.parquet")
+    with pytest.raises(pl.exceptions.ComputeError):
+        read(settings(tmp_path), lambda rows: rows.select(pl.col("assistant").str.to_integer()))
+
+
+def test_columns_can_be_named_differently(tmp_path: Path) -> None:
+    wildchat(START).with_columns(ip=pl.lit("x")).rename({"conversation_hash": "key"}).write_parquet(tmp_path / "a.parquet")
+    rows = scan_rows(settings(tmp_path, fields={"conversation_id": "key", "user": "ip"})).collect()
+    assert rows.select("conversation_id", "user_key").rows() == [("0", "x")]
+    with pytest.raises(ValueError, match=r"a\.parquet: .*column\(s\) no, tongue"):
+        scan_rows(settings(tmp_path, fields={"conversation_id": "no", "language": "tongue"}))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"assumed_start": datetime(2023, 6, 1)}, {"assumed_start": datetime(2020, 1, 1, tzinfo=UTC)}, {"max_messages": 1}, {"path": "x"}],  # noqa: DTZ001
+    [
+        {"assumed_start": datetime(2023, 6, 1)},  # noqa: DTZ001
+        {"assumed_start": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"max_messages": 1},
+        {"path": "x"},
+        {"fields": {"x": "y"}},
+    ],
 )
 def test_settings_are_checked(changes: dict[str, object]) -> None:
     with pytest.raises(pydantic.ValidationError, match=next(iter(changes))):

@@ -1,0 +1,67 @@
+"""Settings of a source: what it is, where it lies, and what is accepted from it.
+
+What belongs here: names, defaults and checks of settings. What does not: reading.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pydantic import AwareDatetime, BaseModel, Field, field_validator
+
+PLAUSIBLE_FROM = datetime(2022, 11, 1, tzinfo=UTC)
+"""No chat assistant of the kind was public before this moment; an earlier start is an error in the source."""
+
+
+class SourceKind(StrEnum):
+    """The layouts of source rows that can be read."""
+
+    WILDCHAT = "wildchat"
+    REALHUMANEVAL = "realhumaneval"
+    LMSYS = "lmsys"
+    MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
+
+
+class SourceField(StrEnum):
+    """What is read from a row, by our names."""
+
+    CONVERSATION_ID = "conversation_id"
+    USER = "user"
+    STARTED_AT = "started_at"
+    MODEL = "model"
+    LANGUAGE = "language"
+    TOXIC = "toxic"
+    MESSAGES = "messages"
+
+
+class SourceSettings(BaseModel, frozen=True, extra="forbid"):
+    """A source of conversations and what is accepted from it."""
+
+    name: str = Field(min_length=1, description="Name of the source, as it appears in the column `source`.")
+    kind: SourceKind = Field(description="Layout of the rows.")
+    location: str = Field(
+        min_length=1,
+        description="Parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst): path, folder, glob, or `hf://datasets/…` path or glob.",
+    )
+    fields: dict[SourceField, str] = Field(
+        default_factory=dict, description="Columns of the source that are named differently than usual for the kind, by our name."
+    )
+    assumed_start: AwareDatetime = Field(description="Start of a conversation whose row has no time; with a time zone, 2022-11 or later.")
+    assumed_model: str | None = Field(
+        default=None, min_length=1, description="Model that replied, for rows that do not say; without it they are quarantined."
+    )
+    languages: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Languages to keep, spelt as in the source; others are quarantined. All if not set."
+    )
+    max_message_characters: int = Field(default=20_000, ge=1, description="A conversation with a longer message is quarantined.")
+    max_messages: int = Field(default=200, ge=2, description="A conversation with more messages is quarantined.")
+    drop_toxic: bool = Field(default=True, description="Quarantine conversations that the source itself flags as toxic.")
+
+    @field_validator("assumed_start")
+    @classmethod
+    def _plausible(cls, value: datetime) -> datetime:
+        if value < PLAUSIBLE_FROM:
+            raise ValueError(f"assumed_start is before {PLAUSIBLE_FROM:%Y-%m}, from which on a start is believed")
+        return value
