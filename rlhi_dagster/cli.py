@@ -121,7 +121,7 @@ def main() -> None:
         description="Label every follow-up of a source with the packaged classifier. Rows are accepted or quarantined as in a run.",
         epilog="The packaged classifier was trained on real WildChat follow-ups; on those it looks better than it is.",
     )
-    labelling.add_argument("location", metavar="IN", help="Parquet file, folder or glob in the layout of WildChat or RealHumanEval")
+    labelling.add_argument("location", metavar="IN", help="Parquet or JSON lines: file, folder or glob of a kind that README.md lists")
     labelling.add_argument("out", metavar="OUT", type=Path, help="CSV or Parquet file, by its ending; replaced if it is there")
     labelling.add_argument(
         "--labels",

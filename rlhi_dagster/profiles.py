@@ -214,7 +214,9 @@ def _replaced(source: dict[str, object], location: str) -> dict[str, object]:
         kind = detect_kind(_absolute(location))
     except ValueError as error:
         raise ProfileError(f"RLHI_SOURCE={location}: {error}") from error
-    return {**source, "name": _slug(location), "kind": str(kind), "location": location}
+    # Column names and languages of the profile's own source say nothing about another one.
+    kept = {name: value for name, value in source.items() if name not in ("fields", "languages")}
+    return {**kept, "name": _slug(location), "kind": str(kind), "location": location, "assumed_model": "unknown"}
 
 
 @functools.cache

@@ -3,8 +3,8 @@
 What belongs here: from a location to labelled follow-ups under the source's own ids, and the output file. What does not: ingestion
 itself (``conversations``), how a label is found (``classifier``) and how good the labels are (``agreement``).
 
-Rows are accepted, repaired and quarantined as in a run. The whole source is held in memory. User ids and times play no part in a label
-and are not written, so a fixed salt and a fixed assumed start do.
+Rows are accepted, repaired and quarantined as in a run. The whole source is held in memory. User ids, times and the model's name play no
+part in a label and are not written, so fixed ones do.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_follow_ups(location: str) -> FollowUps:
     """Ingest every month of a source.
 
     Args:
-        location: A Parquet file, a folder, a glob or an ``hf://datasets/…`` path of a supported layout.
+        location: A file, a folder, a glob or an ``hf://datasets/…`` path of a supported layout.
 
     Raises:
         ValueError: There is nothing at the location, or its layout is not known.
@@ -136,4 +136,5 @@ def write(labels: pl.DataFrame, out: Path) -> None:
 
 
 def _settings(location: str) -> SourceSettings:
-    return SourceSettings(name=location, kind=detect_kind(location), location=location, assumed_start=_ASSUMED_START)
+    kind = detect_kind(location)
+    return SourceSettings(name=location, kind=kind, location=location, assumed_start=_ASSUMED_START, assumed_model="unknown")
