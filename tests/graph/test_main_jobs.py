@@ -35,10 +35,12 @@ def test_scores_have_the_columns_people_rely_on(undisturbed) -> None:
 
 
 def test_the_truth_reaches_no_table(undisturbed) -> None:
-    """Personas come from messages alone: a user who never asked for anything has none, whatever the truth knows."""
+    """Personas come from messages alone: what a user never asked for is in no line, though the truth has all four preferences."""
     folder = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town" / "truth"
-    known = set(preferences(folder / "preferences.parquet", "the-town-is-public"))
-    assert known > set(undisturbed.table("personas")["user_id"])
+    known = preferences(folder / "preferences.parquet", "the-town-is-public")
+    told = undisturbed.table("personas").select("user_id", "aspect").unique()
+    assert set(told["user_id"]) <= set(known)
+    assert len(told) < 4 * len(known)
 
 
 def test_all_recipes_of_a_source_train_on_equally_many_pairs(undisturbed) -> None:
