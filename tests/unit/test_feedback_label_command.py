@@ -150,7 +150,7 @@ def test_bad_input_is_a_message_before_any_work(source: Path, run: Run, tmp_path
         ((source, tmp_path / "nowhere/labels.csv"), "there is no folder"),
         ((source, source), "is a file of the source"),
         ((tmp_path, source), "is a file of the source"),
-        ((tmp_path / "missing.parquet", tmp_path / "labels.csv"), "no Parquet file matches"),
+        ((tmp_path / "missing.parquet", tmp_path / "labels.csv"), "no file that ends in .* matches"),
         ((other, tmp_path / "labels.csv"), "is of no known kind"),
         ((source, tmp_path / "labels.csv", "--labels", gold), "lacks the column.*message_index"),
         ((source, tmp_path / "labels.csv", "--labels", tmp_path / "missing.csv"), "cannot be read as CSV"),
