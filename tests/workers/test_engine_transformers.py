@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.transformers import TransformersChatEngine, TransformersRewardEngine
-from rlhi_dagster.workers.train_policy import build_tokenizer
 
 CONTEXT = 160
 SAMPLING = Sampling(0.6, 0.9, 24, 7)
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 
 
-def save(folder: Path, kind: type[LlamaForCausalLM] | type[LlamaForSequenceClassification]) -> ModelRef:
+SaveTinyLlama = Callable[..., None]
+
+
+def _saved(save: SaveTinyLlama, folder: Path, kind: type[LlamaForCausalLM] | type[LlamaForSequenceClassification]) -> ModelRef:
     """A random model; wide initial weights, so that what it says depends on what it reads."""
-    tokenizer = build_tokenizer(TEXTS * 20, 300)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.4,
-        num_labels=1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(3)
-    kind(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save(folder, TEXTS, kind, max_position_embeddings=CONTEXT, initializer_range=0.4, num_labels=1)
     return ModelRef("tiny", "r1", str(folder))
 
 
 @pytest.fixture(scope="module")
-def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return save(tmp_path_factory.mktemp("chat"), LlamaForCausalLM)
+def chat_model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> ModelRef:
+    return _saved(save_tiny_llama, tmp_path_factory.mktemp("chat"), LlamaForCausalLM)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +38,9 @@ def chat(chat_model: ModelRef) -> TransformersChatEngine:
 
 
 @pytest.fixture(scope="module")
-def reward(tmp_path_factory: pytest.TempPathFactory) -> TransformersRewardEngine:
-    return TransformersRewardEngine(save(tmp_path_factory.mktemp("reward"), LlamaForSequenceClassification), "cpu", "float32", 8)
+def reward(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> TransformersRewardEngine:
+    model = _saved(save_tiny_llama, tmp_path_factory.mktemp("reward"), LlamaForSequenceClassification)
+    return TransformersRewardEngine(model, "cpu", "float32", 8)
 
 
 def said(text: str, sample_index: int = 0) -> ChatRequest:

@@ -7,6 +7,7 @@ import math
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.calls import read_chat
@@ -23,7 +23,6 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.engines.store import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import TrainingSettings
-from rlhi_dagster.workers.train_policy import build_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
@@ -103,25 +102,9 @@ class Setup:
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+def setup(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Callable[..., None]) -> Setup:
     folder = tmp_path_factory.mktemp("setup")
-    tokenizer = build_tokenizer(TEXTS * 20, 300)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.2,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(3)
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_tiny_llama(folder / "model", TEXTS, max_position_embeddings=128, initializer_range=0.2)
     rows = [
         {
             "pair_id": f"p{number}",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import polars as pl
 
 from rlhi_dagster.conversations.sources.layout import Layout, Raw, message_type, standard
+from rlhi_dagster.conversations.sources.messages import MESSAGES
 from rlhi_dagster.conversations.sources.settings import SourceField, SourceSettings
-from rlhi_dagster.tables import TIME
 
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 
@@ -19,15 +19,7 @@ def _columns(raw: Raw, settings: SourceSettings) -> dict[str, pl.Expr]:
 
 
 SHAREGPT = Layout(
-    {
-        SourceField.CONVERSATION_ID: ("id", pl.String()),
-        SourceField.USER: ("user", pl.String()),
-        SourceField.STARTED_AT: ("created", TIME),
-        SourceField.MODEL: ("model", pl.String()),
-        SourceField.LANGUAGE: ("language", pl.String()),
-        SourceField.TOXIC: ("toxic", pl.Boolean()),
-        SourceField.MESSAGES: ("conversations", message_type("from", "value")),
-    },
+    {**MESSAGES.fields, SourceField.MESSAGES: ("conversations", message_type("from", "value"))},
     required=(SourceField.MESSAGES,),
     columns=_columns,
 )

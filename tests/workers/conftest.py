@@ -1,0 +1,38 @@
+"""A tiny random Llama for workers and engines to run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlhi_dagster.workers.train_policy import build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def save_tiny_llama() -> Callable[..., None]:
+    """Saves a random model in a folder, with a tokenizer for some texts; further arguments go to its configuration."""
+
+    def save(folder: Path, texts: list[str], kind: Any = LlamaForCausalLM, **config: Any) -> None:
+        tokenizer = build_tokenizer(texts * 20, 300)
+        shape = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **config,
+        )
+        torch.manual_seed(3)
+        kind(shape).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return save
