@@ -6,12 +6,14 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import checks, declare, metadata, profiles
-from rlhi_dagster.conversations.ingest import ingest
+from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
+from rlhi_dagster.lake import Lake, Staged
 from rlhi_dagster.resources import Settings
 from rlhi_dagster.tables import TABLES
+from rlhi_dagster.workers.progress import Progress
 
 GROUP = "conversations"
 
@@ -42,56 +44,69 @@ _INGESTED = {
     deps=[wildchat],
     outs={
         name: dg.AssetOut(
-            dagster_type=pl.DataFrame,
             group_name=GROUP,
             description=description,
             kinds={"polars"},
             owners=declare.OWNERS,
-            code_version="1",
+            code_version="2",
             metadata=TABLES[name].metadata,
         )
         for name, description in _INGESTED.items()
     },
 )
-def ingested(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+def ingested(
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake]
+) -> Iterator[dg.MaterializeResult[Staged | pl.DataFrame]]:
     """Read the months' rows of the source; every row is accepted or quarantined with one reason."""
     profile = settings.profile
-    found = ingest(profiles.source_settings(profile), context.partition_keys, profiles.salt(profile))
-    reasons = dict(found.quarantine["reason"].value_counts(sort=True).iter_rows())
-    repairs = dict(found.conversations["repairs"].explode().drop_nulls().value_counts(sort=True).iter_rows())
-    yield metadata.result(
-        "conversations",
-        found.conversations,
-        source_rows=sum(found.rows_in.values()),
-        rows=len(found.conversations),
-        template_conversations=found.conversations["template_id"].count(),
-        conversations_by_month=metadata.bars(dict(found.conversations.group_by("month").len().sort("month").iter_rows())),
-        repairs=metadata.bars(repairs),
-    )
-    yield metadata.result("quarantine", found.quarantine, rows=len(found.quarantine), reasons=metadata.bars(reasons))
+    judged = judge(profiles.source_settings(profile), context.partition_keys, profiles.salt(profile))
+    with lake.writer("conversations", context.partition_keys) as writer:
+        progress, rows = Progress(context.log.info, "conversations"), 0
+        for found in judged.conversations():
+            writer.append(found)
+            progress(rows := rows + len(found), len(judged.accepted))
+        staged = writer.finish()
+        repairs = staged.scan().select(pl.col("repairs").explode()).drop_nulls().collect()
+        yield metadata.result(
+            "conversations",
+            staged,
+            source_rows=sum(judged.rows_in.values()),
+            rows=rows,
+            template_conversations=judged.accepted["template_id"].count(),
+            conversations_by_month=metadata.bars(dict(judged.accepted.group_by("month").len().sort("month").iter_rows())),
+            repairs=metadata.bars(dict(repairs["repairs"].value_counts(sort=True).iter_rows())),
+        )
+    reasons = dict(judged.quarantine["reason"].value_counts(sort=True).iter_rows())
+    yield metadata.result("quarantine", judged.quarantine, rows=len(judged.quarantine), reasons=metadata.bars(reasons))
 
 
 @declare.table("turns", GROUP, set())
-def turns(conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
+def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conversations: pl.LazyFrame) -> dg.MaterializeResult[Staged]:
     """One row is a user message and the logged reply to it."""
-    found = turns_of(conversations)
-    return metadata.result(
-        "turns",
-        found,
-        follow_ups=int((found["turn"] > 1).sum()),
-        turns_by_position=metadata.bars({str(turn): n for turn, n in found["turn"].value_counts().sort("turn").head(10).iter_rows()}),
-    )
+    with lake.writer("turns", context.partition_keys) as writer:
+        for chunk in conversations.collect_batches(chunk_size=ROWS_AT_ONCE, engine="streaming"):
+            writer.append(turns_of(chunk))
+        staged = writer.finish()
+        positions = staged.scan().select(pl.col("turn").value_counts(sort=True)).unnest("turn").sort("turn").collect()
+        return metadata.result(
+            "turns",
+            staged,
+            follow_ups=int(positions.filter(pl.col("turn") > 1)["count"].sum()),
+            turns_by_position=metadata.bars({str(turn): n for turn, n in positions.head(10).iter_rows()}),
+        )
 
 
 @declare.table("users", GROUP, set())
 def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)
+    signs = dict(found["merge_risk"].explode().drop_nulls().value_counts(sort=True).iter_rows())
     return metadata.result(
         "users",
         found,
         held_out_users=int((found["split"] == "held_out").sum()),
         median_conversations=metadata.number(found["conversations"].median()),
+        merge_risk=metadata.bars(signs),
     )
 
 

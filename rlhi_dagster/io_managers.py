@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.lake import Lake, Staged
 from rlhi_dagster.partitions import partitions_of_run
 
 
@@ -32,11 +32,11 @@ class TableIOManager(dg.ConfigurableIOManager):
         """The lake that this manager writes to."""
         return Lake(root=self.root)
 
-    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | pl.LazyFrame) -> None:
-        """Write the frame in the declared schema; report rows and content digest of each partition."""
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | Staged) -> None:
+        """Write the frame in the declared schema, or publish what was staged; report rows and content digest of each partition."""
         partitions = context.asset_partition_keys if context.has_asset_partitions else None
-        frame = obj.collect(engine="streaming") if isinstance(obj, pl.LazyFrame) else obj
-        for file in self.lake.write(_table_name(context.asset_key), frame, partitions):
+        table = _table_name(context.asset_key)
+        for file in self.lake.publish(obj) if isinstance(obj, Staged) else self.lake.write(table, obj, partitions):
             measured: dict[str, dg.MetadataValue] = {
                 "content_sha256": dg.MetadataValue.text(file.content_sha256),
                 "path": dg.MetadataValue.path(file.path),

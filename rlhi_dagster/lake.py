@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dagster as dg
 import polars as pl
+import pyarrow.parquet as pq
 
-from rlhi_dagster.metadata import fingerprint
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.metadata import ContentDigest
+from rlhi_dagster.tables import TABLES, Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,6 +49,95 @@ class WrittenFile:
     path: Path
     rows: int
     content_sha256: str
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A file of a table while it is written aside."""
+
+    path: Path
+    parquet: pq.ParquetWriter
+    digest: ContentDigest
+    rows: int = 0
+
+    def append(self, rows: pl.DataFrame) -> None:
+        self.parquet.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        self.digest.update(rows)
+        self.rows += len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Rows of a table in finished files that do not have their final names yet.
+
+    Attributes:
+        table: Name of the table.
+        files: The file of each partition, in order; of ``None`` if the table is unpartitioned.
+    """
+
+    table: str
+    files: dict[str | None, _OpenFile]
+
+    @property
+    def content_sha256(self) -> str:
+        """Digest of all rows."""
+        return reduce(or_, (file.digest for file in self.files.values())).hexdigest()
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows."""
+        return pl.scan_parquet([file.path for file in self.files.values()], glob=False, hive_partitioning=False)
+
+
+class TableWriter:
+    """Writes a table in pieces, so that it need not fit into memory; use as a context manager, then `Lake.publish` what it staged.
+
+    The partitions of a piece are compressed in threads while the next one is made. Leaving the context by an error removes the files.
+    """
+
+    def __init__(self, table_name: str, paths: dict[str | None, Path]) -> None:
+        """Open a file for each partition."""
+        self._table_name = table_name
+        self._table = TABLES[table_name]
+        schema = self._table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        self._files = {
+            key: _OpenFile(partial, pq.ParquetWriter(partial, schema, compression="zstd"), ContentDigest(self._table.schema))
+            for key, partial in ((key, _partial(path)) for key, path in paths.items())
+        }
+        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._pending: list[Future[None]] = []
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows; within a piece they are sorted by the table's key.
+
+        Raises:
+            ValueError: A declared column is missing, or a row is outside the partitions.
+        """
+        parts = _by_partition(self._table_name, self._table, rows, list(self._files))
+        self._wait()
+        self._pending = [self._threads.submit(self._files[key].append, part) for key, part in parts.items() if len(part)]
+
+    def finish(self) -> Staged:
+        """Close the files; nothing can be added any more."""
+        self._wait()
+        for file in self._files.values():
+            file.parquet.close()
+        return Staged(self._table_name, self._files)
+
+    def _wait(self) -> None:
+        for write in self._pending:
+            write.result()
+        self._pending = []
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._threads.shutdown()
+        if error:
+            for file in self._files.values():
+                with suppress(OSError):  # on a full disk the footer cannot be written either
+                    file.parquet.close()
+                file.path.unlink(missing_ok=True)
 
 
 class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -98,21 +191,34 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             ValueError: The table is unknown, a column is missing, or a row is outside ``partitions``. Nothing has been written then.
         """
+        with self.writer(table_name, partitions) as writer:
+            writer.append(frame)
+            staged = writer.finish()
+        return self.publish(staged)
+
+    def writer(self, table_name: str, partitions: Sequence[str] | None = None) -> TableWriter:
+        """Write a table, or the given partitions of it, piece by piece; arguments and errors as of `write`."""
         if table_name not in TABLES:
             raise ValueError(f"{table_name} is not a table; tables.py declares {', '.join(sorted(TABLES))}")
-        table = TABLES[table_name]
-        rows = table.conform(frame)
-        column = table.partition_column
+        column = TABLES[table_name].partition_column
         if (column is None) != (partitions is None):
             kind = "not partitioned" if column is None else f"partitioned by {column}"
             raise ValueError(f"{table_name} is {kind}, but was given {'partitions' if column is None else 'none'}")
-        if column is None or partitions is None:
-            return [self._write_file(table_name, None, rows)]
-        outside = rows.filter(~pl.col(column).is_in(list(partitions)).fill_null(False))
-        if len(outside):
-            found = ", ".join(f"{value} ({count})" for value, count in outside[column].value_counts().sort(column).iter_rows())
-            raise ValueError(f"{table_name}: {len(outside)} rows have a {column} outside {', '.join(partitions)}: {found}")
-        return [self._write_file(table_name, key, rows.filter(pl.col(column) == key)) for key in partitions]
+        keys: Sequence[str | None] = [None] if partitions is None else partitions
+        return TableWriter(table_name, {key: self.table_path(table_name, key) for key in keys})
+
+    def publish(self, staged: Staged) -> list[WrittenFile]:
+        """Sync staged files and give them their final names; each replaces its predecessor at once or not at all."""
+        written = []
+        try:
+            for key, file in staged.files.items():
+                path = self.table_path(staged.table, key)
+                _publish(file.path, path)
+                written.append(WrittenFile(key, path, file.rows, file.digest.hexdigest()))
+        finally:
+            for file in staged.files.values():
+                file.path.unlink(missing_ok=True)
+        return written
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -146,15 +252,17 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _folder(self, asset: str) -> Path:
         return Path(self.root) / _safe(asset)
 
-    def _write_file(self, table_name: str, partition: str | None, rows: pl.DataFrame) -> WrittenFile:
-        path = self.table_path(table_name, partition)
-        partial = _partial(path)
-        try:
-            rows.write_parquet(partial, compression="zstd")
-            _publish(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return WrittenFile(partition, path, len(rows), fingerprint(rows))
+
+def _by_partition(table_name: str, table: Table, frame: pl.DataFrame, keys: Sequence[str | None]) -> dict[str | None, pl.DataFrame]:
+    """The rows of each partition, as declared; ValueError if a row is in none of them."""
+    rows, column = table.conform(frame), table.partition_column
+    if column is None:
+        return {None: rows}
+    outside = rows.filter(~pl.col(column).is_in(keys).fill_null(False))
+    if len(outside):
+        found = ", ".join(f"{value} ({count})" for value, count in outside[column].value_counts().sort(column).iter_rows())
+        raise ValueError(f"{table_name}: {len(outside)} rows have a {column} outside {', '.join(map(str, keys))}: {found}")
+    return {key: part for (key,), part in rows.partition_by(column, as_dict=True).items()}
 
 
 def _safe(name: str) -> str:

@@ -4,7 +4,8 @@ What belongs here: the two passes over a source, the repairs of accepted rows (`
 no row got lost. What does not: how rows are read (``sources``) and by which rules they are rejected (``verdicts``).
 
 Two passes: the first judges the *whole* source and keeps digests and verdicts only, so that a repeat is found in whatever month its
-original lies and memory does not grow with the text; the second reads the messages of the accepted rows of the months asked for.
+original lies; the second reads the accepted rows of the months asked for, piece by piece. So memory grows with the number of rows, by a
+few hundred bytes each, but not with their text.
 
 Our choices, where the source leaves room:
 
@@ -21,16 +22,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 
 from rlhi_dagster.conversations import Repair, templates
-from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, month_counts, read
+from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible, month_counts
 from rlhi_dagster.conversations.verdicts import ROW, verdicts
 from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE, TIME
+
+ROWS_AT_ONCE = 10_000
+"""Conversations in memory at a time, with their messages."""
 
 _BETWEEN_MERGED = "\n\n"
 
@@ -50,8 +55,53 @@ class Ingested:
     rows_in: Mapping[str, int]
 
 
-def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Ingested:
-    """Accept, repair or reject the rows of some months of a source.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The rows of some months, judged; the accepted ones not read yet.
+
+    Attributes:
+        settings: The source.
+        accepted: ``source_file``, ``row_number``, ``month``, ``codes`` and ``template_id`` of accepted rows.
+        quarantine: Rejected rows (`tables.QUARANTINE`).
+        rows_in: Rows of the source by month, for every month asked for.
+    """
+
+    settings: SourceSettings
+    accepted: pl.DataFrame
+    quarantine: pl.DataFrame
+    rows_in: Mapping[str, int]
+    _rows: SourceRows
+    _salt: str
+    _now: datetime
+
+    def conversations(self, rows_at_once: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
+        """Read the accepted rows, repaired, piece by piece (`tables.CONVERSATIONS`).
+
+        Raises:
+            RuntimeError: At the end, if rows in and rows out differ in some month.
+        """
+        months = list(self.rows_in)
+        delivered: Counter[str] = Counter()
+        for rows in self._rows.batches(lambda rows: rows.filter(pl.col("month").is_in(months)), rows_at_once):
+            accepted = rows.drop("month").join(self.accepted, on=ROW, how="inner", maintain_order="left")
+            found = _conversations(accepted, self.settings, self._salt, self._now)
+            delivered.update(dict(found.group_by("month").len().iter_rows()))
+            yield found
+        self._assert_conserved(delivered)
+
+    def _assert_conserved(self, delivered: Mapping[str, int]) -> None:
+        rejected = dict(self.quarantine.group_by("month").len().iter_rows())
+        for month, rows in self.rows_in.items():
+            accepted, quarantined = delivered.get(month, 0), rejected.get(month, 0)
+            if accepted + quarantined != rows:
+                raise RuntimeError(
+                    f"source {self.settings.name}, {month}: {rows} rows in, but {accepted} accepted and {quarantined} quarantined;"
+                    " have the files changed while they were read?"
+                )
+
+
+def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Judged:
+    """Accept or reject the rows of some months of a source.
 
     A row belongs to the month of its start; without a plausible start, to the month of the setting `assumed_start`.
 
@@ -62,12 +112,11 @@ def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: d
         now: Later times are impossible; the present by default.
 
     Returns:
-        Accepted and rejected rows. Template clusters are counted over the whole source, so a month comes out the same whichever
-        other months are asked for with it.
+        The verdicts. Template clusters are made over the whole source, so a month comes out the same whichever other months are asked
+        for with it.
 
     Raises:
         ValueError: A month is malformed, the salt is empty, or the source cannot be read.
-        RuntimeError: Rows in and rows out differ in some month.
     """
     now = now or datetime.now(UTC)
     malformed = [month for month in months if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month)]
@@ -75,23 +124,21 @@ def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: d
         raise ValueError(f"not a month in the form YYYY-MM: {', '.join(malformed)}")
     if not salt:
         raise ValueError("the salt of the user fingerprints is empty")
-    wanted = sorted(set(months))
     counts = month_counts(settings, now=now)
-    rows_in = {month: counts.get(month, 0) for month in wanted}
+    rows_in = {month: counts.get(month, 0) for month in sorted(set(months))}
 
-    judged = verdicts(settings, now)
-    accepted = judged.filter(pl.col("reason").is_null())
-    crowded = accepted.group_by("head_hash").len().filter(pl.col("head_hash").is_not_null(), pl.col("len") >= templates.MIN_CONVERSATIONS)
-    keys = accepted.filter(pl.col("month").is_in(wanted)).select(*ROW, "codes")
-    quarantine = _quarantine(judged.filter(pl.col("month").is_in(wanted)), settings)
-    del judged, accepted  # a row of each for the whole source
+    rows = SourceRows(settings, now=now)
+    judged = verdicts(rows, settings, now)
+    is_wanted = pl.col("month").is_in(list(rows_in))
+    accepted = _with_templates(judged.filter(pl.col("reason").is_null())).filter(is_wanted).select(*ROW, "month", "codes", "template_id")
+    return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, now)
 
-    def accepted_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return rows.filter(pl.col("month").is_in(wanted)).join(keys.lazy(), on=ROW, how="inner")
 
-    conversations = _conversations(read(settings, accepted_rows, now=now).sort(ROW), settings, salt, crowded["head_hash"], now)
-    _assert_conserved(settings, rows_in, conversations, quarantine)
-    return Ingested(conversations, quarantine, rows_in)
+def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Ingested:
+    """`judge` the rows of some months and hold all that is accepted in memory; arguments and errors as there and of `Judged`."""
+    judged = judge(settings, months, salt, now=now)
+    conversations = pl.concat([CONVERSATIONS.empty(), *judged.conversations()])
+    return Ingested(CONVERSATIONS.conform(conversations), judged.quarantine, judged.rows_in)
 
 
 def user_id(user_key: str | None, conversation_id: str, salt: str) -> str:
@@ -99,9 +146,12 @@ def user_id(user_key: str | None, conversation_id: str, salt: str) -> str:
 
     Keyed BLAKE2b, 16 bytes as hex: without the salt the key cannot be found by trying.
     """
+    return _fingerprint("conversation", conversation_id, salt) if user_key is None else _fingerprint("connection", user_key, salt)
+
+
+def _fingerprint(kind: str, text: str, salt: str) -> str:
     key = hashlib.blake2b(salt.encode(), digest_size=32).digest()  # a salt of any length becomes a key of a permitted one
-    kind, text = (b"conversation", conversation_id) if user_key is None else (b"connection", user_key)
-    return hashlib.blake2b(text.encode(), digest_size=16, key=key, person=kind).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=16, key=key, person=kind.encode()).hexdigest()
 
 
 def _quarantine(judged: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
@@ -112,30 +162,37 @@ def _quarantine(judged: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
     )
 
 
-def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, crowded: pl.Series, now: datetime) -> pl.DataFrame:
-    """Turn accepted rows into conversations: repaired, with user ids and template clusters."""
-    opening = pl.col("messages").list.get(pl.col("codes").str.starts_with("s").cast(pl.Int64)).struct.field("content")
-    rows = rows.with_row_index("row").with_columns(templates.head(opening).alias("head"))
-    in_cluster = rows.select("row", "head").filter(pl.col("head").is_not_null(), pl.col("head").hash().is_in(crowded.implode()))
-    clusters = in_cluster.join(templates.digests(in_cluster["head"]), on="head").select("row", "template_id")
+def _with_templates(accepted: pl.DataFrame) -> pl.DataFrame:
+    crowded = pl.len().over("head_hash") >= templates.MIN_CONVERSATIONS
+    return accepted.with_columns(
+        pl.when(pl.col("head_hash").is_not_null() & crowded).then(pl.col("head_hash").cast(pl.String)).alias("template_id")
+    )
 
-    connections = rows.select("user_key", pl.when(pl.col("user_key").is_null()).then("conversation_id").alias("own_id")).unique()
+
+def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, now: datetime) -> pl.DataFrame:
+    """Turn accepted rows into conversations: repaired, with fingerprints in place of connections."""
+    rows = rows.with_row_index("row").with_columns(pl.when(pl.col("user_key").is_null()).then("conversation_id").alias("own_id"))
+    connections = rows.select("user_key", "own_id").unique()
     ids = [user_id(key, own_id or "", salt) for key, own_id in connections.iter_rows()]
     connections = connections.with_columns(pl.Series("user_id", ids, dtype=pl.String))
+    addresses = rows.select("address").drop_nulls().unique()
+    ids = [_fingerprint("address", address, salt) for address in addresses["address"]]
+    addresses = addresses.with_columns(pl.Series("address_id", ids, dtype=pl.String))
 
     joined = (
-        rows.drop("messages", "head")
-        .with_columns(pl.when(pl.col("user_key").is_null()).then("conversation_id").alias("own_id"))
+        rows.drop("messages")
         .join(connections, on=["user_key", "own_id"], how="left", nulls_equal=True)
-        .join(clusters, on="row", how="left")
+        .join(addresses, on="address", how="left")
         .join(_repaired(rows.select("row", "conversation_id", "codes", "messages"), now), on="row", how="left")
     )
     stored = pl.coalesce("started_at", pl.lit(settings.assumed_start, TIME))
     month_start = pl.col("month").str.to_datetime("%Y-%m", time_unit="us", time_zone="UTC")
     earliest = pl.max_horizontal(month_start, pl.min_horizontal(stored, "earliest"))
+    started_at = pl.when(pl.col("is_start_assumed")).then(stored).otherwise(earliest)
     return CONVERSATIONS.conform(
         joined.with_columns(
-            pl.when(pl.col("is_start_assumed")).then(stored).otherwise(earliest).alias("started_at"),
+            started_at.alias("started_at"),
+            pl.when(pl.col("is_start_assumed")).then(stored).otherwise(pl.max_horizontal(stored, "latest")).alias("ended_at"),
             pl.lit(settings.name).alias("source"),
         )
     )
@@ -145,7 +202,8 @@ def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Repair the message lists of accepted rows.
 
     Returns:
-        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``repairs`` and ``earliest`` (message time; null if there is none).
+        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``repairs``, ``earliest`` and ``latest`` (message times; null if
+        there are none).
     """
     message = pl.col("messages").struct
     is_impossible = ~is_plausible(pl.col("sent_at"), now)
@@ -190,6 +248,7 @@ def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
             pl.struct("message_id", "message_index", "role", "content", "sent_at").alias("messages"),
             (pl.col("role") == "user").sum().alias("user_turns"),
             pl.col("sent_at").min().alias("earliest"),
+            pl.col("sent_at").max().alias("latest"),
             pl.col("is_cleared").any(),
         )
         .join(rows.select("row", "codes"), on="row")
@@ -198,17 +257,5 @@ def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
             .list.drop_nulls()
             .alias("repairs")
         )
-        .select("row", "messages", "user_turns", "repairs", "earliest")
+        .select("row", "messages", "user_turns", "repairs", "earliest", "latest")
     )
-
-
-def _assert_conserved(settings: SourceSettings, rows_in: Mapping[str, int], conversations: pl.DataFrame, quarantine: pl.DataFrame) -> None:
-    kept = dict(conversations.group_by("month").len().iter_rows())
-    rejected = dict(quarantine.group_by("month").len().iter_rows())
-    for month, rows in rows_in.items():
-        accepted, quarantined = kept.get(month, 0), rejected.get(month, 0)
-        if accepted + quarantined != rows:
-            raise RuntimeError(
-                f"source {settings.name}, {month}: {rows} rows in, but {accepted} accepted and {quarantined} quarantined;"
-                " have the files changed while they were read?"
-            )

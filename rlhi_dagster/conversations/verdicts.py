@@ -12,7 +12,7 @@ from datetime import datetime
 import polars as pl
 
 from rlhi_dagster.conversations import Reason, templates
-from rlhi_dagster.conversations.sources import SourceSettings, is_plausible, read
+from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible
 from rlhi_dagster.tables import TIME
 
 ROW = ("source_file", "row_number")
@@ -36,13 +36,13 @@ class _Rule:
     detail: pl.Expr
 
 
-def verdicts(settings: SourceSettings, now: datetime) -> pl.DataFrame:
+def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime) -> pl.DataFrame:
     """Judge every row of the source; what comes back has digests in place of text.
 
     Columns: ``source_file``, ``row_number``, ``month``, ``conversation_id``, ``codes`` (roles), ``head_hash`` (of the opening request),
     ``reason`` and ``detail`` (null if accepted).
     """
-    judged = read(settings, lambda rows: _judged(rows, settings, now), now=now)
+    judged = rows.collect(lambda scanned: _judged(scanned, settings, now))
     return _with_repeats(judged).drop("content_hash", "started_at")
 
 

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from rlhi_dagster.conversations import Reason
-from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, detect_kind, month_counts, read, scan_rows, source_files
+from rlhi_dagster.conversations.sources import SourceKind, SourceRows, SourceSettings, detect_kind, month_counts, scan_rows, source_files
 from rlhi_dagster.conversations.sources.layout import ROW_MESSAGES
 
 START = datetime(2023, 6, 1, tzinfo=UTC)
@@ -168,7 +168,7 @@ def test_rows_of_a_damaged_row_group_are_still_there(column: str, months: list[s
     damaged(tmp_path / "bad.parquet", column)
     wildchat(START).write_parquet(tmp_path / "good.parquet")
     source = settings(tmp_path)
-    rows = read(source, lambda rows: rows, now=NOW).sort("source_file", "row_number")
+    rows = SourceRows(source, now=NOW).collect(lambda rows: rows).sort("source_file", "row_number")
     assert rows["row_number"].to_list() == [0, 1, 2, 3, 4, 5, 0]
     unreadable = rows.filter(pl.col("unreadable").is_not_null())
     assert unreadable["row_number"].to_list() == [2, 3]
@@ -188,7 +188,7 @@ def test_a_damaged_column_that_is_not_needed_does_no_harm(tmp_path: Path) -> Non
 def test_a_query_that_fails_without_damage_fails(tmp_path: Path) -> None:
     wildchat(START).write_parquet(tmp_path / "good.parquet")
     with pytest.raises(pl.exceptions.ComputeError):
-        read(settings(tmp_path), lambda rows: rows.select(pl.col("assistant").str.to_integer()))
+        SourceRows(settings(tmp_path)).collect(lambda rows: rows.select(pl.col("assistant").str.to_integer()))
 
 
 def test_columns_can_be_named_differently(tmp_path: Path) -> None:

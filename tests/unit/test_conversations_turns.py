@@ -38,6 +38,9 @@ def conversation(
         "user_id": user,
         "month": "2023-04",
         "started_at": started_at,
+        "ended_at": started_at,
+        "is_start_assumed": False,
+        "language": "English",
         "user_turns": len(times) // 2,
         "messages": messages,
     }
@@ -90,7 +93,7 @@ def test_a_conversation_that_does_not_alternate_is_named(roles: list[str]) -> No
         turns(frame(conversation("a", [None] * 2), bad, conversation("c", [None] * 2)))
 
 
-def test_users_are_counted_alike_from_conversations_and_turns() -> None:
+def test_users_are_counted() -> None:
     conversations = frame(
         conversation("a", [None] * 4),
         conversation("b", [None] * 2, started_at=second(7200)),
@@ -98,8 +101,39 @@ def test_users_are_counted_alike_from_conversations_and_turns() -> None:
     )
     counted = users(conversations.lazy(), 0.5)
     assert counted.schema == USERS.schema
-    assert counted.drop("split").rows() == [("u1", 2, 3, START, second(7200)), ("u2", 1, 1, START, START)]
-    assert counted.equals(users(turns(conversations).lazy(), 0.5))
+    assert counted.drop("split").rows() == [("u1", 2, 3, START, second(7200), 1, 1, 1, []), ("u2", 1, 1, START, START, 1, 1, 1, [])]
+
+
+def at(name: str, first: int, last: int, **columns: object) -> dict[str, object]:
+    """A conversation of user ``u1`` from one second to another."""
+    return conversation(name, [None] * 2, started_at=second(first)) | {"ended_at": second(last)} | columns
+
+
+@pytest.mark.parametrize(
+    ("conversations", "expected"),
+    [
+        ([at("a", 0, 9), at("b", 9, 20), at("c", 20, 20)], 1),
+        ([at("a", 0, 9), at("b", 8, 20), at("c", 19, 30)], 2),
+        ([at("a", 0, 9), at("b", 1, 2), at("c", 3, 4), at("d", 5, 5)], 2),
+        ([at("a", 0, 90), at("b", 10, 80), at("c", 20, 70)], 3),
+        ([at(name, 0, 90, is_start_assumed=True) for name in "abc"], 1),
+    ],
+)
+def test_open_conversations_are_counted_at_their_most(conversations: list[dict[str, object]], expected: int) -> None:
+    found = users(frame(*conversations), 0.5)
+    assert found["simultaneous"].to_list() == [expected]
+    assert found["merge_risk"].to_list() == [["simultaneous"] if expected >= 3 else []]
+
+
+def test_users_at_a_shared_address_and_with_many_languages_may_be_several() -> None:
+    office = [conversation(f"o{i}", [None] * 2, user=f"o{i}") | {"address_id": "office"} for i in range(5)]
+    home = [conversation(f"h{i}", [None] * 2, user=f"h{i}") | {"address_id": "home"} for i in range(4)]
+    polyglot = [conversation(f"p{i}", [None] * 2, user="p") | {"language": name} for i, name in enumerate(["en", "fr", None, "de"])]
+    found = users(frame(*office, *home, *polyglot), 0.5)
+    risks = dict(found.select("user_id", "merge_risk").iter_rows())
+    assert {name: risks[name] for name in ("o0", "h0", "p")} == {"o0": ["devices"], "h0": [], "p": ["languages"]}
+    assert dict(found.select("user_id", "devices").iter_rows())["h0"] == 4
+    assert found.filter(user_id="p")["languages"].to_list() == [3]
 
 
 def test_the_split_of_a_user_does_not_depend_on_the_others() -> None:

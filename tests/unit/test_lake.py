@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from rlhi_dagster.lake import Lake
@@ -66,11 +67,10 @@ def test_write_refuses_unknown_tables_missing_columns_and_wrong_partitioning(lak
 def test_failed_write_leaves_the_old_file_and_no_debris(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.write("users", fill(USERS, [{"user_id": "old"}]))
 
-    def half_written(frame: pl.DataFrame, path: Path, **options: Any) -> None:
-        path.write_bytes(b"PAR1")
+    def half_written(self: pq.ParquetWriter, rows: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", half_written)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", half_written)
     with pytest.raises(OSError, match="disk full"):
         lake.write("users", fill(USERS, [{"user_id": "new"}]))
     assert [path.name for path in lake.table_path("users").parent.iterdir()] == ["table.parquet"]

@@ -7,18 +7,18 @@ A new kind is one module with a `Layout`, a `SourceKind` and an entry in ``rows.
 JSON lines.
 """
 
-from rlhi_dagster.conversations.sources.rows import detect_kind, is_plausible, month_counts, read, scan_rows, source_files
+from rlhi_dagster.conversations.sources.rows import SourceRows, detect_kind, is_plausible, month_counts, scan_rows, source_files
 from rlhi_dagster.conversations.sources.settings import PLAUSIBLE_FROM, SourceField, SourceKind, SourceSettings
 
 __all__ = [
     "PLAUSIBLE_FROM",
     "SourceField",
     "SourceKind",
+    "SourceRows",
     "SourceSettings",
     "detect_kind",
     "is_plausible",
     "month_counts",
-    "read",
     "scan_rows",
     "source_files",
 ]

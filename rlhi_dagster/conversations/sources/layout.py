@@ -127,6 +127,7 @@ def standard(raw: Raw, **own: pl.Expr) -> dict[str, pl.Expr]:
     usual: dict[str, Callable[[], pl.Expr]] = {
         "conversation_id": lambda: raw.text(SourceField.CONVERSATION_ID),
         "user_key": lambda: raw.text(SourceField.USER),
+        "address": lambda: pl.lit(None, pl.String),
         "started_at": lambda: raw.time(SourceField.STARTED_AT),
         "is_start_assumed": lambda: raw.time(SourceField.STARTED_AT).is_null(),
         "assistant": lambda: raw.text(SourceField.MODEL),

@@ -7,7 +7,7 @@ format is read (``parquet``, ``lines``), and judging the rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import polars as pl
@@ -61,9 +61,9 @@ def scan_rows(settings: SourceSettings, *, now: datetime | None = None, damage: 
 
     Columns: ``source_file`` (relative to the fixed part of the location), ``row_number`` (0-based in the file), ``month`` (partition:
     of ``started_at`` if plausible, else of the setting `assumed_start`), ``conversation_id``, ``user_key`` (what identifies the
-    connection, in clear; null if the row does not tell), ``started_at`` (as the source has it; null if absent), ``is_start_assumed``,
-    ``assistant``, ``language``, ``is_toxic``, ``messages`` (role, content, sent_at; nulls where the source has nothing), and for rows
-    that cannot be read ``unreadable`` (a `Reason`) and ``unreadable_detail``.
+    connection, in clear; null if the row does not tell), ``address`` (of the network, in clear; null likewise), ``started_at`` (as the
+    source has it; null if absent), ``is_start_assumed``, ``assistant``, ``language``, ``is_toxic``, ``messages`` (role, content, sent_at;
+    nulls where the source has nothing), and for rows that cannot be read ``unreadable`` (a `Reason`) and ``unreadable_detail``.
 
     A row without an id, of a kind whose rows need none, gets a digest of its user, start and messages: the same wherever the row lies, so
     that files can be split and sorted anew, and a conversation delivered twice is found. Rows without user and start that say the same
@@ -72,7 +72,7 @@ def scan_rows(settings: SourceSettings, *, now: datetime | None = None, damage: 
     Args:
         settings: The source.
         now: Later times are implausible; the present by default.
-        damage: Damaged row groups of the files; see `read`.
+        damage: Damaged row groups of the files; see `SourceRows`.
 
     Raises:
         ValueError: No file matches, or a Parquet file lacks a column or has one of the wrong type.
@@ -112,28 +112,51 @@ def scan_rows(settings: SourceSettings, *, now: datetime | None = None, damage: 
     return rows.with_columns(start.dt.strftime("%Y-%m").alias("month"))
 
 
+class SourceRows:
+    """The rows of a source, for queries over `scan_rows` that the streaming engine runs.
+
+    If a query fails, the Parquet files are searched once for row groups that cannot be decoded, and from then on the rows of those are
+    there, marked as unreadable. A row keeps its month if its time can be decoded, so every query finds the same number of rows in a month.
+    """
+
+    def __init__(self, settings: SourceSettings, *, now: datetime | None = None) -> None:
+        """Remember what to read; nothing is opened yet."""
+        self._settings = settings
+        self._now = now
+        self._damage: Mapping[str, parquet.Damage] = {}
+
+    def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        """The result of a query, in memory."""
+        try:
+            return self._plan(query).collect(engine="streaming", optimizations=self._flags)
+        except parquet.DECODING_ERRORS:
+            if self._damage or not self._find_damage():
+                raise
+        return self._plan(query).collect(engine="streaming", optimizations=self._flags)
+
+    def batches(self, query: Callable[[pl.LazyFrame], pl.LazyFrame], rows: int) -> Iterator[pl.DataFrame]:
+        """The result of a query, some ``rows`` at a time and in the order of the source; damage must have been met by `collect` before."""
+        yield from self._plan(query).collect_batches(chunk_size=rows, engine="streaming", optimizations=self._flags)
+
+    def _plan(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.LazyFrame:
+        return query(scan_rows(self._settings, now=self._now, damage=self._damage))
+
+    @property
+    def _flags(self) -> pl.QueryOptFlags:
+        # What the row groups' scans have in common must not become one scan of the whole file, which would fail again.
+        return pl.QueryOptFlags(comm_subplan_elim=not self._damage)
+
+    def _find_damage(self) -> bool:
+        columns = list(LAYOUTS[self._settings.kind].types(self._settings))
+        found = {file: parquet.damage(file, columns) for file in source_files(self._settings) if file.endswith(files.PARQUET)}
+        self._damage = {file: damage for file, damage in found.items() if damage}
+        return bool(self._damage)
+
+
 def month_counts(settings: SourceSettings, *, now: datetime | None = None) -> dict[str, int]:
     """Count the rows of a source by month, sorted; of Parquet files no message is read."""
-    counts = read(settings, lambda rows: rows.group_by("month").agg(pl.len().alias("rows")), now=now).sort("month")
+    counts = SourceRows(settings, now=now).collect(lambda rows: rows.group_by("month").agg(pl.len().alias("rows"))).sort("month")
     return dict(counts.iter_rows())
-
-
-def read(settings: SourceSettings, query: Callable[[pl.LazyFrame], pl.LazyFrame], *, now: datetime | None = None) -> pl.DataFrame:
-    """Collect a query over `scan_rows` with the streaming engine.
-
-    If that fails, the Parquet files are searched for row groups that cannot be decoded, and the query is made again with the rows of
-    those marked as unreadable. A row keeps its month if its time can be decoded, so every query finds the same number of rows in a month.
-    """
-    try:
-        return query(scan_rows(settings, now=now)).collect(engine="streaming")
-    except parquet.DECODING_ERRORS:
-        read_columns = list(LAYOUTS[settings.kind].types(settings))
-        damage = {file: parquet.damage(file, read_columns) for file in source_files(settings) if file.endswith(files.PARQUET)}
-        if not any(damage.values()):
-            raise
-    # What the row groups' scans have in common must not become one scan of the whole file, which would fail again.
-    apart = pl.QueryOptFlags(comm_subplan_elim=False)
-    return query(scan_rows(settings, now=now, damage=damage)).collect(engine="streaming", optimizations=apart)
 
 
 def is_plausible(time: pl.Expr, now: datetime) -> pl.Expr:

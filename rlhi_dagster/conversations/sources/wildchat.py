@@ -22,7 +22,8 @@ def _columns(raw: Raw, settings: SourceSettings) -> dict[str, pl.Expr]:
     fields = sorted(field.name for field in header.fields) if isinstance(header, pl.Struct) else []
     client = [pl.col(_HEADER).struct.field(name).cast(pl.String).fill_null("") for name in fields]
     address = raw.text(SourceField.USER)
-    return standard(raw, user_key=pl.when(address.is_not_null()).then(pl.concat_str(address, *client, separator="\n")))
+    user_key = pl.when(address.is_not_null()).then(pl.concat_str(address, *client, separator="\n"))
+    return standard(raw, user_key=user_key, address=address)
 
 
 WILDCHAT = Layout(
