@@ -56,6 +56,12 @@ BROKEN = {
     "messages are text": (SOUND | {"messages": "a"}, Reason.MISTYPED_FIELD, "messages: "),
     "a message is text": (SOUND | {"messages": [*TALK, "a"]}, Reason.MISTYPED_FIELD, "messages.2: "),
     "content is a number": (SOUND | {"messages": [{"role": "user", "content": 3}]}, Reason.MISTYPED_FIELD, "messages.0.content: "),
+    "a part is a picture": (
+        SOUND
+        | {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]}, TALK[1]]},
+        Reason.MISTYPED_FIELD,
+        "messages.0.content: ",
+    ),
     "a flag is text": (SOUND | {"toxic": "no"}, Reason.MISTYPED_FIELD, "toxic: "),
     "a time is no time": (SOUND | {"created": "yesterday"}, Reason.MISTYPED_FIELD, "created: "),
     "a time beyond the calendar": (SOUND | {"created": "9999-12-31T23:59:59-10:00"}, Reason.MISTYPED_FIELD, "created: "),
@@ -152,6 +158,12 @@ def test_fields_times_and_roles_of_messages(write: Callable[..., Path]) -> None:
     assert found["started_at"].to_list() == [datetime(2023, 6, 5, 21, 20, tzinfo=UTC)] * 3
     assert [m["role"] for m in found["messages"][1]] == ["system", "user", "assistant"]
     assert found["messages"][2][0]["sent_at"].year == 2000
+
+
+def test_content_in_text_parts_is_one_text(write: Callable[..., Path]) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    (found,) = run(settings(write(SOUND | {"messages": [{"role": "user", "content": parts}, TALK[1]]}))).conversations["messages"]
+    assert [message["content"] for message in found] == ["a\nb", "b"]
 
 
 def test_columns_can_be_named_differently(write: Callable[..., Path]) -> None:

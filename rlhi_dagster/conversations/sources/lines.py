@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataTypeClass
 from polars.io.plugins import register_io_source
-from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
@@ -28,14 +28,16 @@ from rlhi_dagster.conversations.sources.files import GZIP, ZSTD, open_file
 from rlhi_dagster.conversations.sources.layout import DETAIL, REASON, ROW_NUMBER
 
 _LINES_AT_ONCE = 1_000
+_TEXT_PARTS = ("text", "input_text", "output_text")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def scan(file: str, types: pl.Schema) -> pl.LazyFrame:
     """Scan a file: the columns of ``types``, `ROW_NUMBER`, and `REASON` and `DETAIL`, which are null if a line fits.
 
-    A line that does not fit has nulls in all columns of ``types``. Numbers are accepted as text, but not within lists; times are ISO 8601
-    or seconds since 1970, and UTC if they have no zone.
+    A line that does not fit has nulls in all columns of ``types``. Numbers are accepted as text, but not within lists; a text within
+    lists may be given in parts, as chat APIs do for `content`, if all of them are text; times are ISO 8601 or seconds since 1970, and
+    UTC if they have no zone.
     """
     decoder = TypeAdapter(_row_type(types))
     schema = pl.Schema({ROW_NUMBER: pl.Int64(), REASON: pl.String(), DETAIL: pl.String(), **types})
@@ -103,6 +105,13 @@ def _utc(time: datetime) -> datetime:
         raise ValueError("the time is before year 1 or after year 9999") from None
 
 
+def _joined(text: Any) -> Any:
+    """What chat APIs give as a list of text parts, as one text; anything else as it is, to be accepted or refused for its type."""
+    is_parts = isinstance(text, list) and text and all(isinstance(part, dict) and part.get("type") in _TEXT_PARTS for part in text)
+    parts = [part.get("text") for part in text] if is_parts else []
+    return "\n".join(parts) if parts and all(isinstance(part, str) for part in parts) else text
+
+
 _SCALARS: Mapping[DataTypeClass, Any] = {
     pl.String: str,
     pl.Boolean: Annotated[bool, Strict()],
@@ -126,5 +135,6 @@ def _python_type(dtype: pl.DataType | DataTypeClass) -> Any:
         entry = _python_type(dtype.inner) | None
         return list[entry]  # type: ignore[valid-type]
     if isinstance(dtype, pl.Struct):
-        return _object({field.name: _python_type(field.dtype) for field in dtype.fields})
+        within = {field.name: _python_type(field.dtype) for field in dtype.fields}
+        return _object({name: Annotated[str, BeforeValidator(_joined)] if kind is str else kind for name, kind in within.items()})
     return _SCALARS[dtype.base_type()]
