@@ -7,6 +7,7 @@ import polars as pl
 
 from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
+from rlhi_dagster.conversations.shape import conversation_lengths, quarantine_by_month, users_by_activity
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
@@ -74,10 +75,17 @@ def ingested(
             rows=rows,
             template_conversations=judged.accepted["template_id"].count(),
             conversations_by_month=metadata.bars(dict(judged.accepted.group_by("month").len().sort("month").iter_rows())),
+            conversations_by_length=metadata.bars(conversation_lengths(staged.scan())),
             repairs=metadata.bars(dict(repairs["repairs"].value_counts(sort=True).iter_rows())),
         )
-    reasons = dict(judged.quarantine["reason"].value_counts(sort=True).iter_rows())
-    yield metadata.result("quarantine", judged.quarantine, rows=len(judged.quarantine), reasons=metadata.bars(reasons))
+    by_month = quarantine_by_month(judged.quarantine.lazy())
+    yield metadata.result(
+        "quarantine",
+        judged.quarantine,
+        rows=len(judged.quarantine),
+        reasons=metadata.bars(dict(by_month.select("reason", "all").iter_rows())),
+        reasons_by_month=metadata.markdown_table(by_month),
+    )
 
 
 @declare.table("turns", GROUP, set())
@@ -106,6 +114,7 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
         found,
         held_out_users=int((found["split"] == "held_out").sum()),
         median_conversations=metadata.number(found["conversations"].median()),
+        users_by_activity=metadata.bars(users_by_activity(found.lazy())),
         merge_risk=metadata.bars(signs),
     )
 

@@ -11,6 +11,7 @@ from rlhi_dagster.feedback.classifier import FeedbackClassifier
 from rlhi_dagster.feedback.diversity import contextual_diversity as diversity_of
 from rlhi_dagster.feedback.labels import follow_ups, label
 from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
+from rlhi_dagster.feedback.readings import readings, sentences
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.resources import Settings, Workers
 from rlhi_dagster.tables import TABLES
@@ -49,14 +50,22 @@ def feedback_labels(
     )
 
 
-@declare.table("reattempt_rates", GROUP, {"duckdb"})
-def reattempt_rates(settings: Settings, turns: pl.LazyFrame, feedback_labels: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a cell of the re-attempt table: turn, denominator and template filter (the paper: 26.51 % of user messages)."""
-    rates = rates_of(turns, feedback_labels, seed=settings.profile.seed)
-    overall = rates.filter((pl.col("turn") == "all") & (pl.col("templates") == "included")).select("denominator", "value")
+@declare.table("reattempt_rates", GROUP, set(), code_version="2")
+def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a share of re-attempts with feedback: of a level, a denominator and a template filter (the paper: 26.51 %)."""
+    rates = rates_of(conversations, feedback_labels)
+    overall = rates.filter(dimension="all", templates="included").select("denominator", "value")
     numbers = {f"reattempt_of_{name}": value for name, value in overall.drop_nulls().iter_rows()}
-    shown = rates.select("turn", "denominator", "templates", "value", "n", "ci_low", "ci_high")
-    return metadata.result("reattempt_rates", rates, **numbers, table=metadata.markdown_table(shown))
+    beside = readings(rates)
+    shown = rates.select("level", "denominator", "templates", "value", "n", "ci_low", "ci_high")
+    return metadata.result(
+        "reattempt_rates",
+        rates,
+        **numbers,
+        nearest_to_the_paper=dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences(beside))),
+        readings=metadata.markdown_table(beside.drop("users", "is_nearest")),
+        **{f"by_{name}": metadata.markdown_table(shown.filter(rates["dimension"] == name), 60) for name in ("turn", "month")},
+    )
 
 
 @declare.table("contextual_diversity", GROUP, {"huggingface"}, pool="model")

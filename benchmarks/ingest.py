@@ -78,15 +78,17 @@ def tables(file: Path, folder: Path) -> Measured:
     }
     measured = {name: _seconds(stage) for name, stage in stages.items()}
     labels = _labels(lake.scan("turns"))
-    return measured | {"reattempt_rates": _seconds(lambda: lake.write("reattempt_rates", reattempt_rates(lake.scan("turns"), labels)))}
+    return measured | {
+        "reattempt_rates": _seconds(lambda: lake.write("reattempt_rates", reattempt_rates(lake.scan("conversations"), labels)))
+    }
 
 
 def _labels(turns: pl.LazyFrame) -> pl.LazyFrame:
     """A label for every follow-up, drawn by the digest of its id."""
     names = pl.Series([label.value for label in Feedback])
-    follow_ups = turns.filter(pl.col("turn") > 1).select("turn_id").collect()["turn_id"]
-    drawn = follow_ups.hash(seed=0) % len(names)
-    return pl.DataFrame({"turn_id": follow_ups, "label": names.gather(drawn)}).lazy()
+    follow_ups = turns.filter(pl.col("turn") > 1).select("turn_id", "conversation_id", "turn").collect()
+    drawn = follow_ups["turn_id"].hash(seed=0) % len(names)
+    return follow_ups.with_columns(label=names.gather(drawn)).lazy()
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -177,10 +177,11 @@ FEEDBACK_LABELS = Table(
     "month",
 )
 REATTEMPT_RATES = Table(
-    "A cell of the re-attempt table: turn, denominator and template filter.",
+    "A cell of the re-attempt table: a level of a dimension, a denominator and a template filter.",
     {
-        "turn": (pl.String(), "`all`, `2` to `5`, or `>5`."),
-        "denominator": (pl.String(), "`user_messages`, `follow_ups` or `conversations`."),
+        "dimension": (pl.String(), "`all`, `turn`, `month`, `language` or `model`."),
+        "level": (pl.String(), "Of `all`: `all`; of `turn`: `2` to `5`, or `>5`; else the month, language or model."),
+        "denominator": (pl.String(), "`user_messages`, `follow_ups`, `conversations` or `users`."),
         "templates": (pl.String(), "`included` or `excluded`: template traffic."),
         "value": (pl.Float64(), "Share of `reattempt_with_feedback`; null if n is 0."),
         "n": (pl.Int64(), "Size of the denominator."),
@@ -188,7 +189,7 @@ REATTEMPT_RATES = Table(
         "ci_low": _CI_LOW,
         "ci_high": _CI_HIGH,
     },
-    ("turn", "denominator", "templates"),
+    ("dimension", "level", "denominator", "templates"),
 )
 CONTEXTUAL_DIVERSITY = Table(
     "A corpus and the mean pairwise cosine distance between its prompt contexts.",

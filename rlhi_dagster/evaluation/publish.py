@@ -51,16 +51,23 @@ _TABLES = [
     "candidate_rewards",
     "preference_pairs",
 ]
+_LOGS = ["conversations", "users", "quarantine"]
+"""Tables of which only counts are shown."""
 
 
 def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
     """Write ``report/index.html`` of the lake from whatever tables are there; return the file and the comparisons in it."""
     frames: dict[str, pl.DataFrame] = {}
-    for name in _TABLES:
+    logs: dict[str, pl.LazyFrame] = {}
+    for name in (*_TABLES, *_LOGS):
         try:
-            frames[name] = lake.scan(name).collect()
+            scanned = lake.scan(name)
         except ValueError:
             continue  # the section says what is missing
+        if name in _LOGS:
+            logs[name] = scanned
+        else:
+            frames[name] = scanned.collect()
     versions = {name: fingerprint(frame)[:12] for name, frame in frames.items() if name in {"preference_pairs", "eval_prompts"}}
     data = ReportData(
         headline={
@@ -75,6 +82,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
         checkpoints=checkpoint_manifests(lake),
         show_samples=profile.truth is not None,
         **frames,
+        **logs,
     )
     folder = lake.artefact_path("report")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
 """The report: one self-contained page with every number, its interval and what it rests on.
 
 What belongs here: the order of the page. What does not: its inputs (``report_data``), its sections (``report_results``,
-``report_process``), its markup (``report_page``) and its plots (``report_plots``).
+``report_logs``, ``report_process``), its markup (``report_page``) and its plots (``report_plots``).
 
 The page asks for nothing from the network and depends on its inputs alone: the same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
-from rlhi_dagster.evaluation import report_process, report_results
+from rlhi_dagster.evaluation import report_logs, report_process, report_results
 from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.report_page import Html, document, join, note
 
@@ -29,8 +29,9 @@ def render(sections: ReportData) -> str:
         report_results.differences(sections),
         report_results.cold_start(sections),
         report_results.reasoning(sections),
-        report_process.reattempts(sections),
-        report_process.diversity(sections),
+        report_logs.logs(sections),
+        report_logs.reattempts(sections),
+        report_logs.diversity(sections),
         report_process.pairs(sections),
         report_process.rewards(sections),
         report_process.training(sections),

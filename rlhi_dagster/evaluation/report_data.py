@@ -29,6 +29,9 @@ class ReportData:
         judgements: ``JUDGEMENTS`` of all recipes.
         eval_prompts: ``EVAL_PROMPTS``.
         responses: ``RESPONSES`` of all recipes.
+        conversations: ``CONVERSATIONS``; their messages are not read.
+        users: ``USERS``.
+        quarantine: ``QUARANTINE``.
         reattempt_rates: ``REATTEMPT_RATES``.
         contextual_diversity: ``CONTEXTUAL_DIVERSITY``.
         feedback_labels: ``FEEDBACK_LABELS``.
@@ -50,6 +53,9 @@ class ReportData:
     judgements: Frame | None = None
     eval_prompts: Frame | None = None
     responses: Frame | None = None
+    conversations: Frame | None = None
+    users: Frame | None = None
+    quarantine: Frame | None = None
     reattempt_rates: Frame | None = None
     contextual_diversity: Frame | None = None
     feedback_labels: Frame | None = None

@@ -7,10 +7,12 @@ What belongs here: markup. What does not: what the numbers mean (``report_result
 from __future__ import annotations
 
 import html
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STYLE = Path(__file__).with_name("report.css")
 
@@ -135,6 +137,16 @@ def share_cell(value: float | None, low: float | None, high: float | None, n: in
         return escape("\u2013" if n is None else f"\u2013 (n = {n:,})")
     lines = [bracket(low, high), *([] if n is None else [f"n = {n:,}"])]
     return join([percent(value), *(element("small", line) for line in lines)])
+
+
+def rate(row: Mapping[str, Any] | None) -> Html:
+    """A `share_cell` from a row with ``value``, ``ci_low``, ``ci_high`` and ``n``; a dash if there is none."""
+    return escape("\u2013") if row is None else share_cell(row["value"], row["ci_low"], row["ci_high"], row["n"])
+
+
+def number(value: float | None, digits: int) -> str:
+    """A plain number; a dash where there is none or it is not finite."""
+    return "\u2013" if value is None or not math.isfinite(value) else minus(f"{value:.{digits}f}")
 
 
 def document(title: str, kicker: str, lead: Html, sections: Sequence[Section], footer: str) -> str:

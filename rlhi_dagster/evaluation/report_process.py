@@ -1,6 +1,7 @@
-"""The report's account of how it came about: feedback, diversity, pairs, rewards, training, deviations.
+"""The report's account of how it came about: pairs, rewards, training, deviations.
 
-What belongs here: sections about data and checkpoints. What does not: sections about replies and verdicts (``report_results``).
+What belongs here: sections about what was made of the logs. What does not: the logs (``report_logs``), replies and verdicts
+(``report_results``).
 """
 
 from __future__ import annotations
@@ -25,91 +26,23 @@ from rlhi_dagster.evaluation.report_page import (
     legend,
     minus,
     missing,
+    number,
     paragraph,
     percent,
-    share_cell,
+    rate,
     table,
 )
-from rlhi_dagster.evaluation.report_plots import Mark, Series, bars, category_points, curves, mark_of, padded
+from rlhi_dagster.evaluation.report_plots import Mark, bars, curves, mark_of, padded
 from rlhi_dagster.evaluation.report_results import recipe_rank
 from rlhi_dagster.evaluation.reward_order import reward_order
-from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY, REATTEMPT_RATES
 
 REATTEMPT = "reattempt_with_feedback"
-_TURNS = ("all", "2", "3", "4", "5", ">5")
-_DENOMINATORS = {
-    "user_messages": ("of all user messages", "--s-rewrites"),
-    "follow_ups": ("of follow-ups", "--s-rewards"),
-    "conversations": ("of conversations", "--s-sft"),
-}
 _PANELS = {
     "loss": (("loss", False),),
     "reward margin": (("rewards/margins", False),),
     "log-probability": (("logps/chosen", False), ("logps/rejected", True)),
 }
 _MOST_POINTS = 240
-
-
-def reattempts(data: ReportData) -> Section:
-    """How often users ask again and say what to change, by turn."""
-    title = "How often users ask again"
-    rates = data.table("reattempt_rates", list(REATTEMPT_RATES.columns))
-    if rates is None:
-        return Section("reattempts", title, missing("re-attempt rates", "reattempt_rates"))
-    cells = {(row["turn"], row["denominator"], row["templates"]): row for row in rates.iter_rows(named=True)}
-    series, names = [], []
-    turns = [turn for turn in _TURNS if turn != "all"]
-    kinds = [
-        (denominator, templates)
-        for denominator in _DENOMINATORS
-        for templates in ("included", "excluded")
-        if any((turn, denominator, templates) in cells for turn in _TURNS)
-    ]
-    for denominator, templates in kinds:
-        words, tone = _DENOMINATORS[denominator]
-        mark = Mark(tone, templates == "included")
-        spots = [
-            (position, row["value"], row["ci_low"], row["ci_high"])
-            for position, turn in enumerate(turns)
-            if (row := cells.get((turn, denominator, templates))) is not None and row["value"] is not None
-        ]
-        if spots:
-            series.append(Series(mark, spots))
-            names.append((f"{words}, templates {templates}", mark.css, "hollow" if mark.is_hollow else ""))
-    columns = ["turn", *(f"{_DENOMINATORS[denominator][0]}, templates {templates}" for denominator, templates in kinds)]
-    lines = [[turn, *(_rate(cells.get((turn, *kind))) for kind in kinds)] for turn in _TURNS]
-    plot: object = ""
-    if series:
-        drawn = category_points(turns, series, "Re-attempts with feedback by turn", axis="turn of the conversation")
-        plot = join(
-            [figure(drawn, "Re-attempts with feedback", "by turn; 95 % intervals, resampled over users", cls="single"), legend(names)]
-        )
-    intro = paragraph(
-        "The share of messages that ask for the same task again and say what to change. The paper reports 26.51 % of user messages and "
-        "83.15 % after turn 5 on WildChat without naming the denominator, so the shares are given for each. Template traffic is "
-        "many near-identical openings from the same tool."
-    )
-    return Section("reattempts", title, join([intro, plot, table(columns, lines)]))
-
-
-def diversity(data: ReportData) -> Section:
-    """How different the contexts are in which requests are made."""
-    title = "Contextual diversity"
-    found = data.table("contextual_diversity", list(CONTEXTUAL_DIVERSITY.columns))
-    if found is None:
-        return Section("diversity", title, missing("contextual diversity", "contextual_diversity"))
-    ordered = found.sort("value", "corpus", descending=[True, False], nulls_last=True)
-    lines = [
-        [row["corpus"], _number(row["value"], 3), bracket(row["ci_low"], row["ci_high"], 1, 3), f"{row['n']:,}", row["encoder"]]
-        for row in ordered.iter_rows(named=True)
-    ]
-    intro = paragraph(
-        "Mean pairwise cosine distance between the contexts of requests. The value depends on the encoder: compare the order of corpora, "
-        "not the numbers, with other reports (the paper gives WildChat 0.865, HelpSteer2 0.848, HH-RLHF 0.751, encoder unnamed)."
-    )
-    return Section(
-        "diversity", title, join([intro, table(["corpus", "mean distance", "95 % interval", "n", "encoder"], lines, text_columns=(4,))])
-    )
 
 
 def pairs(data: ReportData) -> Section:
@@ -158,7 +91,7 @@ def rewards(data: ReportData) -> Section:
         if best is None and rank is None:
             continue
         users = (best or rank or {})["users"]
-        lines.append([words[condition], _rate(best), _plain(rank), f"{users:,}"])
+        lines.append([words[condition], rate(best), _plain(rank), f"{users:,}"])
     columns = ["personas compared", "best candidate changes", "rank correlation (Spearman)", "users"]
     return Section("rewards", title, join([intro, table(columns, lines, "n counts requests; correlations are averaged over requests.")]))
 
@@ -244,19 +177,11 @@ def _used(data: ReportData) -> Html:
     return join([element("h3", "Pairs that recipes draw from"), table(columns, lines)])
 
 
-def _rate(row: Mapping[str, Any] | None) -> Html:
-    return escape("\u2013") if row is None else share_cell(row["value"], row["ci_low"], row["ci_high"], row["n"])
-
-
 def _plain(row: Mapping[str, Any] | None) -> Html:
     if row is None:
         return escape("\u2013")
     about = f"{bracket(row['ci_low'], row['ci_high'], 1, 2)}, n = {row['n']:,}"
-    return join([_number(row["value"], 2), element("small", about)])
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "\u2013" if value is None or not math.isfinite(value) else minus(f"{value:.{digits}f}")
+    return join([number(row["value"], 2), element("small", about)])
 
 
 def _thinned(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -290,8 +215,8 @@ def _manifest_cells(manifest: Mapping[str, Any]) -> list[object]:
         manifest.get("method", "\u2013"),
         "\u2013" if pairs_used is None else f"{pairs_used:,}",
         f"{steps[-1]['step']:,}" if steps else "\u2013",
-        _number(manifest.get("step0_loss"), 3),
-        _number(losses[-1] if losses else None, 3),
+        number(manifest.get("step0_loss"), 3),
+        number(losses[-1] if losses else None, 3),
         change,
         "\u2013" if seconds is None else f"{seconds:,.0f}",
     ]

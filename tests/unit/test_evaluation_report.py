@@ -15,17 +15,22 @@ from rlhi_dagster.evaluation.scores import scores
 from rlhi_dagster.tables import (
     CANDIDATE_REWARDS,
     CONTEXTUAL_DIVERSITY,
+    CONVERSATIONS,
     EVAL_PROMPTS,
     FEEDBACK_LABELS,
     PREFERENCE_PAIRS,
+    QUARANTINE,
     REATTEMPT_RATES,
     RESPONSES,
     REWARD_PAIRS,
     REWRITE_PAIRS,
     REWRITES,
     SCORES,
+    USERS,
     Table,
 )
+
+LEVELS = [("all", "all"), *(("turn", turn) for turn in ("2", "3", "4", "5", ">5")), ("month", "2023-04"), ("month", "2023-05")]
 
 RECIPES = {
     BASE: (0.12, 0.45, 0.01),
@@ -120,14 +125,17 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
         reattempt_rates=filled(
             REATTEMPT_RATES,
             [
-                {"turn": turn, "denominator": denominator, "templates": templates, "n": 900 - 100 * order, "users": 80}
-                | {"value": share, "ci_low": share - 0.03, "ci_high": share + 0.04}
-                for order, turn in enumerate(["all", "2", "3", "4", "5", ">5"])
-                for denominator, lift in (("user_messages", 0.0), ("follow_ups", 0.2))
+                {"dimension": dimension, "level": level, "denominator": denominator, "templates": templates, "n": 900 - 100 * order}
+                | {"users": 80, "value": share, "ci_low": share - 0.03, "ci_high": share + 0.04}
+                for order, (dimension, level) in enumerate(LEVELS)
+                for denominator, lift in (("user_messages", 0.0), ("follow_ups", 0.2), ("conversations", 0.3), ("users", 0.4))
                 for templates, extra in (("included", 0.0), ("excluded", 0.03))
-                for share in [0.2 + lift + extra + 0.05 * order]
+                for share in [0.1 + lift + extra + 0.02 * order]
             ],
         ),
+        conversations=filled(CONVERSATIONS, [{"conversation_id": f"c{i}", "user_turns": 1 + i % 7} for i in range(200)]).lazy(),
+        users=filled(USERS, [{"user_id": f"u{i}", "conversations": 1 + i % 30} for i in range(90)]).lazy(),
+        quarantine=filled(QUARANTINE, [{"row_id": f"f#{i}", "month": f"2023-0{4 + i % 3}", "reason": "toxic"} for i in range(20)]).lazy(),
         contextual_diversity=filled(
             CONTEXTUAL_DIVERSITY,
             [
@@ -219,7 +227,7 @@ def test_same_inputs_give_the_same_bytes(page: str) -> None:
 
 def test_every_section_is_there_with_n_and_interval(page: str) -> None:
     results = ["results", "comparisons", "history", "reasoning", "samples"]
-    for anchor in [*results, "reattempts", "diversity", "pairs", "rewards", "training", "deviations"]:
+    for anchor in [*results, "logs", "reattempts", "diversity", "pairs", "rewards", "training", "deviations"]:
         assert f'<section id="{anchor}">' in page
     assert re.search(r"<code>dpo_rewrites</code> minus <code>base</code>: <b>\+\d\d\.\d points \[\d+\.\d, \d+\.\d\]</b>, n = 120", page)
     assert 'class="missing"' not in page
@@ -230,8 +238,28 @@ def test_every_section_is_there_with_n_and_interval(page: str) -> None:
 
 def test_missing_inputs_are_named_with_their_assets() -> None:
     page = render(ReportData())
-    for asset in ("scores", "judgements", "eval_prompts", "reattempt_rates", "contextual_diversity", "feedback_labels", "checkpoints"):
+    for asset in (
+        "conversations",
+        "users",
+        "quarantine",
+        "scores",
+        "judgements",
+        "eval_prompts",
+        "reattempt_rates",
+        "contextual_diversity",
+        "feedback_labels",
+        "checkpoints",
+    ):
         assert re.search(rf'class="missing">[^/]*(</?code>|[^<])*<code>{asset}</code>', page), asset
+
+
+def test_all_readings_stand_beside_the_papers_figures(page: str) -> None:
+    assert "26.51% of user messages" in page
+    assert page.count("Nearest to ") == 2
+    for reading in ("of the follow-ups after turn 5", "of the conversations longer than five turns, with at least one"):
+        assert reading in page
+    for plot in ("by turn", "by month", "Labels of follow-ups", "Conversations by length", "Users by activity", "Rejected rows by month"):
+        assert re.search(f'role="img" aria-label="[^"]*{plot}', page), plot
 
 
 TABLES = ["scores", "judgements", "eval_prompts", "responses", "rewrites", "rewrite_pairs", "preference_pairs", "candidate_rewards"]
@@ -246,7 +274,7 @@ def test_every_table_may_be_empty() -> None:
     data = made_up(users=2)
     frames = {field.name: getattr(data, field.name) for field in fields(ReportData)}
     empty = {name: frame.lazy().head(0) for name, frame in frames.items() if isinstance(frame, pl.DataFrame | pl.LazyFrame)}
-    assert len(empty) == 12
+    assert len(empty) == 15
     assert render(ReportData(**empty)).count('class="missing"') >= 8
 
 
