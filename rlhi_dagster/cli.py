@@ -121,7 +121,7 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="rlhi",
-        description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which one), or label or compare files outside of any run.",
+        description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which), or label or compare files outside of any run.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")

@@ -192,7 +192,10 @@ CONTEXTUAL_DIVERSITY = Table(
         "ci_high": _CI_HIGH,
         "users": (pl.Int64(), "Users (clusters of the intervals); n if the corpus does not know them."),
         "vendi_score": (pl.Float64(), "Vendi score, cosine kernel, q = 1: effective number of different prompts; grows with n."),
-        "cluster_entropy": (pl.Float64(), "Entropy in bits of the shares of k-means clusters of all corpora; grows with n."),
+        "cluster_entropy": (
+            pl.Float64(),
+            "Entropy in bits of the shares of k-means clusters of all corpora, mean of 10 fits; grows with n.",
+        ),
         "matched_n": (pl.Int64(), "Size at which corpora are compared: half of the smallest; null for fewer than 50 prompts."),
         "vendi_score_matched": (pl.Float64(), "Mean Vendi score of subsamples of that size."),
         "vendi_ci_low": (pl.Float64(), "Lower end of its 95 % interval."),

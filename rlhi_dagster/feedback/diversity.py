@@ -22,6 +22,8 @@ from rlhi_dagster.feedback import entropies
 
 RESAMPLES = 1_000
 BLOCK = 64
+_SORT_COLUMNS = 8
+"""Texts whose first numbers agree have the same vector."""
 _MEASURES = (
     "vendi_score",
     "cluster_entropy",
@@ -153,7 +155,7 @@ def measure(corpora: Sequence[Embedded], encoder: str, seed: int, resamples: int
             "ci_low": found.ci_low,
             "ci_high": found.ci_high,
             "users": len(set(corpus.user_ids)),
-            **_entropies(corpus, cluster(corpus.vectors) if cluster else None, size, seed),
+            **_entropies(corpus, cluster(corpus.vectors) if cluster and len(corpus.vectors) else None, size, seed),
         }
         for corpus, found in zip(ordered, distances, strict=True)
     ]
@@ -170,7 +172,9 @@ def ranking(distances: Sequence[Distance]) -> list[Comparison]:
 
 
 def _ordered(corpus: Embedded) -> Embedded:
-    """The corpus with unit vectors, in an order of its own, so that what is drawn does not depend on how items came in.
+    """The corpus with unit vectors, in an order of its own and with users numbered by it.
+
+    So what is drawn depends neither on how items came in nor on the salt of user ids.
 
     Raises:
         ValueError: Lengths differ, or a vector is zero or not finite.
@@ -184,8 +188,11 @@ def _ordered(corpus: Embedded) -> Embedded:
     bad = ~np.isfinite(norms) | (norms == 0)
     if bad.any():
         raise ValueError(f"{corpus.name}: embedding {int(np.argmax(bad))} is zero or not finite")
-    order = sorted(range(len(vectors)), key=lambda item: (corpus.user_ids[item], vectors[item].tobytes()))
-    return Embedded(corpus.name, [corpus.user_ids[item] for item in order], (vectors / norms)[order], corpus.is_part)
+    unit = vectors / norms
+    order = np.lexsort(unit[:, :_SORT_COLUMNS].T[::-1])
+    numbers: dict[str, str] = {}
+    users = [numbers.setdefault(corpus.user_ids[item], f"{len(numbers):09}") for item in order]
+    return Embedded(corpus.name, users, unit[order], corpus.is_part)
 
 
 def _entropies(corpus: Embedded, labels: np.ndarray | None, size: int | None, seed: int) -> dict[str, float | None]:
@@ -200,7 +207,7 @@ def _entropies(corpus: Embedded, labels: np.ndarray | None, size: int | None, se
     row["cluster_entropy"] = entropies.cluster_entropy(labels)
     if len(vectors) >= entropies.SMALLEST:
         vendi = entropies.matched(lambda items: entropies.vendi_score(vectors[items]), corpus.user_ids, size, seed)
-        entropy = entropies.matched(lambda items: entropies.cluster_entropy(labels[items]), corpus.user_ids, size, seed)
+        entropy = entropies.matched(lambda items: entropies.cluster_entropy(labels[:, items]), corpus.user_ids, size, seed)
         row |= {"matched_n": size, "vendi_score_matched": vendi.value, "vendi_ci_low": vendi.ci_low, "vendi_ci_high": vendi.ci_high}
         row |= {"cluster_entropy_matched": entropy.value, "cluster_ci_low": entropy.ci_low, "cluster_ci_high": entropy.ci_high}
     return row

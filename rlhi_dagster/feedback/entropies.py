@@ -5,7 +5,8 @@ What belongs here: both measures, and their values at a size that corpora share.
 
 The Vendi score (Friedman & Dieng 2023, order q = 1, cosine kernel) is exp of the Shannon entropy of the eigenvalues of K/n, K the n x n
 matrix of cosines: the effective number of different items. The eigenvalues are those of the d x d matrix X^T X / n, so it is exact in
-O(n d^2). The cluster entropy is the Shannon entropy, in bits, of a corpus's shares in the clusters of one k-means over all corpora.
+O(n d^2). The cluster entropy is the Shannon entropy, in bits, of a corpus's shares in the clusters of a k-means over all corpora, averaged
+over `FITS` of them, because one alone depends on its first centres. Its interval takes the clusters as given.
 
 Both grow with n, unlike the mean distance: more items find more directions and clusters. So corpora are compared at `matched_size`, half
 of the smallest corpus, by the mean over `SUBSAMPLES` draws without replacement. Half, not all: the smallest corpus must vary over draws,
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CLUSTERS = 50
+FITS = 10
 SUBSAMPLES = 100
 SMALLEST = 50
 """A corpus of fewer items has no size-matched values and does not set the size."""
@@ -57,12 +59,16 @@ def vendi_score(vectors: np.ndarray) -> float:
 
 
 def cluster_entropy(labels: np.ndarray) -> float:
-    """Shannon entropy in bits of the shares of the labels: 0 if all are in one cluster, log2(k) if k clusters are equally large."""
-    return _entropy(np.bincount(labels) / len(labels)) / float(np.log(2))
+    """Shannon entropy in bits of the shares of the labels: 0 if all are in one cluster, log2(k) if k clusters are equally large.
+
+    Args:
+        labels: [fits, n], n >= 1; the mean over fits is returned.
+    """
+    return float(np.mean([_entropy(np.bincount(row) / len(row)) for row in labels])) / float(np.log(2))
 
 
 def fit_clusters(corpora: Sequence[np.ndarray], seed: int, k: int = CLUSTERS) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Fit one k-means on equally many items of each corpus.
+    """Fit `FITS` times k-means on equally many items of each corpus.
 
     Args:
         corpora: Unit vectors [n_i, d] in an order that does not depend on how they came in. Those of fewer than `SMALLEST` items take
@@ -71,7 +77,7 @@ def fit_clusters(corpora: Sequence[np.ndarray], seed: int, k: int = CLUSTERS) ->
         k: Clusters.
 
     Returns:
-        From unit vectors to the cluster of each; ``None`` if no corpus is large enough.
+        From unit vectors [n, d] to the cluster of each by each fit, [fits, n]; ``None`` if no corpus is large enough.
     """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -79,12 +85,13 @@ def fit_clusters(corpora: Sequence[np.ndarray], seed: int, k: int = CLUSTERS) ->
     large = [vectors for vectors in corpora if len(vectors) >= SMALLEST]
     if not large:
         return None
-    share, generator = min([*map(len, large), _FIT_ITEMS]), np.random.default_rng(seed)
-    drawn = np.concatenate([vectors[generator.choice(len(vectors), share, replace=False)] for vectors in large])
+    share, generator, fits = min([*map(len, large), _FIT_ITEMS]), np.random.default_rng(seed), []
     # Sums over several threads differ in their last bits from run to run, which can move an item to another cluster.
     with threadpool_limits(limits=1):
-        fitted = KMeans(k, n_init=4, random_state=seed).fit(drawn)
-    return lambda vectors: fitted.predict(vectors) if len(vectors) else np.zeros(0, np.int32)
+        for number in range(FITS):
+            drawn = np.concatenate([vectors[generator.choice(len(vectors), share, replace=False)] for vectors in large])
+            fits.append(KMeans(k, n_init=1, random_state=seed + number).fit(drawn))
+    return lambda vectors: np.stack([fitted.predict(vectors) for fitted in fits])
 
 
 def matched_size(sizes: Sequence[int]) -> int | None:
