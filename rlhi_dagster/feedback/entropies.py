@@ -88,9 +88,9 @@ def fit_clusters(corpora: Sequence[np.ndarray], seed: int, k: int = CLUSTERS) ->
     share, generator, fits = min([*map(len, large), _FIT_ITEMS]), np.random.default_rng(seed), []
     # Sums over several threads differ in their last bits from run to run, which can move an item to another cluster.
     with threadpool_limits(limits=1):
-        for number in range(FITS):
+        for _ in range(FITS):
             drawn = np.concatenate([vectors[generator.choice(len(vectors), share, replace=False)] for vectors in large])
-            fits.append(KMeans(k, n_init=1, random_state=seed + number).fit(drawn))
+            fits.append(KMeans(k, n_init=1, random_state=int(generator.integers(2**31))).fit(drawn))
     return lambda vectors: np.stack([fitted.predict(vectors) for fitted in fits])
 
 
