@@ -59,7 +59,7 @@ def reattempt_rates(settings: Settings, turns: pl.LazyFrame, feedback_labels: pl
     return metadata.result("reattempt_rates", rates, **numbers, table=metadata.markdown_table(shown))
 
 
-@declare.table("contextual_diversity", GROUP, {"huggingface"}, pool="model")
+@declare.table("contextual_diversity", GROUP, {"huggingface", "scikitlearn"}, code_version="2", pool="model")
 def contextual_diversity(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
