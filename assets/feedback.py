@@ -5,10 +5,10 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
+from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.feedback import comparison, corpora, diversity
 from rlhi_dagster.feedback.classifier import FeedbackClassifier
-from rlhi_dagster.feedback.diversity import contextual_diversity as diversity_of
 from rlhi_dagster.feedback.labels import follow_ups, label
 from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
 from rlhi_dagster.feedback.readings import readings, sentences
@@ -68,28 +68,32 @@ def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) 
     )
 
 
-@declare.table("contextual_diversity", GROUP, {"huggingface"}, pool="model")
+@declare.table("contextual_diversity", GROUP, {"huggingface", "scikitlearn"}, code_version="2", pool="model")
 def contextual_diversity(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a corpus and the mean pairwise cosine distance between its opening requests (the paper: WildChat 0.865)."""
-    opening = turns.filter(pl.col("turn") == 1).select("turn_id", "user_id", "prompt", "template_id").sort("turn_id").collect()
-    corpora = {
-        settings.profile.source.name: opening,
-        f"{settings.profile.source.name}, without templates": opening.filter(pl.col("template_id").is_null()),
-    }
-    rows = [
-        diversity_of(
-            name,
-            frame["user_id"].to_list(),
-            workers.embed(context, MiniLM.name, frame["prompt"].to_list()),
-            MiniLM.name,
-            settings.profile.seed,
-        )
-        for name, frame in corpora.items()
-    ]
+    profile = settings.profile
+    opening = turns.filter(pl.col("turn") == 1).select("user_id", "prompt", "template_id").collect()
+    others = [corpora.read(corpus) for corpus in profiles.diversity_corpora(profile)]
+    embedded = partial(comparison.embedded, embed=partial(workers.embed, context, MiniLM.name))
+    without_templates = opening.filter(pl.col("template_id").is_null())
+    rows, compared = diversity.measure(
+        [
+            embedded(profile.source.name, corpora.distinct(opening)),
+            embedded(f"{profile.source.name}, without templates", corpora.distinct(without_templates), is_part=True),
+            *(embedded(corpus.name, corpus.prompts) for corpus in others),
+        ],
+        MiniLM.name,
+        profile.seed,
+    )
     found = pl.DataFrame(rows, schema=TABLES["contextual_diversity"].schema)
-    return metadata.result("contextual_diversity", found, table=metadata.markdown_table(found))
+    shown = {"table": metadata.markdown_table(found), "distances": metadata.plot(comparison.drawing(rows))}
+    if others:
+        shown["ranking"] = dg.MetadataValue.md("\n".join(f"- {each.statement}" for each in compared))
+        shown["corpora"] = dg.MetadataValue.md("\n".join(f"- {corpus.account}" for corpus in others))
+        shown["rows_without_prompt"] = metadata.markdown_table(pl.concat(corpus.broken for corpus in others))
+    return metadata.result("contextual_diversity", found, **shown)
 
 
 table_checks = [checks.table_check(name, TABLES[name]) for name in ("feedback_labels", "reattempt_rates", "contextual_diversity")]

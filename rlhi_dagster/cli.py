@@ -1,10 +1,11 @@
-"""The ``rlhi`` command: what the Makefile and people ask about a profile's run, and labels for a file outside of any run."""
+"""The ``rlhi`` command: what the Makefile and people ask about a profile's run, and labels and diversity of files outside of any run."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -99,6 +100,19 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     return f"{written}\n\n{agreement.text(agreement.agreement(labels, gold, classifier.card))}"
 
 
+def diversity(given: Sequence[str], context: str) -> str:
+    """Compare the diversity of the prompts of corpora outside of any run; return what came out."""
+    from rlhi_dagster.engines.embedding import MiniLM
+    from rlhi_dagster.feedback import comparison, corpora
+
+    found = []
+    for corpus in given:
+        found.append(corpora.read(comparison.settings_of(corpus), corpora.Context(context)))
+        _tell(found[-1].account)
+    _tell(f"embedding with {MiniLM.name}")
+    return comparison.text(*comparison.compare(found, MiniLM().embed, MiniLM.name))
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -107,7 +121,7 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="rlhi",
-        description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which one), or label a file outside of any run.",
+        description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which), or label or compare files outside of any run.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
@@ -129,6 +143,23 @@ def main() -> None:
         type=Path,
         help="compare with these labels: conversation_hash, message_index, label, and second_label if there is one",
     )
+    comparing = commands.add_parser(
+        "diversity",
+        help="compare the diversity of the prompts of corpora, without a run",
+        description="Mean pairwise cosine distance, Vendi score and cluster entropy of the distinct prompts of corpora: docs/diversity.md.",
+    )
+    comparing.add_argument(
+        "corpora",
+        metavar="[NAME=]LOCATION",
+        nargs="+",
+        help="logs of a kind that README.md lists, HH-RLHF or HelpSteer2, told by their columns: file, folder, glob or hf:// path",
+    )
+    comparing.add_argument(
+        "--context",
+        choices=["opening_request", "conversation"],
+        default="opening_request",
+        help="what of a conversation counts: its first user message, or everything before its last reply",
+    )
     given = parser.parse_args()
     try:
         match given.command:
@@ -143,6 +174,8 @@ def main() -> None:
                 print(f"{given.file}: {', '.join(names)}")
             case "label":
                 print(label(given.location, given.out, given.labels))
+            case "diversity":
+                print(diversity(given.corpora, given.context))
     except ValueError as error:
         sys.exit(f"rlhi: {error}")
 

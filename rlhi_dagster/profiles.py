@@ -26,6 +26,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
 from rlhi_dagster.engines.loading import EngineSettings
+from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import TrainingSettings
@@ -156,7 +157,17 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         description="Training of `dpo` recipes on reward pairs, whose sides differ more than those of rewrites; null for `dpo`.",
     )
     evaluation: EvaluationSettings = Field(description="What checkpoints are tried on.")
+    diversity_corpora: tuple[CorpusSettings, ...] = Field(
+        default=(), description="Corpora whose prompts are compared with the source's in `contextual_diversity`."
+    )
     seed: int = Field(description="Seed of everything that is drawn.")
+
+    @model_validator(mode="after")
+    def _corpora_have_names_of_their_own(self) -> Profile:
+        names = [self.source.name, *(corpus.name for corpus in self.diversity_corpora)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"diversity_corpora: source and corpora need different names, not {', '.join(names)}")
+        return self
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained, before the recipe's own changes."""
@@ -237,6 +248,11 @@ def data_root() -> Path:
 def source_settings(profile: Profile) -> SourceSettings:
     """The source with its location made absolute: relative paths count from the checkout, for a profile, or the working directory."""
     return profile.source.model_copy(update={"location": _absolute(profile.source.location)})
+
+
+def diversity_corpora(profile: Profile) -> list[CorpusSettings]:
+    """The corpora to compare with, their locations made absolute as the source's is."""
+    return [corpus.model_copy(update={"location": _absolute(corpus.location)}) for corpus in profile.diversity_corpora]
 
 
 def project_path(path: str) -> Path:

@@ -1,7 +1,7 @@
 """What a user's follow-up says about the answer before it (RLHI section 2).
 
 What belongs here: the label vocabulary, the cheap labeller and its cues, the span of a message that names what to change,
-and what is counted from labels (``rates``, ``diversity``). What does not: persona lines (``personas``), pairs
+and what is counted from labels (``rates``) or from prompts (``diversity``). What does not: persona lines (``personas``), pairs
 (``preferences``), and the sentence encoder, which is handed in (``engines.embedding``).
 
 Our choice: the paper's own category list is unknown; these labels follow the project's codebook, one label per follow-up.

@@ -121,7 +121,7 @@ def _conversations(conversations: pl.LazyFrame, labels: pl.LazyFrame) -> pl.Data
     missing = found.filter(pl.col("labelled") != pl.col("reached") - 1)
     if len(missing):
         lost = int((missing["reached"] - 1 - missing["labelled"]).sum())
-        raise ValueError(f"{lost} follow-up(s) have no label; earliest month: {missing['month'].min()}")
+        raise ValueError(f"{lost} follow-up(s) have no label; earliest month: {min(missing['month'])}")
     return found.drop("conversation", "labelled")
 
 

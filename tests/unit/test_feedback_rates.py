@@ -1,4 +1,4 @@
-"""Re-attempt rates against plain loops and a plain bootstrap; contextual diversity against all pairs."""
+"""Re-attempt rates against plain loops and a plain bootstrap."""
 
 import itertools
 
@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.feedback.diversity import contextual_diversity
 from rlhi_dagster.feedback.rates import TURNS, Denominator, reattempt_rates
 from rlhi_dagster.feedback.readings import readings, sentences
-from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY, REATTEMPT_RATES
+from rlhi_dagster.tables import REATTEMPT_RATES
 
 WANTED = Feedback.REATTEMPT_WITH_FEEDBACK
 CONVERSATIONS = ["conversation_id", "user_id", "month", "language", "assistant", "template_id", "user_turns"]
@@ -161,34 +160,3 @@ def test_the_nearest_reading_of_each_figure_is_named() -> None:
     assert first.endswith("[24.0%, 28.0%] holds the paper's figure.")
     assert "-21.2 points" in second or "-21.1 points" in second
     assert "does not hold" in second
-
-
-def test_diversity_agrees_with_all_pairs() -> None:
-    generator = np.random.default_rng(4)
-    vectors = generator.normal(size=(80, 16)) + 0.7
-    users = [f"u{i}" for i in generator.integers(0, 20, 80)]
-    row = contextual_diversity("town", users, vectors, "hash", seed=0)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    pairs = [1 - unit[i] @ unit[j] for i, j in itertools.combinations(range(80), 2)]
-    assert row["value"] == pytest.approx(np.mean(pairs), abs=1e-12)
-    assert row["ci_low"] < row["value"] < row["ci_high"]
-    assert set(row) == set(CONTEXTUAL_DIVERSITY.columns)
-    order = generator.permutation(80)
-    again = contextual_diversity("town", [users[i] for i in order], vectors[order], "hash", seed=0)
-    assert again["ci_low"] == pytest.approx(row["ci_low"], abs=1e-12)
-
-
-def test_the_interval_of_diversity_does_not_count_an_item_against_its_own_copy() -> None:
-    """Mutually orthogonal items have distance 1 whatever is drawn; copies at distance 0 would pull the interval below."""
-    row = contextual_diversity("axes", [f"u{i}" for i in range(12)], np.eye(12), "hash", seed=0)
-    assert (row["value"], row["ci_low"], row["ci_high"]) == pytest.approx((1.0, 1.0, 1.0))
-
-
-def test_diversity_of_too_little_or_of_nonsense() -> None:
-    assert contextual_diversity("one", ["u"], np.ones((1, 4)), "hash", seed=0)["value"] is None
-    alone = contextual_diversity("user", ["u", "u"], np.eye(2), "hash", seed=0)
-    assert (alone["value"], alone["ci_low"]) == (1.0, None)
-    with pytest.raises(ValueError, match="embedding 1 "):
-        contextual_diversity("zero", ["u", "v"], np.array([[1.0, 0.0], [0.0, 0.0]]), "hash", seed=0)
-    with pytest.raises(ValueError, match="3 user ids"):
-        contextual_diversity("lengths", ["u", "v", "w"], np.eye(2), "hash", seed=0)

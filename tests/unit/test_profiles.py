@@ -176,3 +176,13 @@ def test_reward_pairs_are_trained_on_by_their_own_settings_where_the_profile_has
     own = {name: sample.training_of(recipes.load(name)) for name in ("sft_rewrites", "dpo_rewrites", "dpo_rewards_user_agnostic")}
     assert own == {"sft_rewrites": sample.sft, "dpo_rewrites": sample.dpo, "dpo_rewards_user_agnostic": sample.dpo_on_rewards}
     assert paper.training_of(recipes.load("dpo_rewards")) == paper.dpo
+
+
+def test_corpora_to_compare_with_need_names_of_their_own(tmp_path: Path) -> None:
+    corpus = {"name": "pairs", "kind": "hh_rlhf", "location": "pairs.jsonl"}
+    profile = profiles.load(changed(tmp_path, diversity_corpora=[corpus]))
+    assert profiles.diversity_corpora(profile)[0].location == str(profiles.ROOT / "pairs.jsonl")
+    with pytest.raises(ProfileError, match="different names"):
+        profiles.load(changed(tmp_path, diversity_corpora=[corpus, corpus]))
+    for shipped in ("laptop", "paper"):
+        assert [each.name for each in profiles.load(shipped).diversity_corpora] == ["hh-rlhf", "helpsteer2"]
