@@ -32,7 +32,7 @@ PERMUTATIONS = 64
 SIGNATURE = pl.Array(pl.UInt16, PERMUTATIONS)
 """128 bytes; of each 32-bit minimum the low half is kept (two different ones are equal by chance once in 65,536)."""
 BANDS, BAND_VALUES = 21, 3
-MIN_SIMILARITY = 0.6
+MIN_SIMILARITY = 0.4
 """Estimated Jaccard similarity to the earliest member of a cluster, from which on a row belongs to it."""
 ORDER = ("started_at", "source_file", "row_number")
 
@@ -131,7 +131,8 @@ def _first_of_bucket(band: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
     key = np.zeros(len(band), dtype=np.uint64)
     for column in band.T:
         key = (key << np.uint64(16)) | column
-    return pl.DataFrame({"key": key}).select(pl.int_range(pl.len(), dtype=pl.Int64).min().over("key")).to_series().to_numpy()
+    keyed = pl.DataFrame({"key": key}).with_row_index("row")
+    return keyed.select(pl.col("row").min().over("key").cast(pl.Int64)).to_series().to_numpy()
 
 
 def _signed(texts: pl.Series) -> pl.Series:
