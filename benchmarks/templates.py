@@ -63,8 +63,8 @@ def new_rule(texts: list[str]) -> list[object]:
 
 
 def old_rule(texts: list[str]) -> list[object]:
-    """The same by equality of the folded head."""
-    heads = pl.DataFrame({"o": texts}).select(templates.head(pl.col("o")).alias("h"))
+    """The same by equality of the first 200 folded characters."""
+    heads = pl.DataFrame({"o": texts}).select(templates.folded(pl.col("o")).str.head(200).alias("h"))
     return heads.select(pl.when(pl.len().over("h") >= templates.MIN_CONVERSATIONS).then("h")).to_series().to_list()
 
 

@@ -130,7 +130,9 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
     rows = SourceRows(settings, now=now)
     judged = verdicts(rows, settings, now)
     is_wanted = pl.col("month").is_in(list(rows_in))
-    accepted = _with_templates(judged.filter(pl.col("reason").is_null())).filter(is_wanted).select(*ROW, "month", "codes", "template_id")
+    accepted = judged.filter(pl.col("reason").is_null())
+    in_template = templates.clusters(accepted.select(*templates.ORDER, "signature"))
+    accepted = accepted.filter(is_wanted).select(*ROW, "month", "codes").join(in_template, on=ROW, how="left", maintain_order="left")
     return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, now)
 
 
@@ -159,13 +161,6 @@ def _quarantine(judged: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
         judged.filter(pl.col("reason").is_not_null()).with_columns(
             pl.format("{}#{}", *ROW).alias("row_id"), pl.lit(settings.name).alias("source")
         )
-    )
-
-
-def _with_templates(accepted: pl.DataFrame) -> pl.DataFrame:
-    crowded = pl.len().over("head_hash") >= templates.MIN_CONVERSATIONS
-    return accepted.with_columns(
-        pl.when(pl.col("head_hash").is_not_null() & crowded).then(pl.col("head_hash").cast(pl.String)).alias("template_id")
     )
 
 

@@ -39,11 +39,11 @@ class _Rule:
 def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime) -> pl.DataFrame:
     """Judge every row of the source; what comes back has digests in place of text.
 
-    Columns: ``source_file``, ``row_number``, ``month``, ``conversation_id``, ``codes`` (roles), ``head_hash`` (of the opening request),
-    ``reason`` and ``detail`` (null if accepted).
+    Columns: ``source_file``, ``row_number``, ``month``, ``started_at``, ``conversation_id``, ``codes`` (roles), ``signature`` (of the
+    opening request, see ``templates``), ``reason`` and ``detail`` (null if accepted).
     """
     judged = rows.collect(lambda scanned: _judged(scanned, settings, now))
-    return _with_repeats(judged).drop("content_hash", "started_at")
+    return _with_repeats(judged).drop("content_hash")
 
 
 def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.LazyFrame:
@@ -56,7 +56,6 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
     )  # fmt: skip
     messages = pl.col("messages")
     opening = messages.list.get(pl.col("offset"), null_on_oob=True).struct.field("content")
-    head = templates.head(opening)
     per_message = pl.element().struct.field("content")
     replacements = per_message.str.count_matches(_REPLACEMENT, literal=True)
     is_illegible = per_message.str.contains(_NO_CHARACTER) | (replacements * _CHARACTERS_PER_REPLACEMENT > per_message.str.len_chars())
@@ -86,7 +85,7 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
             _kept(messages.list.eval(per_message.str.len_chars())).alias("lengths"),
             _kept(messages.list.eval(per_message.str.strip_chars().fill_null("") == "")).alias("empty"),
             _kept(messages.list.eval(is_illegible.fill_null(False))).alias("illegible"),
-            pl.when(head.is_not_null()).then(head.hash()).alias("head_hash"),
+            templates.signatures(opening).alias("signature"),
             pl.when(pl.col("user_key").is_not_null())
             .then(pl.concat_str(pl.col("user_key").hash().cast(pl.String), "codes", hashes, separator=":", ignore_nulls=True).hash())
             .alias("content_hash"),
@@ -96,7 +95,7 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
             "month",
             "conversation_id",
             "codes",
-            "head_hash",
+            "signature",
             "content_hash",
             pl.coalesce("started_at", pl.lit(settings.assumed_start, TIME)).alias("started_at"),
             pl.coalesce(pl.when(rule.is_broken).then(pl.lit(rule.reason.value)) for rule in rules).alias("reason"),

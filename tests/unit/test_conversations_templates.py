@@ -67,7 +67,7 @@ def test_scripts_with_and_without_spaces(low: int, size: int) -> None:
 
 
 def test_short_and_missing_openings_have_no_signature() -> None:
-    short = "x" * (templates.MIN_HEAD_CHARACTERS - 1)
+    short = "x" * (templates.MIN_CHARACTERS - 1)
     assert signed([None, "", "hello", short + "   ", FIXED]).is_null().to_list() == [True, True, True, True, False]
     assert signed([None, "hello"]).dtype == templates.SIGNATURE
     assert ids(["hello", None] * 10) == {}

@@ -1,4 +1,4 @@
-"""Turns and their times, users and their split, template clusters."""
+"""Turns and their times, users and their split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from rlhi_dagster.conversations.templates import template_ids
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.conversations.users import Split, split_of, users
 from rlhi_dagster.tables import CONVERSATIONS, TURNS, USERS
@@ -158,27 +157,3 @@ def test_the_split_is_fixed_and_grows_with_the_fraction() -> None:
     ]  # a changed digest would move users
     with pytest.raises(ValueError, match=r"held_out_fraction is 1\.5"):
         split_of("a", 1.5)
-
-
-TEMPLATE = "As a prompt generator for a picture program you will write long prompts; begin with a subject, number {}, and go on."
-
-
-def test_copied_openings_form_a_template() -> None:
-    copies = [conversation(f"c{i}", [None] * 2, opening=TEMPLATE.format(i * 100).replace(" ", " " * (i + 1))) for i in range(5)]
-    others = [conversation("short", [None] * 2, opening="Write a poem"), conversation("own", [None] * 2, opening="z" * 100)]
-    found = template_ids(frame(*copies, *others))
-    assert found["conversation_id"].to_list() == ["c0", "c1", "c2", "c3", "c4", "short", "own"]
-    assert found["template_id"].n_unique() == 2
-    assert found["template_id"].is_null().to_list() == [False] * 5 + [True] * 2
-    assert template_ids(frame(*copies[:4], *others))["template_id"].null_count() == 6
-
-
-def test_short_openings_are_never_a_template() -> None:
-    assert template_ids(frame(*(conversation(f"c{i}", [None] * 2, opening="x" * 79) for i in range(9))))["template_id"].null_count() == 9
-
-
-def test_a_template_keeps_its_id_as_data_grows() -> None:
-    def ids(count: int) -> pl.DataFrame:
-        return template_ids(frame(*(conversation(f"c{i}", [None] * 2, opening=TEMPLATE.format(i)) for i in range(count))))
-
-    assert ids(5)["template_id"].unique().to_list() == ids(8)["template_id"].unique().to_list()
