@@ -67,7 +67,7 @@ def ingested(
             writer.append(found)
             progress(rows := rows + len(found), len(judged.accepted))
         staged = writer.finish()
-        repairs = staged.scan().select(pl.col("repairs").explode()).drop_nulls().collect()
+        notes = {name: _counted(staged.scan().select(name)) for name in ("repairs", "redactions")}
         yield metadata.result(
             "conversations",
             staged,
@@ -76,7 +76,7 @@ def ingested(
             template_conversations=judged.accepted["template_id"].count(),
             conversations_by_month=metadata.bars(dict(judged.accepted.group_by("month").len().sort("month").iter_rows())),
             conversations_by_length=metadata.bars(conversation_lengths(staged.scan())),
-            repairs=metadata.bars(dict(repairs["repairs"].value_counts(sort=True).iter_rows())),
+            **{name: metadata.bars(counts) for name, counts in notes.items()},
         )
     by_month = quarantine_by_month(judged.quarantine.lazy())
     yield metadata.result(
@@ -108,7 +108,7 @@ def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conve
 def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)
-    signs = dict(found["merge_risk"].explode().drop_nulls().value_counts(sort=True).iter_rows())
+    signs = _counted(found.lazy().select("merge_risk"))
     return metadata.result(
         "users",
         found,
@@ -117,6 +117,13 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
         users_by_activity=metadata.bars(users_by_activity(found.lazy())),
         merge_risk=metadata.bars(signs),
     )
+
+
+def _counted(notes: pl.LazyFrame) -> dict[str, int]:
+    """How often each entry of a column of lists occurs, the most frequent first."""
+    (name,) = notes.collect_schema().names()
+    counts = notes.explode(name, empty_as_null=True).drop_nulls().group_by(name).len().sort("len", name, descending=[True, False])
+    return dict(counts.collect().iter_rows())
 
 
 def _source_rows(settings: Settings, months: Sequence[str] | None) -> Mapping[str, int]:

@@ -103,6 +103,10 @@ CONVERSATIONS = Table(
         "template_id": (pl.String(), "Cluster of near-identical opening requests; null outside any cluster."),
         "user_turns": (pl.Int32(), "Number of user messages that got a reply."),
         "repairs": (pl.List(pl.String()), "Repairs made to the message list, in order."),
+        "redactions": (
+            pl.List(pl.String()),
+            "What was replaced in the messages, one entry a stretch: `rlhi_dagster.conversations.redaction.Kind` or an entity label.",
+        ),
         "messages": (SOURCE_MESSAGES, "Alternating user and assistant messages, with their position in the source's list."),
     },
     ("conversation_id",),

@@ -30,8 +30,10 @@ from datetime import UTC, datetime
 import polars as pl
 
 from rlhi_dagster.conversations import Repair, templates
+from rlhi_dagster.conversations.redaction import KINDS, Entities, RedactionSettings, redact
 from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible, month_counts
 from rlhi_dagster.conversations.verdicts import ROW, verdicts
+from rlhi_dagster.engines.entities import load as load_entities
 from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE, TIME
 
 ROWS_AT_ONCE = 10_000
@@ -72,6 +74,7 @@ class Judged:
     rows_in: Mapping[str, int]
     _rows: SourceRows
     _salt: str
+    _entities: Entities | None
     _now: datetime
 
     def conversations(self, rows_at_once: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
@@ -84,7 +87,7 @@ class Judged:
         delivered: Counter[str] = Counter()
         for rows in self._rows.batches(lambda rows: rows.filter(pl.col("month").is_in(months)), rows_at_once):
             accepted = rows.drop("month").join(self.accepted, on=ROW, how="inner", maintain_order="left")
-            found = _conversations(accepted, self.settings, self._salt, self._now)
+            found = _conversations(accepted, self.settings, self._salt, self._entities, self._now)
             delivered.update(dict(found.group_by("month").len().iter_rows()))
             yield found
         self._assert_conserved(delivered)
@@ -116,7 +119,7 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
         for with it.
 
     Raises:
-        ValueError: A month is malformed, the salt is empty, or the source cannot be read.
+        ValueError: A month is malformed, the salt is empty, the source cannot be read, or entities are wanted and cannot be told.
     """
     now = now or datetime.now(UTC)
     malformed = [month for month in months if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month)]
@@ -124,6 +127,7 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
         raise ValueError(f"not a month in the form YYYY-MM: {', '.join(malformed)}")
     if not salt:
         raise ValueError("the salt of the user fingerprints is empty")
+    entities = load_entities(settings.redaction.entities) if settings.redaction.entities else None
     counts = month_counts(settings, now=now)
     rows_in = {month: counts.get(month, 0) for month in sorted(set(months))}
 
@@ -133,7 +137,7 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
     accepted = judged.filter(pl.col("reason").is_null())
     in_template = templates.clusters(accepted.select(*templates.ORDER, "signature"))
     accepted = accepted.filter(is_wanted).select(*ROW, "month", "codes").join(in_template, on=ROW, how="left", maintain_order="left")
-    return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, now)
+    return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, entities, now)
 
 
 def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Ingested:
@@ -164,7 +168,7 @@ def _quarantine(judged: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
     )
 
 
-def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, now: datetime) -> pl.DataFrame:
+def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, entities: Entities | None, now: datetime) -> pl.DataFrame:
     """Turn accepted rows into conversations: repaired, with fingerprints in place of connections."""
     rows = rows.with_row_index("row").with_columns(pl.when(pl.col("user_key").is_null()).then("conversation_id").alias("own_id"))
     connections = rows.select("user_key", "own_id").unique()
@@ -174,11 +178,12 @@ def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, now:
     ids = [_fingerprint("address", address, salt) for address in addresses["address"]]
     addresses = addresses.with_columns(pl.Series("address_id", ids, dtype=pl.String))
 
+    repaired = _repaired(rows.select("row", "conversation_id", "codes", "messages"), settings.redaction, entities, now)
     joined = (
         rows.drop("messages")
         .join(connections, on=["user_key", "own_id"], how="left", nulls_equal=True)
         .join(addresses, on="address", how="left")
-        .join(_repaired(rows.select("row", "conversation_id", "codes", "messages"), now), on="row", how="left")
+        .join(repaired, on="row", how="left")
     )
     stored = pl.coalesce("started_at", pl.lit(settings.assumed_start, TIME))
     month_start = pl.col("month").str.to_datetime("%Y-%m", time_unit="us", time_zone="UTC")
@@ -193,12 +198,12 @@ def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, now:
     )
 
 
-def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Repair the message lists of accepted rows.
+def _repaired(rows: pl.DataFrame, redaction: RedactionSettings, entities: Entities | None, now: datetime) -> pl.DataFrame:
+    """Redact and repair the message lists of accepted rows.
 
     Returns:
-        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``repairs``, ``earliest`` and ``latest`` (message times; null if
-        there are none).
+        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``repairs``, ``redactions``, ``earliest`` and ``latest`` (message
+        times; null if there are none).
     """
     message = pl.col("messages").struct
     is_impossible = ~is_plausible(pl.col("sent_at"), now)
@@ -217,6 +222,9 @@ def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         .filter(pl.col("role") != "system", pl.col("message_index") < pl.col("end"))
         .with_columns(pl.when(~is_impossible).then("sent_at").alias("sent_at"), is_impossible.fill_null(False).alias("is_cleared"))
     )
+    content, kinds = redact(flat["content"], redaction, entities)
+    redactions = flat.select("row", kinds.alias("redactions")).explode("redactions", empty_as_null=True).drop_nulls()
+    flat = flat.with_columns(content)
     starts_run = (pl.col("row").ne(pl.col("row").shift()) | pl.col("role").ne(pl.col("role").shift())).fill_null(True)
     merged = (
         flat.with_columns(starts_run.cum_sum().alias("run"))
@@ -247,10 +255,12 @@ def _repaired(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
             pl.col("is_cleared").any(),
         )
         .join(rows.select("row", "codes"), on="row")
+        .join(redactions.group_by("row", maintain_order=True).agg("redactions"), on="row", how="left")
         .with_columns(
+            pl.col("redactions").fill_null(pl.lit([], KINDS)),
             pl.concat_list(pl.when(applies).then(pl.lit(repair.value)) for repair, applies in repairs.items())
             .list.drop_nulls()
-            .alias("repairs")
+            .alias("repairs"),
         )
-        .select("row", "messages", "user_turns", "repairs", "earliest", "latest")
+        .select("row", "messages", "user_turns", "repairs", "redactions", "earliest", "latest")
     )

@@ -416,3 +416,21 @@ def test_a_user_key_and_a_conversation_of_the_same_name_are_different_users() ->
 def test_bad_arguments_are_named(months: list[str], salt: str, complaint: str, source: Source) -> None:
     with pytest.raises(ValueError, match=complaint):
         ingest(source(row()), months, salt)
+
+
+def test_messages_are_redacted_and_the_kinds_are_kept(source: Source) -> None:
+    texts = ["Write to ann@lee.org", "Done, and to +44 20 7946 0958.", "ann@lee.org again", "ok"]
+    merged = [*talk(*texts), message("user", "x"), message("user", "bob@lee.org"), message("assistant", "ok")]
+    found = run(source(row("c1", merged), row("c2"))).conversations
+    assert found["redactions"].to_list() == [["email", "phone", "email", "email"], []]
+    assert [each["content"] for each in found["messages"][0]] == [
+        "Write to <EMAIL>",
+        "Done, and to <PHONE>.",
+        "<EMAIL> again",
+        "ok",
+        "x\n\n<EMAIL>",
+        "ok",
+    ]
+    plain = run(source(row("c1", merged), redaction={"kinds": []})).conversations
+    assert plain["messages"][0][0]["content"] == texts[0]
+    assert plain["redactions"].to_list() == [[]]

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, BaseModel, Field, field_validator
 
+from rlhi_dagster.conversations.redaction import RedactionSettings
+
 PLAUSIBLE_FROM = datetime(2022, 11, 1, tzinfo=UTC)
 """No chat assistant of the kind was public before this moment; an earlier start is an error in the source."""
 
@@ -58,6 +60,8 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     max_message_characters: int = Field(default=20_000, ge=1, description="A conversation with a longer message is quarantined.")
     max_messages: int = Field(default=200, ge=2, description="A conversation with more messages is quarantined.")
     drop_toxic: bool = Field(default=True, description="Quarantine conversations that the source itself flags as toxic.")
+
+    redaction: RedactionSettings = Field(default=RedactionSettings(), description="What is replaced in messages.")
 
     @field_validator("assumed_start")
     @classmethod
