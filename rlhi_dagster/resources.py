@@ -92,10 +92,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         if any(lacking):
             files = []
             for (model, requests), wanted, is_lacking in zip(batches, keys, lacking, strict=True):
-                rows = {"key": wanted, "messages": [r.messages for r in requests], "sample_index": [r.sample_index for r in requests]}
-                schema = {"key": pl.String(), "messages": MESSAGES, "sample_index": pl.Int32()}
                 if is_lacking:
-                    files.append({"model": model.to_dict(), "requests": self._job_file(context, pl.DataFrame(rows, schema=schema))})
+                    files.append({"model": model.to_dict(), "requests": self._job_file(context, _chat_rows(wanted, requests))})
             answered = self._generate(context, files, sampling)
             total = _with_cached(answered, sum(map(len, keys)))
         return [read_chat(wanted, store) for wanted, store in zip(keys, stores, strict=True)], total
@@ -199,6 +197,12 @@ def call_metadata(stats: CallStats) -> dict[str, int]:
 
 def _keys(keys: Sequence[str]) -> pl.Series:
     return pl.Series("key", keys, dtype=pl.String())
+
+
+def _chat_rows(keys: Sequence[str], requests: Sequence[ChatRequest]) -> pl.DataFrame:
+    schema = {"key": pl.String(), "messages": MESSAGES, "sample_index": pl.Int32(), "choices": pl.List(pl.String())}
+    rows = [(key, each.messages, each.sample_index, list(each.choices)) for key, each in zip(keys, requests, strict=True)]
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _sum(messages: Sequence[Any]) -> CallStats:

@@ -31,25 +31,43 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One reply wanted. ``sample_index`` tells repeated samples of the same messages apart."""
+    """One reply wanted.
+
+    Attributes:
+        messages: The conversation; the reply comes after it.
+        sample_index: Tells repeated samples of the same messages apart.
+        choices: If given, the reply is one of these; they begin with different tokens, as single letters do.
+    """
 
     messages: Messages
     sample_index: int = 0
+    choices: tuple[str, ...] = ()
 
     def key(self, model: ModelRef, sampling: Sampling) -> str:
         """Digest of everything that determines the answer."""
-        return digest_of("chat", model.name, model.revision, self.messages, self.sample_index, asdict(sampling))
+        constrained = (self.choices,) if self.choices else ()
+        return digest_of("chat", model.name, model.revision, self.messages, self.sample_index, asdict(sampling), *constrained)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A reply, or the reason why there is none."""
+    """A reply, or the reason why there is none.
+
+    Attributes:
+        text: The reply.
+        error: The reason.
+        finish_reason: `stop`, or `length` where the reply reached its limit.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        probability: Where the request has choices: the model's probability of this one among them, at temperature 1.
+    """
 
     text: str | None
     error: str | None
     finish_reason: str | None
     prompt_tokens: int
     completion_tokens: int
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

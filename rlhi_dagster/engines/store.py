@@ -25,6 +25,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "finish_reason": pl.String(),
             "prompt_tokens": pl.Int32(),
             "completion_tokens": pl.Int32(),
+            "probability": pl.Float64(),
         }
     ),
     "reward": pl.Schema({"key": pl.String(), "reward": pl.Float64(), "error": pl.String(), "prompt_tokens": pl.Int32()}),
@@ -72,7 +73,8 @@ class ResponseStore:
         if not segments:
             return pl.DataFrame(schema=SCHEMAS[self.kind])
         wanted = keys.unique().to_frame("key").lazy()
-        found = pl.scan_parquet(segments).join(wanted, on="key", how="semi")
+        # Columns that came later are null in older segments.
+        found = pl.scan_parquet(segments, schema=SCHEMAS[self.kind], missing_columns="insert").join(wanted, on="key", how="semi")
         return found.unique("key", keep="first", maintain_order=True).sort("key").collect()
 
     def missing(self, keys: pl.Series) -> pl.Series:

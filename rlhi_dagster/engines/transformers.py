@@ -71,18 +71,26 @@ class TransformersChatEngine:
         self.context = int(self.model.config.max_position_embeddings)
 
     def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
-        """See ``ChatEngine.generate``. A prompt that leaves no room for ``max_new_tokens`` is an error row, never cut."""
+        """See ``ChatEngine.generate``. A prompt that leaves no room for the reply is an error row, never cut."""
         answers: list[ChatAnswer | None] = [None] * len(requests)
         prompts: dict[int, list[int]] = {}
+        questions: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
             ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-            if len(ids) + sampling.max_new_tokens > self.context:
-                error = f"prompt_too_long: {len(ids)} prompt + {sampling.max_new_tokens} new tokens, context {self.context}"
+            room = 1 if request.choices else sampling.max_new_tokens
+            if len(ids) + room > self.context:
+                error = f"prompt_too_long: {len(ids)} prompt + {room} new tokens, context {self.context}"
                 answers[index] = ChatAnswer(None, error, None, len(ids), 0)
+            elif request.choices:
+                questions[index] = ids
             else:
                 prompts[index] = ids
         for batch in _batches(prompts, self.batch_size):
             for index, answer in zip(batch, self._batch([prompts[i] for i in batch], [keys[i] for i in batch], sampling), strict=True):
+                answers[index] = answer
+        for batch in _batches(questions, self.batch_size):
+            asked = [(questions[i], requests[i].choices, keys[i]) for i in batch]
+            for index, answer in zip(batch, self._choose(asked, sampling.temperature), strict=True):
                 answers[index] = answer
         return [answer for answer in answers if answer is not None]
 
@@ -111,6 +119,28 @@ class TransformersChatEngine:
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
             used = len(row) if stop is None else stop + 1
             yield ChatAnswer(text, None, "length" if stop is None else "stop", len(prompt), used)
+
+    @torch.inference_mode()
+    def _choose(self, asked: list[tuple[list[int], tuple[str, ...], str]], temperature: float) -> Iterator[ChatAnswer]:
+        """One forward pass for (prompt, choices, key) each: the next token's distribution over the first tokens of the choices."""
+        padded = self.tokenizer.pad({"input_ids": [prompt for prompt, _, _ in asked]}, return_tensors="pt").to(self.device)
+        positions = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        logits = self.model(**padded, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
+        for (prompt, choices, key), row in zip(asked, logits, strict=True):
+            scores = row[self._first_tokens(choices)]
+            if temperature > 0:
+                uniform = torch.rand(1, generator=torch.Generator().manual_seed(int(key[:15], 16)), dtype=torch.float64)
+                cumulative = (scores / temperature).softmax(-1).cumsum(-1)
+                picked = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp(max=len(choices) - 1))
+            else:
+                picked = int(scores.argmax())
+            yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, float(scores.softmax(-1)[picked]))
+
+    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
+        tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
+        if len(set(tokens)) < len(tokens):
+            raise ValueError(f"choices must begin with different tokens: {', '.join(choices)}")
+        return tokens
 
     def _end_tokens(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

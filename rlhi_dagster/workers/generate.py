@@ -1,7 +1,7 @@
 """Worker: answer chat requests, or replay whole dialogues turn by turn, through the response store.
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``sampling`` (``Sampling``) and ``batches``, a list of ``model``
-(``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index``) or ``dialogues`` (Parquet of
+(``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices``) or ``dialogues`` (Parquet of
 ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as a custom message.
 """
 
@@ -43,7 +43,7 @@ def run_batch(batch: dict[str, Any], sampling: Sampling, settings: EngineSetting
     engine = _Lazy(model, settings)
     if "requests" in batch:
         rows = pl.read_parquet(batch["requests"]).to_dicts()
-        requests = {row["key"]: ChatRequest(row["messages"], row["sample_index"]) for row in rows}
+        requests = {row["key"]: ChatRequest(row["messages"], row["sample_index"], tuple(row["choices"])) for row in rows}
         return fulfil_chat(requests, sampling, store, engine, settings.chunk_size, Progress(log, model.name))
     total, turn = CallStats(0, 0, 0, 0, 0, 0), 0
 

@@ -128,6 +128,53 @@ def test_the_stop_token_ends_a_reply_and_the_limit_cuts_it(chat: TransformersCha
     assert not any("<|" in str(answer.text) for answer in answers)
 
 
+LETTERS = ("A", "B", "C")
+
+
+def choice(text: str, sample_index: int = 0, choices: tuple[str, ...] = LETTERS) -> ChatRequest:
+    return ChatRequest([{"role": "user", "content": text}], sample_index, choices)
+
+
+def test_a_choice_is_the_likeliest_of_the_choices_with_its_probability(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
+    requests = [choice(text * repeats) for text in TEXTS for repeats in (1, 2, 3)]
+    greedy = Sampling(0.0, 1.0, 24, 7)
+    answers = ask(chat, chat_model, requests, greedy)
+    assert [ask(chat, chat_model, [request], greedy)[0].text for request in requests] == [answer.text for answer in answers]
+    tokens = [chat.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in LETTERS]
+    for request, answer in zip(requests, answers, strict=True):
+        prompt = chat.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        expected = chat.model(**prompt).logits[0, -1, tokens].detach().softmax(-1)
+        assert answer.text == LETTERS[int(expected.argmax())]
+        assert answer.probability == pytest.approx(float(expected.max()), abs=1e-4)
+        assert (answer.error, answer.completion_tokens) == (None, 1)
+    assert len({answer.text for answer in answers}) > 1
+
+
+def test_choices_are_drawn_by_their_probability(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
+    answers = ask(chat, chat_model, [choice(TEXTS[0], index) for index in range(600)], Sampling(1.0, 1.0, 24, 7))
+    for letter in LETTERS:
+        drawn = [answer for answer in answers if answer.text == letter]
+        assert len(drawn) / 600 == pytest.approx(drawn[0].probability if drawn else 0.0, abs=0.06)
+
+
+def test_questions_and_requests_mix_and_limits_hold_for_both(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
+    mixed = ask(chat, chat_model, [said("hi"), choice("hi"), choice("tulips " * 200), said("hi", 1)])
+    assert mixed[0] == ask(chat, chat_model, [said("hi")])[0]
+    assert (mixed[0].probability, mixed[1].text in LETTERS, mixed[2].text) == (None, True, None)
+    assert str(mixed[2].error).endswith(f"+ 1 new tokens, context {CONTEXT}")
+
+
+def test_choices_that_cannot_be_told_apart_are_refused(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
+    with pytest.raises(ValueError, match="must begin with different tokens: tulips, tulips in spring"):
+        ask(chat, chat_model, [choice("hi", choices=("tulips", "tulips in spring"))])
+
+
+def test_choices_are_part_of_the_key_and_their_absence_is_not(chat_model: ModelRef) -> None:
+    assert said("hi").key(chat_model, SAMPLING) != choice("hi").key(chat_model, SAMPLING)
+    assert choice("hi").key(chat_model, SAMPLING) != choice("hi", choices=LETTERS[::-1]).key(chat_model, SAMPLING)
+    assert said("hi").key(chat_model, SAMPLING) == "f8bf09e4350fb0313e8259990b0b7a94"
+
+
 def test_no_request_is_no_work(chat: TransformersChatEngine, reward: TransformersRewardEngine) -> None:
     assert chat.generate([], [], SAMPLING) == []
     assert reward.score([]) == []
