@@ -7,9 +7,12 @@ import polars as pl
 
 from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.feedback import comparison, corpora, diversity
+from rlhi_dagster.feedback import card, comparison, corpora, diversity, training
+from rlhi_dagster.feedback.agreement import read_gold
 from rlhi_dagster.feedback.classifier import FeedbackClassifier
-from rlhi_dagster.feedback.labels import follow_ups, label
+from rlhi_dagster.feedback.labelling import refined
+from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
+from rlhi_dagster.feedback.offline import read_follow_ups
 from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
 from rlhi_dagster.feedback.readings import readings, sentences
 from rlhi_dagster.lake import Lake
@@ -19,34 +22,57 @@ from rlhi_dagster.tables import TABLES
 GROUP = "feedback"
 
 
-@declare.artefact("feedback_classifier", GROUP, {"scikitlearn"})
-def feedback_classifier(lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
+@declare.artefact("feedback_classifier", GROUP, {"huggingface", "scikitlearn"}, code_version="2", pool="model")
+def feedback_classifier(
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers
+) -> dg.MaterializeResult[None]:
     """One artefact: the trained labeller of follow-ups, with its card.
 
-    The head was fitted on real WildChat follow-ups; the card has its scores on conversations kept aside.
+    The one that comes with the project was fitted on real WildChat follow-ups; `labeller.training` of the profile trains another.
     """
-    classifier = FeedbackClassifier.load()
+    given, unmatched = settings.profile.labeller.training, 0
+    if given is None:
+        classifier = FeedbackClassifier.load()
+    else:
+        gold = read_gold(profiles.project_path(given.labels))
+        found = read_follow_ups(str(profiles.project_path(given.conversations)))
+        context.log.info(found.account)
+        known = training.labelled(found.frame, gold)
+        classifier = training.train(known, partial(workers.embed, context, MiniLM.name), settings.profile.seed)
+        unmatched = len(gold) - len(known)
     classifier.save(lake.artefact_path("feedback_classifier"))
-    card = classifier.card
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(classifier.digest), metadata={"labeller": classifier.name, "card": dg.MetadataValue.json(card)}
+        data_version=dg.DataVersion(classifier.digest),
+        metadata={
+            "labeller": classifier.name,
+            "labels_without_follow_up": unmatched,
+            "scores": metadata.markdown_table(card.table(classifier.card)),
+            "reliability": metadata.plot(card.reliability_plot(classifier.card)),
+            "card": dg.MetadataValue.json(classifier.card),
+        },
     )
 
 
-@declare.table("feedback_labels", GROUP, {"huggingface"}, deps=["feedback_classifier"], pool="model")
+@declare.table("feedback_labels", GROUP, {"huggingface"}, code_version="2", deps=["feedback_classifier"], pool="model")
 def feedback_labels(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], workers: Workers, turns: pl.LazyFrame
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a follow-up message and what it says about the reply before it."""
     classifier = FeedbackClassifier.load(lake.artefact_path("feedback_classifier"))
-    labels = label(follow_ups(turns), classifier, partial(workers.embed, context, classifier.encoder))
+    pairs = follow_ups(turns)
+    given = ClassifierLabeller(classifier, partial(workers.embed, context, classifier.encoder)).label(pairs)
+    labels, cost = refined(context, settings, workers, given, pairs)
     counts = dict(labels["label"].value_counts(sort=True).iter_rows())
+    drawn = card.cascade_plot(classifier.card, given["probability"].to_numpy())
     return metadata.result(
         "feedback_labels",
         labels,
         reattempt_with_feedback_fraction=counts.get("reattempt_with_feedback", 0) / max(len(labels), 1),
         mean_probability=metadata.number(labels["probability"].mean()),
         label_counts=metadata.bars(counts),
+        labels_by_labeller=metadata.bars(dict(labels["labeller"].value_counts(sort=True).iter_rows())),
+        **({"cost_and_quality": metadata.plot(drawn)} if drawn else {}),
+        **cost,
     )
 
 

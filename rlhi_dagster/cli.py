@@ -84,6 +84,7 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     from rlhi_dagster.engines.embedding import MiniLM
     from rlhi_dagster.feedback import agreement, offline
     from rlhi_dagster.feedback.classifier import FeedbackClassifier
+    from rlhi_dagster.feedback.labels import ClassifierLabeller
     from rlhi_dagster.workers.progress import Progress
 
     offline.check_output(out, location)
@@ -92,7 +93,7 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     _tell(f"reading {location}")
     found = offline.read_follow_ups(location)
     _tell(found.account)
-    labels = offline.label_follow_ups(found.frame, classifier, MiniLM().embed, Progress(_tell, "labelling"))
+    labels = offline.label_follow_ups(found.frame, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
     offline.write(labels, out)
     written = f"{out}: {len(labels):,} follow-ups labelled by {classifier.name}"
     if gold is None:

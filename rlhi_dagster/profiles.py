@@ -83,6 +83,34 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class LabelledSettings(BaseModel, frozen=True, extra="forbid"):
+    """Labelled follow-ups."""
+
+    labels: str = Field(description="CSV of conversation_hash, message_index, label and, where labelled twice, second_label.")
+    conversations: str = Field(description="Logs with the labelled conversations: file, folder or glob of a kind that the README lists.")
+
+
+class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
+    """Who labels follow-ups: the classifier alone, or a cascade of it and a chat model."""
+
+    hub_model: str | None = Field(default=None, description="Hub id or local folder of a chat model; null for the classifier alone.")
+    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
+    sure: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Least probability at which the classifier's label stands where there is a model; 1 leaves all to the model.",
+    )
+    training: LabelledSettings | None = Field(
+        default=None, description="Labelled follow-ups to train the classifier from; null for the one that comes with the project."
+    )
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> LabellerSettings:
+        _require_revision(self.hub_model, self.hub_revision)
+        return self
+
+
 class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
     """Which rewrites become pairs."""
 
@@ -146,6 +174,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     sampling: SamplingSettings = Field(description="How replies are drawn.")
     policy: PolicySettings = Field(description="The starting model.")
     reward: RewardSettings = Field(description="The reward model.")
+    labeller: LabellerSettings = Field(default=LabellerSettings(), description="Who labels follow-ups.")
     rewrites: RewriteSettings = Field(description="Which rewrites become pairs.")
     candidates: CandidateSettings = Field(description="Sampling and ranking of candidates.")
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs per recipe; all recipes use equally many.")

@@ -59,7 +59,7 @@ class ChatAnswer:
         finish_reason: `stop`, or `length` where the reply reached its limit.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
-        probability: Where the request has choices: the model's probability of this one among them, at temperature 1.
+        probabilities: Where the request has choices: the model's probability of each among them, at temperature 1.
     """
 
     text: str | None
@@ -67,7 +67,7 @@ class ChatAnswer:
     finish_reason: str | None
     prompt_tokens: int
     completion_tokens: int
-    probability: float | None = None
+    probabilities: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

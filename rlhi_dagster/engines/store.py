@@ -25,7 +25,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "finish_reason": pl.String(),
             "prompt_tokens": pl.Int32(),
             "completion_tokens": pl.Int32(),
-            "probability": pl.Float64(),
+            "probabilities": pl.List(pl.Float64()),
         }
     ),
     "reward": pl.Schema({"key": pl.String(), "reward": pl.Float64(), "error": pl.String(), "prompt_tokens": pl.Int32()}),

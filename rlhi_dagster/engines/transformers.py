@@ -134,7 +134,7 @@ class TransformersChatEngine:
                 picked = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp(max=len(choices) - 1))
             else:
                 picked = int(scores.argmax())
-            yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, float(scores.softmax(-1)[picked]))
+            yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, scores.softmax(-1).tolist())
 
     def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
         tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]

@@ -1,7 +1,7 @@
 """How well labels agree with a file of labels that somebody else gave.
 
-What belongs here: reading such a file, joining it, the figures and their plain text. What does not: the metrics and their bootstrap,
-which are those of the classifier's card (``classifier``), and making the labels (``offline``).
+What belongs here: reading such a file, joining it, the figures and their plain text. What does not: the metrics and their bootstrap
+(``scoring``), and making the labels (``offline``).
 
 The intervals resample whole conversations. Macro-F1 is over the labels that occur in the given file. The packaged classifier was fitted
 on follow-ups of real conversations: scores on its own training rows flatter it, and the text says so where the card gives it away.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.feedback.classifier import LABELS, bootstrapped, label_numbers, score_guesses
+from rlhi_dagster.feedback.scoring import LABELS, bootstrapped, label_numbers, score_guesses
 
 KEY = ("conversation_hash", "message_index")
 SEED = 0
@@ -37,7 +37,7 @@ class Agreement:
         matched: Rows in both.
         gold_only: Given labels without a label of ours: the conversation was quarantined, or the message is no follow-up.
         labelled_only: Labels of ours that nobody gave one to compare with.
-        scores: As ``classifier.score_guesses`` returns them, over the matched rows.
+        scores: As ``scoring.score_guesses`` returns them, over the matched rows.
         by_label: label, precision, recall, f1, support; precision is null for a label never guessed, recall for one never given.
         twice_labelled: Scores over the matched rows with a second label; ``None`` without such rows.
         second: ``n``, ``agreement`` and ``kappa`` (with intervals) of the given label and the second one, over all given rows that

@@ -1,7 +1,7 @@
 """The cheap labeller: a multinomial logistic head over sentence vectors and cues.
 
-What belongs here: the head, its training with honest scores, and its file format. What does not: the cues (``cues``), the encoder
-(handed in as ``embed``), and who stores the labels (``labels``).
+What belongs here: the head, how it is fitted, and its file format. What does not: the cues (``cues``), the encoder (handed in as
+``embed``), its scores (``training``, ``scoring``), and who stores the labels (``labels``).
 
 Input of the head, in this order: the vectors of follow-up, previous request and reply, their three cosines, the cues. The blocks
 are scaled before one common L2 penalty, vectors much less than cues: on a thousand examples vectors mostly memorise topics, while a
@@ -26,12 +26,12 @@ import polars as pl
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.anchors import WEIGHT, anchors
 from rlhi_dagster.feedback.cues import CUES, CUES_VERSION, features
+from rlhi_dagster.feedback.scoring import LABELS, label_numbers
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts to L2-normalised float32 rows, one per text, in order."""
 
 TEXTS = ("follow_up", "previous_prompt", "previous_reply")
-LABELS = tuple(Feedback)
 WEIGHTS = Path(__file__).parent / "weights"
 """The head that comes with the project."""
 
@@ -41,7 +41,6 @@ CUE_SCALE = 0.15
 CLASS_WEIGHT_POWER = 0.5
 MIN_DEVIATION = 0.1
 FOLDS = 5
-RESAMPLES = 1_000
 CHUNK = 4_096
 
 
@@ -92,6 +91,10 @@ class FeedbackClassifier:
         """
         parts = [self.probabilities(inputs(chunk, embed)) for chunk in frame.select(_texts(frame)).iter_slices(CHUNK)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)))
+
+    def tempered(self, temperature: float) -> FeedbackClassifier:
+        """The same head with its logits divided by ``temperature``: the same labels, less sure of them if it is above 1."""
+        return replace(self, weights=(self.weights / temperature).astype(np.float32), bias=(self.bias / temperature).astype(np.float32))
 
     def probabilities(self, values: np.ndarray) -> np.ndarray:
         """Return [n, 6] float64 probabilities for ready-made ``inputs``."""
@@ -148,46 +151,6 @@ def inputs(frame: pl.DataFrame, embed: Embed) -> np.ndarray:
     return np.concatenate([*vectors, cosines, cues], axis=1)
 
 
-def train(frame: pl.DataFrame, labels: Sequence[str], embed: Embed, seed: int, encoder: str = "all-MiniLM-L6-v2") -> FeedbackClassifier:
-    """Train the head and score it by grouped cross-validation.
-
-    Args:
-        frame: One row per follow-up: the columns of ``TEXTS`` and ``conversation_id``, which groups the folds and the intervals.
-        labels: The true label of each row.
-        embed: The sentence encoder.
-        seed: Seed of folds and bootstrap.
-        encoder: Name of the sentence encoder.
-
-    Returns:
-        A head trained on all rows; its card says how heads trained on four fifths did on the rest.
-
-    Raises:
-        ValueError: A label is unknown, or there are fewer conversations than folds.
-    """
-    truth, groups = label_numbers(labels), frame["conversation_id"].to_numpy()
-    if len(np.unique(groups)) < FOLDS:
-        raise ValueError(f"training needs at least {FOLDS} conversations, got {len(np.unique(groups))}")
-    values, prior = inputs(frame, embed), anchor_examples(embed)
-    held_out = cross_validated(values, truth, groups, prior, seed)
-    card = {
-        "cross_validation": {
-            "folds": FOLDS,
-            "grouped_by": "conversation_id",
-            "labels": {label: int((truth == i).sum()) for i, label in enumerate(LABELS)},
-            **scores(truth, held_out, groups, seed),
-        },
-        "settings": {
-            "embedding_scale": list(EMBEDDING_SCALE),
-            "cue_scale": CUE_SCALE,
-            "class_weight_power": CLASS_WEIGHT_POWER,
-            "anchors": len(prior.truth),
-            "anchor_weight": WEIGHT,
-            "seed": seed,
-        },
-    }
-    return replace(fit(values, truth, prior, encoder), card=card)
-
-
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Inputs and label numbers that join every training, weighted ``anchors.WEIGHT`` each."""
@@ -227,104 +190,15 @@ def _standardise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def label_numbers(labels: Sequence[str]) -> np.ndarray:
-    """Position of each label in ``LABELS``; ValueError if one is unknown."""
-    unknown = sorted(set(labels) - set(LABELS))
-    if unknown:
-        raise ValueError(f"unknown label(s): {', '.join(map(repr, unknown))}")
-    return np.array([LABELS.index(Feedback(label)) for label in labels], np.int64)
+Fitted = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Row numbers to train on and row numbers to label; returns [n, 6] probabilities of the latter."""
 
 
-def cross_validated(values: np.ndarray, truth: np.ndarray, groups: np.ndarray, prior: Examples, seed: int) -> np.ndarray:
-    """Probabilities of each row from a head that saw no row of its conversation."""
+def cross_validated(fitted: Fitted, groups: np.ndarray, seed: int) -> np.ndarray:
+    """[n, 6] probabilities of each row from a training that saw no row of its group; ``FOLDS`` folds."""
     from sklearn.model_selection import GroupKFold
 
-    probabilities = np.zeros((len(truth), len(LABELS)))
-    folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for seen, unseen in folds.split(values, truth, groups):
-        probabilities[unseen] = fit(values[seen], truth[seen], prior, "").probabilities(values[unseen])
+    probabilities = np.zeros((len(groups), len(LABELS)))
+    for seen, unseen in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(groups, groups=groups):
+        probabilities[unseen] = fitted(seen, unseen)
     return probabilities
-
-
-def scores(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
-    """Score probabilities against the truth: `score_guesses` of the likeliest label."""
-    chance = probabilities[:, LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)]
-    return score_guesses(truth, probabilities.argmax(axis=1), chance, groups, seed)
-
-
-def score_guesses(truth: np.ndarray, guess: np.ndarray, chance: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
-    """Score guessed labels against the truth, with 95 % bootstrap intervals over conversations and the majority label beside.
-
-    Args:
-        truth: Number of each row's true label.
-        guess: Number of each row's guessed label.
-        chance: Probability of ``reattempt_with_feedback`` of each row, for its average precision.
-        groups: Conversation of each row.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        ``n``, ``conversations``, the metrics as ``{"value", "ci_low", "ci_high"}``, F1 per label, confusion counts, baseline.
-    """
-    majority = np.full_like(truth, np.bincount(truth).argmax())
-    return {
-        "n": len(truth),
-        "conversations": len(np.unique(groups)),
-        **bootstrapped(lambda rows: _metrics(truth[rows], guess[rows], chance[rows]), groups, seed),
-        "f1_by_label": {label: _round(_f1(truth == i, guess == i)) for i, label in enumerate(LABELS)},
-        "confusion_truth_by_guess": np.bincount(truth * len(LABELS) + guess, minlength=len(LABELS) ** 2).reshape(len(LABELS), -1).tolist(),
-        "majority_baseline": {name: _round(value) for name, value in _metrics(truth, majority, np.zeros(len(truth))).items()},
-    }
-
-
-def bootstrapped(metrics: Callable[[np.ndarray], dict[str, float]], groups: np.ndarray, seed: int) -> dict[str, dict[str, float | None]]:
-    """Metrics over all rows, with 95 % percentile intervals from resamples of whole groups.
-
-    Args:
-        metrics: Metrics of the rows at some positions; NaN where one is not defined. Such a resample does not count.
-        groups: Group of each row.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        ``{"value", "ci_low", "ci_high"}`` for each metric.
-    """
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    generator = np.random.default_rng(seed)
-    samples = [metrics(np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])) for _ in range(RESAMPLES)]
-    found = {}
-    for name, value in metrics(np.arange(len(groups))).items():
-        defined = [sample[name] for sample in samples if not np.isnan(sample[name])] or [float("nan")]
-        low, high = np.percentile(defined, (2.5, 97.5))
-        found[name] = {"value": _round(value), "ci_low": _round(low), "ci_high": _round(high)}
-    return found
-
-
-def _round(value: float) -> float | None:
-    """Four digits for the card; null for a metric that is not defined."""
-    return None if np.isnan(value) else round(float(value), 4)
-
-
-def _f1(truth: np.ndarray, guess: np.ndarray) -> float:
-    total = int(truth.sum() + guess.sum())
-    return 2 * int((truth & guess).sum()) / total if total else 0.0
-
-
-def _metrics(truth: np.ndarray, guess: np.ndarray, chance: np.ndarray) -> dict[str, float]:
-    """Macro-F1 is over the labels that occur in the truth."""
-    reattempt = LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)
-    return {
-        "macro_f1": float(np.mean([_f1(truth == i, guess == i) for i in np.unique(truth)])),
-        "accuracy": float((truth == guess).mean()),
-        "reattempt_f1": _f1(truth == reattempt, guess == reattempt),
-        "reattempt_average_precision": _average_precision(truth == reattempt, chance),
-        "reattempt_rate_error": float((guess == reattempt).mean() - (truth == reattempt).mean()),
-    }
-
-
-def _average_precision(truth: np.ndarray, chance: np.ndarray) -> float:
-    """Area under precision over recall as a step function, ties taken together (as scikit-learn defines it)."""
-    if not truth.any():
-        return float("nan")
-    order = np.argsort(-chance, kind="stable")
-    hits, ends = np.cumsum(truth[order]), np.append(np.flatnonzero(np.diff(chance[order])), len(chance) - 1)
-    precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]
-    return float((np.diff(recall, prepend=0.0) * precision).sum())

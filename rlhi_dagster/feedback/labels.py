@@ -1,16 +1,22 @@
 """From turns to labelled follow-ups.
 
-What belongs here: pairing a follow-up with what it reacts to, and the rows of ``feedback_labels``. What does not: how a label is
-found (``classifier``) and what is counted from labels (``rates``).
+What belongs here: pairing a follow-up with what it reacts to, what a labeller is, and the rows of ``feedback_labels``. What does not:
+how a label is found (``classifier``, ``chat_labeller``), who labels what (``cascade``) and what is counted from labels (``rates``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 import polars as pl
 
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.aspects import MAX_SENTENCE, requests
 from rlhi_dagster.feedback.classifier import Embed, FeedbackClassifier
+from rlhi_dagster.feedback.scoring import LABELS
 from rlhi_dagster.tables import FEEDBACK_LABELS
 
 
@@ -49,32 +55,70 @@ def follow_ups(turns: pl.LazyFrame) -> pl.DataFrame:
     return paired
 
 
-def label(follow_ups: pl.DataFrame, classifier: FeedbackClassifier, embed: Embed) -> pl.DataFrame:
-    """Label follow-ups.
+class Labeller(Protocol):
+    """Says of follow-ups what they say about the reply before them."""
+
+    @property
+    def name(self) -> str:
+        """Name and digest, as the column ``labeller`` states them."""
+
+    def label(self, follow_ups: pl.DataFrame) -> pl.DataFrame:
+        """Label follow-ups.
+
+        Args:
+            follow_ups: As ``follow_ups`` returns them.
+
+        Returns:
+            Rows of ``tables.FEEDBACK_LABELS``, at most one for each follow-up, sorted by ``turn_id``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierLabeller:
+    """The trained classifier; it labels every follow-up.
+
+    ``span`` is filled where the label is ``reattempt_with_feedback`` and the lexicon found a style request; other feedback ("no, I meant
+    tulips") has no span.
+
+    Attributes:
+        classifier: The head.
+        embed: The encoder it was trained with.
+    """
+
+    classifier: FeedbackClassifier
+    embed: Embed
+
+    @property
+    def name(self) -> str:
+        """See `Labeller.name`."""
+        return self.classifier.name
+
+    def label(self, follow_ups: pl.DataFrame) -> pl.DataFrame:
+        """See `Labeller.label`."""
+        if not len(follow_ups):
+            return FEEDBACK_LABELS.empty()
+        return rows(follow_ups, self.classifier.predict_proba(follow_ups, self.embed), self.name, map(span, follow_ups["follow_up"]))
+
+
+def rows(follow_ups: pl.DataFrame, probabilities: np.ndarray, labeller: str, spans: Iterable[str | None]) -> pl.DataFrame:
+    """Rows of ``tables.FEEDBACK_LABELS`` from the probabilities of the labels.
 
     Args:
         follow_ups: As ``follow_ups`` returns them.
-        classifier: The labeller.
-        embed: The encoder it was trained with.
-
-    Returns:
-        Rows of ``tables.FEEDBACK_LABELS``. ``span`` is filled where the label is ``reattempt_with_feedback`` and the lexicon found
-        a style request; other feedback ("no, I meant tulips") has no span.
+        probabilities: [n, 6], columns in the order of ``scoring.LABELS``.
+        labeller: Who gave them.
+        spans: What each follow-up asks to change; kept where the likeliest label is ``reattempt_with_feedback``.
     """
-    if not len(follow_ups):
-        return FEEDBACK_LABELS.empty()
-    probabilities = classifier.predict_proba(follow_ups, embed)
-    best = probabilities.argmax(axis=1)
-    labels = [classifier.labels[i].value for i in best]
     wanted = Feedback.REATTEMPT_WITH_FEEDBACK
-    spans = [span(text) if found == wanted else None for text, found in zip(follow_ups["follow_up"], labels, strict=True)]
+    labels = [LABELS[i].value for i in probabilities.argmax(axis=1)]
+    kept = [stretch if found == wanted else None for stretch, found in zip(spans, labels, strict=True)]
     return FEEDBACK_LABELS.conform(
         follow_ups.select("turn_id", "conversation_id", "user_id", "month", "turn").with_columns(
             label=pl.Series(labels, dtype=pl.String),
             probability=pl.Series(probabilities.max(axis=1)),
-            reattempt_probability=pl.Series(probabilities[:, classifier.labels.index(wanted)]),
-            span=pl.Series(spans, dtype=pl.String),
-            labeller=pl.lit(classifier.name),
+            reattempt_probability=pl.Series(probabilities[:, LABELS.index(wanted)]),
+            span=pl.Series(kept, dtype=pl.String),
+            labeller=pl.lit(labeller),
         )
     )
 

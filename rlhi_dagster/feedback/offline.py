@@ -21,8 +21,7 @@ import polars as pl
 from rlhi_dagster.conversations.ingest import ingest
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts, source_files
 from rlhi_dagster.conversations.turns import turns
-from rlhi_dagster.feedback.classifier import Embed, FeedbackClassifier
-from rlhi_dagster.feedback.labels import follow_ups, label
+from rlhi_dagster.feedback.labels import Labeller, follow_ups
 
 COLUMNS = ("conversation_hash", "message_index", "label", "probability")
 """Columns of the output file."""
@@ -89,23 +88,20 @@ def read_follow_ups(location: str) -> FollowUps:
     return FollowUps(frame, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))
 
 
-def label_follow_ups(
-    frame: pl.DataFrame, classifier: FeedbackClassifier, embed: Embed, report: Callable[[int, int], None] | None = None
-) -> pl.DataFrame:
+def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[int, int], None] | None = None) -> pl.DataFrame:
     """Label follow-ups.
 
     Args:
         frame: As ``labels.follow_ups`` returns them.
-        classifier: The labeller.
-        embed: The encoder it was trained with.
+        labeller: Who labels.
         report: Told how many are done, and of how many.
 
     Returns:
         ``COLUMNS`` and ``reattempt_probability``, sorted by conversation and message.
     """
-    parts = [label(frame.clear(), classifier, embed)]
+    parts = [labeller.label(frame.clear())]
     for start in range(0, len(frame), AT_ONCE):
-        parts.append(label(frame.slice(start, AT_ONCE), classifier, embed))
+        parts.append(labeller.label(frame.slice(start, AT_ONCE)))
         if report:
             report(min(start + AT_ONCE, len(frame)), len(frame))
     return (

@@ -23,7 +23,15 @@ def said(text: str, sample_index: int = 0) -> ChatRequest:
 
 def answer_rows(**texts: str) -> pl.DataFrame:
     rows = [
-        {"key": key, "text": text, "error": None, "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "probability": None}
+        {
+            "key": key,
+            "text": text,
+            "error": None,
+            "finish_reason": "stop",
+            "prompt_tokens": 1,
+            "completion_tokens": 1,
+            "probabilities": None,
+        }
         for key, text in texts.items()
     ]
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -32,9 +40,9 @@ def answer_rows(**texts: str) -> pl.DataFrame:
 def test_segments_without_a_later_column_are_read(tmp_path: Path) -> None:
     store = ResponseStore(tmp_path, "chat", "m")
     older = store.append(answer_rows(a="1"))
-    pl.read_parquet(older).drop("probability").write_parquet(older)
-    store.append(answer_rows(b="2").with_columns(probability=0.5))
-    assert store.lookup(pl.Series(["a", "b"])).select("key", "probability").rows() == [("a", None), ("b", 0.5)]
+    pl.read_parquet(older).drop("probabilities").write_parquet(older)
+    store.append(answer_rows(b="2").with_columns(probabilities=[0.5, 0.5]))
+    assert store.lookup(pl.Series(["a", "b"])).select("key", "probabilities").rows() == [("a", None), ("b", [0.5, 0.5])]
 
 
 class Echo:

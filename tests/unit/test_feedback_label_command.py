@@ -16,6 +16,7 @@ from rlhi_dagster import cli
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.feedback import offline
 from rlhi_dagster.feedback.classifier import FeedbackClassifier
+from rlhi_dagster.feedback.labels import ClassifierLabeller
 
 WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
 SCHEMA = {
@@ -87,7 +88,7 @@ def test_every_row_is_accounted_for(source: Path) -> None:
 
 def test_follow_ups_keep_the_source_s_ids_and_positions(source: Path) -> None:
     classifier = FeedbackClassifier.load()
-    labels = offline.label_follow_ups(offline.read_follow_ups(str(source)).frame, classifier, hashed)
+    labels = offline.label_follow_ups(offline.read_follow_ups(str(source)).frame, ClassifierLabeller(classifier, hashed))
     # The system message and the first of two merged messages count; the unanswered follow-up of "c" is none.
     assert labels.select("conversation_hash", "message_index").rows() == [("a", 4), ("a", 6), ("b:1", 2)]
     assert set(labels["label"]) <= set(classifier.labels)
@@ -95,10 +96,11 @@ def test_follow_ups_keep_the_source_s_ids_and_positions(source: Path) -> None:
 
 
 def test_labels_do_not_depend_on_how_many_are_made_at_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame, classifier, seen = offline.read_follow_ups(str(source)).frame, FeedbackClassifier.load(), []
-    whole = offline.label_follow_ups(frame, classifier, hashed)
+    frame, seen = offline.read_follow_ups(str(source)).frame, []
+    labeller = ClassifierLabeller(FeedbackClassifier.load(), hashed)
+    whole = offline.label_follow_ups(frame, labeller)
     monkeypatch.setattr(offline, "AT_ONCE", 2)
-    parts = offline.label_follow_ups(frame, classifier, hashed, lambda done, total: seen.append((done, total)))
+    parts = offline.label_follow_ups(frame, labeller, lambda done, total: seen.append((done, total)))
     assert seen == [(2, 3), (3, 3)]
     assert parts.drop("probability", "reattempt_probability").equals(whole.drop("probability", "reattempt_probability"))
     np.testing.assert_allclose(parts["probability"], whole["probability"])

@@ -1,4 +1,4 @@
-"""A tiny random Llama for workers and engines to run on."""
+"""A tiny random Llama for workers, engines and whole runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from rlhi_dagster.workers.train_policy import build_tokenizer
 
 
 @pytest.fixture(scope="session")
 def save_tiny_llama() -> Callable[..., None]:
     """Saves a random model in a folder, with a tokenizer for some texts; further arguments go to its configuration."""
 
-    def save(folder: Path, texts: list[str], kind: Any = LlamaForCausalLM, **config: Any) -> None:
+    def save(folder: Path, texts: list[str], kind: Any = None, **config: Any) -> None:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        from rlhi_dagster.workers.train_policy import build_tokenizer
+
         tokenizer = build_tokenizer(texts * 20, 300)
         shape = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -32,7 +33,7 @@ def save_tiny_llama() -> Callable[..., None]:
             **config,
         )
         torch.manual_seed(3)
-        kind(shape).save_pretrained(folder)
+        (kind or LlamaForCausalLM)(shape).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     return save

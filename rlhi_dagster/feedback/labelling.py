@@ -1,0 +1,39 @@
+"""The chat model that the profile names as labeller, behind the workers.
+
+What belongs here: the one place that turns settings into that labeller. What does not: the labellers themselves.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+import polars as pl
+
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.feedback import cascade
+from rlhi_dagster.feedback.chat_labeller import ChatLabeller
+from rlhi_dagster.resources import Settings, Workers, call_metadata
+from rlhi_dagster.training.artefacts import hub_model
+
+
+def refined(
+    context: dg.AssetExecutionContext, settings: Settings, workers: Workers, given: pl.DataFrame, follow_ups: pl.DataFrame
+) -> tuple[pl.DataFrame, dict[str, int | float | None]]:
+    """Let the profile's chat model label what the classifier is not sure of; see ``cascade.refined``.
+
+    Returns:
+        The labels, and what the model cost as metadata; the classifier's labels and nothing if the profile names no model.
+    """
+    labeller, cost = settings.profile.labeller, CallStats(0, 0, 0, 0, 0, 0)
+    if labeller.hub_model is None:
+        return given, {}
+    model = hub_model(labeller.hub_model, labeller.hub_revision)
+
+    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        nonlocal cost
+        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0))
+        cost += stats
+        return answers
+
+    labels = cascade.refined(given, follow_ups, ChatLabeller.with_default_prompts(model.identity, chat), labeller.sure)
+    return labels, {**call_metadata(cost), "model_agrees_with_classifier": cascade.agreement(given, labels)}
