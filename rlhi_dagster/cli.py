@@ -101,6 +101,31 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     return f"{written}\n\n{agreement.text(agreement.agreement(labels, gold, classifier.card))}"
 
 
+def rates(location: str, given: Path | None) -> str:
+    """Count the re-attempts of a source outside of any run, by given labels or the packaged classifier's; return what came out."""
+    from rlhi_dagster.engines.embedding import MiniLM
+    from rlhi_dagster.feedback import agreement, offline, readings
+    from rlhi_dagster.feedback.classifier import FeedbackClassifier
+    from rlhi_dagster.feedback.labels import ClassifierLabeller
+    from rlhi_dagster.feedback.rates import reattempt_rates
+    from rlhi_dagster.workers.progress import Progress
+
+    gold = agreement.read_gold(given) if given else None
+    _tell(f"reading {location}")
+    found = offline.read_follow_ups(location)
+    _tell(found.account)
+    _tell(f"replaced in messages: {found.redacted}")
+    if gold is None:
+        classifier = FeedbackClassifier.load()
+        gold = offline.label_follow_ups(found.frame, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
+        source = classifier.name
+    else:
+        source = str(given)
+    conversations, labels = offline.given_labels(found, gold)
+    counted = f"{len(conversations):,} conversations, {found.accepted - len(conversations):,} left out for follow-ups without a label"
+    return f"labels: {source}; {counted}\n\n{readings.text(reattempt_rates(conversations.lazy(), labels.lazy()))}"
+
+
 def diversity(given: Sequence[str], context: str) -> str:
     """Compare the diversity of the prompts of corpora outside of any run; return what came out."""
     from rlhi_dagster.engines.embedding import MiniLM
@@ -144,6 +169,16 @@ def main() -> None:
         type=Path,
         help="compare with these labels: conversation_hash, message_index, label, and second_label if there is one",
     )
+    counting = commands.add_parser(
+        "rates",
+        help="count the re-attempts in a log file, without a run",
+        description="Shares of re-attempts with feedback under every denominator, with intervals over users, beside the paper's: "
+        "docs/analytics.md.",
+    )
+    counting.add_argument("location", metavar="IN", help="Parquet or JSON lines: file, folder or glob of a kind that README.md lists")
+    counting.add_argument(
+        "--labels", metavar="LABELS.csv", type=Path, help="count these (conversation_hash, message_index, label), not the classifier's"
+    )
     comparing = commands.add_parser(
         "diversity",
         help="compare the diversity of the prompts of corpora, without a run",
@@ -175,6 +210,8 @@ def main() -> None:
                 print(f"{given.file}: {', '.join(names)}")
             case "label":
                 print(label(given.location, given.out, given.labels))
+            case "rates":
+                print(rates(given.location, given.labels))
             case "diversity":
                 print(diversity(given.corpora, given.context))
     except ValueError as error:

@@ -129,6 +129,11 @@ def _by_entity(found: dict[int, tuple[str, list[str]]], entities: Entities) -> d
     return result
 
 
+def _is_secret(text: str) -> bool:
+    """Anything but the `user:password` of an example."""
+    return not re.fullmatch(r"(?:your_?)?(?:user(?:name)?|login|admin):(?:your_?)?pass(?:word)?", text, re.IGNORECASE)
+
+
 def _is_card(text: str) -> bool:
     """Luhn's check digit, and not one or two digits all along."""
     digits = [int(digit) for digit in text if digit.isdigit()]
@@ -196,7 +201,7 @@ _RULES = {
             """,
             re.VERBOSE,
         ),
-        lambda _: True,
+        _is_secret,
     ),
     Kind.EMAIL: _Rule(
         lambda text: text.str.contains("@", literal=True),

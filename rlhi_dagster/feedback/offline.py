@@ -1,7 +1,8 @@
-"""Labels for the follow-ups of a source file, without Dagster: what ``rlhi label`` does.
+"""Labels and re-attempt rates of a source file, without Dagster: what ``rlhi label`` and ``rlhi rates`` do.
 
-What belongs here: from a location to labelled follow-ups under the source's own ids, and the output file. What does not: ingestion
-itself (``conversations``), how a label is found (``classifier``) and how good the labels are (``agreement``).
+What belongs here: from a location to labelled follow-ups under the source's own ids, the output file, and given labels as the rates take
+them. What does not: ingestion itself (``conversations``), how a label is found (``labels``), how good labels are (``agreement``), and the
+rates (``rates``, ``readings``).
 
 Rows are accepted, repaired and quarantined as in a run. The whole source is held in memory. User ids, times and the model's name play no
 part in a label and are not written, so fixed ones do.
@@ -40,15 +41,23 @@ class FollowUps:
 
     Attributes:
         frame: As ``labels.follow_ups`` returns them.
+        conversations: Rows of ``tables.CONVERSATIONS``.
         rows_in: Rows of the source.
         accepted: Conversations among them.
         quarantined: Rejected rows by reason, the most frequent first.
     """
 
     frame: pl.DataFrame
+    conversations: pl.DataFrame
     rows_in: int
     accepted: int
     quarantined: dict[str, int]
+
+    @property
+    def redacted(self) -> str:
+        """What was replaced in messages, the most frequent first."""
+        counts = self.conversations["redactions"].explode(empty_as_null=True).drop_nulls().value_counts(sort=True)
+        return ", ".join(f"{kind} {times:,}" for kind, times in counts.iter_rows()) or "nothing"
 
     @property
     def account(self) -> str:
@@ -85,7 +94,7 @@ def read_follow_ups(location: str) -> FollowUps:
     found = ingest(settings, list(month_counts(settings)), _SALT)
     reasons = found.quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
     frame = follow_ups(turns(found.conversations).lazy())
-    return FollowUps(frame, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))
+    return FollowUps(frame, found.conversations, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))
 
 
 def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[int, int], None] | None = None) -> pl.DataFrame:
@@ -115,6 +124,30 @@ def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[
         )
         .sort("conversation_hash", "message_index")
     )
+
+
+def given_labels(found: FollowUps, given: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Put given labels to a source's follow-ups, as ``rates.reattempt_rates`` takes both.
+
+    Args:
+        found: The source.
+        given: ``conversation_hash``, ``message_index`` and ``label``.
+
+    Returns:
+        The conversations of which every follow-up has a label, single-turn ones included, and the labels of their follow-ups.
+
+    Raises:
+        ValueError: No label is about one of the follow-ups.
+    """
+    labels = (
+        found.frame.select("turn_id", "conversation_id", "turn", message_index=pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64))
+        .join(given.rename({"conversation_hash": "conversation_id"}), on=["conversation_id", "message_index"], how="left")
+        .select("conversation_id", "turn", "label")
+    )
+    if not labels["label"].count():
+        raise ValueError(f"none of the {len(given):,} given labels is about one of the {len(labels):,} follow-ups of the source")
+    partly = labels.filter(pl.col("label").is_null()).select("conversation_id").unique()
+    return found.conversations.join(partly, on="conversation_id", how="anti"), labels.join(partly, on="conversation_id", how="anti")
 
 
 def write(labels: pl.DataFrame, out: Path) -> None:

@@ -8,7 +8,9 @@ reading is a hint at what the paper counted, no more; a figure outside every int
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -71,6 +73,28 @@ def _beside(rates: pl.DataFrame, figure: Figure) -> pl.DataFrame:
         .with_columns(is_nearest=pl.int_range(pl.len()) == 0)
         .select("paper", "reading", "templates", "value", "ci_low", "ci_high", "n", "users", "difference", "is_nearest")
     )
+
+
+def text(rates: pl.DataFrame) -> str:
+    """Rates overall and by turn with their intervals, and what comes nearest to the paper's figures, as plain text.
+
+    Args:
+        rates: Rows of ``tables.REATTEMPT_RATES``.
+    """
+    lines = [f"{'turn':<6}{'share of':<16}{'templates':<11}{'rate':>6}  {'95 % interval':<16}{'n':>10}{'users':>10}"]
+    for level, templates in ((ALL, "included"), (ALL, "excluded"), *((turn, "included") for turn in TURNS)):
+        cells = rates.filter(level=level, templates=templates).filter(pl.col("dimension").is_in([Dimension.ALL, Dimension.TURN]))
+        for denominator in Denominator:
+            # From turn 2 on every user message is a follow-up: one line says both.
+            if level == ALL or denominator != Denominator.USER_MESSAGES:
+                lines += [_line(row) for row in cells.filter(denominator=denominator.value).drop_nulls("value").to_dicts()]
+    return "\n".join([*lines, "", *sentences(readings(rates))])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    interval = "–" if row["ci_low"] is None else f"[{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
+    named = f"{row['level']:<6}{row['denominator']:<16}{row['templates']:<11}"
+    return f"{named}{row['value']:>6.1%}  {interval:<16}{row['n']:>10,}{row['users']:>10,}"
 
 
 def sentences(found: pl.DataFrame) -> list[str]:

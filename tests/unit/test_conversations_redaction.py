@@ -58,6 +58,7 @@ LEFT = [
     "+180 days, +12 345",
     "@decorator, user@localhost, a @ b.c, git rev HEAD@{1}",
     "sk-learn, sk-estimator-with-long-words-only, task-list, hf_hub, Bearer of good news, ghp_short",
+    "rtsp://username:password@your_camera_ip:554/stream",
     "https://example.org/a:b and http://host:8080/@name",
     "deadbeefdeadbeefdeadbeefdeadbeef",
 ]

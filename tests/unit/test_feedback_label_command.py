@@ -73,8 +73,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     for name in ("DAGSTER_HOME", "RLHI_PROFILE", "RLHI_SOURCE", "RLHI_SALT", "RLHI_DATA"):
         monkeypatch.delenv(name, raising=False)
 
-    def call(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["rlhi", "label", *map(str, arguments)])
+    def call(*arguments: object, command: str = "label") -> None:
+        monkeypatch.setattr(sys, "argv", ["rlhi", command, *map(str, arguments)])
         cli.main()
 
     return call
@@ -137,6 +137,35 @@ def test_given_labels_are_scored(source: Path, run: Run, tmp_path: Path, capsys:
     assert "matched: 2; unmatched: 1 given, 1 of ours" in told
     assert "n = 2 of 2 conversations" in told
     assert "Cohen's kappa" not in told
+
+
+def test_rates_of_given_labels_leave_partly_labelled_conversations_out(
+    source: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text("conversation_hash,message_index,label\na,4,reattempt_with_feedback\nb:1,2,positive\n")
+    run(source, "--labels", gold, command="rates")
+    told = capsys.readouterr()
+    # "a" has a second follow-up without a label; "b:1", "c" and "single" are left: four user messages, one of them a follow-up.
+    assert "3 conversations, 1 left out for follow-ups without a label" in told.out
+    (messages,) = [
+        line.split() for line in told.out.splitlines() if line.startswith("all") and "user_messages" in line and "included" in line
+    ]
+    assert messages[3] == "0.0%"
+    assert messages[-2:] == ["4", "3"]
+    assert "Nearest to 26.51% of user messages" in told.out
+    assert "6 rows in = 4 accepted + 2 quarantined" in told.err
+    assert "replaced in messages: nothing" in told.err
+    gold.write_text("conversation_hash,message_index,label\nq,4,other\n")
+    with pytest.raises(SystemExit, match="none of the 1 given labels is about one of the 3 follow-ups"):
+        run(source, "--labels", gold, command="rates")
+
+
+def test_rates_of_the_classifier_s_labels(source: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(source, command="rates")
+    told = capsys.readouterr().out
+    assert told.startswith("labels: logistic+")
+    assert "4 conversations, 0 left out" in told
 
 
 def test_bad_input_is_a_message_before_any_work(source: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
