@@ -91,6 +91,8 @@ def redact(texts: pl.Series, settings: RedactionSettings, entities: Entities | N
             after, count = _replaced(before, kind)
             if count:
                 found[row] = (after, [*kinds, *[kind.value] * count])
+    # A placeholder can set free what was glued to the text it replaces.
+    found = {row: _until_nothing_is_found(*each, settings.kinds) for row, each in found.items()}
     if entities:
         found = _by_entity({row: found.get(row, (original, [])) for row, original in suspects.iter_rows()}, entities)
     changed = pl.DataFrame(
@@ -115,6 +117,16 @@ def _replaced(text: str, kind: Kind) -> tuple[str, int]:
         return match.group().replace(secret, f"<{kind.name}>")
 
     return rule.pattern.sub(replace, text), count
+
+
+def _until_nothing_is_found(text: str, found: list[str], kinds: Sequence[Kind]) -> tuple[str, list[str]]:
+    before = None
+    while text != before:
+        before = text
+        for kind in (kind for kind in Kind if kind in kinds):
+            text, count = _replaced(text, kind)
+            found = [*found, *[kind.value] * count]
+    return text, found
 
 
 def _by_entity(found: dict[int, tuple[str, list[str]]], entities: Entities) -> dict[int, tuple[str, list[str]]]:
