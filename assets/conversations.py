@@ -7,7 +7,7 @@ import polars as pl
 
 from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
-from rlhi_dagster.conversations.shape import conversation_lengths, quarantine_by_month, users_by_activity
+from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
@@ -67,7 +67,7 @@ def ingested(
             writer.append(found)
             progress(rows := rows + len(found), len(judged.accepted))
         staged = writer.finish()
-        notes = {name: _counted(staged.scan().select(name)) for name in ("repairs", "redactions")}
+        notes = {name: entries(staged.scan().select(name)) for name in ("repairs", "redactions")}
         yield metadata.result(
             "conversations",
             staged,
@@ -108,7 +108,7 @@ def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conve
 def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)
-    signs = _counted(found.lazy().select("merge_risk"))
+    signs = entries(found.lazy().select("merge_risk"))
     return metadata.result(
         "users",
         found,
@@ -117,13 +117,6 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
         users_by_activity=metadata.bars(users_by_activity(found.lazy())),
         merge_risk=metadata.bars(signs),
     )
-
-
-def _counted(notes: pl.LazyFrame) -> dict[str, int]:
-    """How often each entry of a column of lists occurs, the most frequent first."""
-    (name,) = notes.collect_schema().names()
-    counts = notes.explode(name, empty_as_null=True).drop_nulls().group_by(name).len().sort("len", name, descending=[True, False])
-    return dict(counts.collect().iter_rows())
 
 
 def _source_rows(settings: Settings, months: Sequence[str] | None) -> Mapping[str, int]:

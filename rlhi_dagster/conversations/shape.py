@@ -42,3 +42,10 @@ def _binned(frame: pl.LazyFrame, column: str, ends: Sequence[int]) -> dict[str, 
     counts = dict(frame.group_by(place.alias("bin")).len().collect(engine="streaming").iter_rows())
     last = max(counts, default=-1)
     return {name: counts.get(position, 0) for position, name in enumerate(names) if position <= last}
+
+
+def entries(notes: pl.LazyFrame) -> dict[str, int]:
+    """How often each entry of a column of lists occurs, the most frequent first; the frame has that column alone."""
+    (name,) = notes.collect_schema().names()
+    counts = notes.explode(name, empty_as_null=True).drop_nulls().group_by(name).len().sort("len", name, descending=[True, False])
+    return dict(counts.collect().iter_rows())

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.conversations.shape import conversation_lengths, quarantine_by_month, users_by_activity
+from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.report_page import (
     Html,
@@ -58,7 +58,15 @@ def logs(data: ReportData) -> Section:
             drawn.append(figure(_counts(counts, words), words, f"{caption}; n = {sum(counts.values()):,}"))
         else:
             gaps.append(missing(words.lower(), asset))
-    return Section("logs", "The logs", join([figures(drawn) if drawn else "", *gaps, _quarantine(data)]))
+    return Section("logs", "The logs", join([figures(drawn) if drawn else "", *gaps, _redactions(data), _quarantine(data)]))
+
+
+def _redactions(data: ReportData) -> Html:
+    if data.conversations is None:
+        return Html("")
+    counts = entries(data.conversations.lazy().select("redactions"))
+    found = ", ".join(f"{kind.replace('_', ' ')} {times:,}" for kind, times in counts.items())
+    return paragraph(f"Replaced in messages before any model saw them: {found}." if found else "Nothing was replaced in messages.")
 
 
 def _quarantine(data: ReportData) -> Html:
@@ -106,15 +114,30 @@ def diversity(data: ReportData) -> Section:
         return Section("diversity", title, missing("contextual diversity", "contextual_diversity"))
     ordered = found.sort("value", "corpus", descending=[True, False], nulls_last=True)
     lines = [
-        [row["corpus"], number(row["value"], 3), bracket(row["ci_low"], row["ci_high"], 1, 3), f"{row['n']:,}", row["encoder"]]
+        [
+            row["corpus"],
+            f"{row['n']:,}",
+            _measured(row["value"], row["ci_low"], row["ci_high"], 3),
+            number(row["vendi_score"], 1),
+            _measured(row["vendi_score_matched"], row["vendi_ci_low"], row["vendi_ci_high"], 1),
+            _measured(row["cluster_entropy_matched"], row["cluster_ci_low"], row["cluster_ci_high"], 2),
+        ]
         for row in ordered.iter_rows(named=True)
     ]
     intro = paragraph(
-        "Mean pairwise cosine distance between the contexts of requests. The value depends on the encoder: compare the order of corpora, "
-        "not the numbers, with other reports (the paper gives WildChat 0.865, HelpSteer2 0.848, HH-RLHF 0.751, encoder unnamed)."
+        "Mean pairwise cosine distance between distinct opening requests, and beside it the Vendi score (the effective number of different "
+        "requests) and the entropy of clusters in bits. The last two grow with a corpus, so they are compared at equal size, half of the "
+        "smallest corpus. Values depend on the encoder: compare the order of corpora, not the numbers, with other reports (the paper gives "
+        "WildChat 0.865, HelpSteer2 0.848, HH-RLHF 0.751, encoder and formula unnamed)."
     )
-    columns = ["corpus", "mean distance", "95 % interval", "n", "encoder"]
-    return Section("diversity", title, join([intro, table(columns, lines, text_columns=(4,))]))
+    columns = ["corpus", "n", "mean distance", "Vendi score", "Vendi score, equal n", "cluster entropy, equal n"]
+    sizes = ", ".join(f"{size:,}" for size in sorted(set(found["matched_n"].drop_nulls())))
+    caption = f"Encoder: {', '.join(sorted(set(found['encoder'])))}. In brackets 95 % intervals." + (f" Equal n: {sizes}." if sizes else "")
+    return Section("diversity", title, join([intro, table(columns, lines, caption)]))
+
+
+def _measured(value: float | None, low: float | None, high: float | None, digits: int) -> str:
+    return number(value, digits) if low is None else f"{number(value, digits)} {bracket(low, high, 1, digits)}"
 
 
 def _counts(counts: Mapping[str, int], name: str) -> Html:

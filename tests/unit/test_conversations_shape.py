@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.conversations.shape import conversation_lengths, quarantine_by_month, users_by_activity
+from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 
 
 def test_lengths_fall_into_bins_without_gaps() -> None:
@@ -25,3 +25,8 @@ def test_rejected_rows_are_counted_by_reason_and_month() -> None:
     assert found.columns == ["reason", "2023-04", "2023-05", "all"]
     assert found.rows() == [("toxic", 1, 2, 3), ("language", 1, 0, 1)]
     assert quarantine_by_month(rows.head(0)).is_empty()
+
+
+def test_entries_are_counted_over_all_lists_the_most_frequent_first() -> None:
+    assert entries(pl.LazyFrame({"redactions": [["email", "key"], [], ["key"], ["card"]]})) == {"key": 2, "card": 1, "email": 1}
+    assert entries(pl.LazyFrame({"redactions": []}, schema={"redactions": pl.List(pl.String)})) == {}
