@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from rlhi_dagster.workers.train_policy import build_tokenizer
 
 
 @pytest.fixture(scope="session")
 def save_tiny_llama() -> Callable[..., None]:
     """Saves a random model in a folder, with a tokenizer for some texts; further arguments go to its configuration."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rlhi_dagster.workers.train_policy import build_tokenizer
 
     def save(folder: Path, texts: list[str], kind: Any = LlamaForCausalLM, **config: Any) -> None:
         tokenizer = build_tokenizer(texts * 20, 300)
