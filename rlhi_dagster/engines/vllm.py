@@ -5,6 +5,7 @@ Needs the extra ``vllm``. Left out: tensor parallelism across machines and struc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,7 @@ class VllmChatEngine:
     """
 
     def __init__(self, model: ModelRef, dtype: str = "bfloat16", max_context_tokens: int = 8192, memory_fraction: float = 0.9) -> None:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # as for Dagster: nothing is reported to anybody
         self.context = max_context_tokens
         self.llm = LLM(
             model=model.source,

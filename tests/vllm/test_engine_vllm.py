@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.importorskip("vllm")
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
+from rlhi_dagster.engines.loading import EngineSettings, chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 
@@ -43,9 +44,8 @@ def reference(model: ModelRef) -> TransformersChatEngine:
 @pytest.fixture(scope="module")
 def engine(model: ModelRef) -> Iterator[VllmChatEngine]:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB; else it reserves a share of the machine's memory
-    from rlhi_dagster.engines.vllm import VllmChatEngine
-
-    engine = VllmChatEngine(model, "float32", CONTEXT, 0.3)
+    settings = EngineSettings(kind="vllm", device="cpu", dtype="float32", batch_size=8, chunk_size=8, max_context_tokens=CONTEXT)
+    engine: Any = chat_engine(model, settings)
     yield engine
     engine.llm.llm_engine.engine_core.shutdown()
 
