@@ -16,10 +16,10 @@ RECIPES ?= base...sft_rewrites
 # Everything that a run writes, apart from the event log in the Dagster homes.
 OUTPUTS := data/lake data/responses data/work data/sources data/profiles data/rlhi.duckdb
 
-.PHONY: help install demo data ui test lint format check clean
+.PHONY: help install demo data ui test test-vllm lint format check clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: $(INSTALLED) ## make .venv and install the project with its development tools
 
@@ -49,6 +49,15 @@ ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 
 test: $(INSTALLED) lint ## lint, types and all tests
 	$(BIN)/python -m pytest
+
+test-vllm: .venv-vllm/.installed ## the vLLM engine on the CPU, in an environment of its own (.venv-vllm, 4 GB)
+	.venv-vllm/bin/python -m pytest tests/vllm
+
+.venv-vllm/.installed: tests/vllm/requirements.txt pyproject.toml
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --no-deps --requirement $<
+	.venv-vllm/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

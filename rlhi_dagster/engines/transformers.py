@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 
 
@@ -127,20 +128,8 @@ class TransformersChatEngine:
         positions = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         logits = self.model(**padded, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
         for (prompt, choices, key), row in zip(asked, logits, strict=True):
-            scores = row[self._first_tokens(choices)]
-            if temperature > 0:
-                uniform = torch.rand(1, generator=torch.Generator().manual_seed(int(key[:15], 16)), dtype=torch.float64)
-                cumulative = (scores / temperature).softmax(-1).cumsum(-1)
-                picked = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp(max=len(choices) - 1))
-            else:
-                picked = int(scores.argmax())
-            yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, scores.softmax(-1).tolist())
-
-    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
-        tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
-        if len(set(tokens)) < len(tokens):
-            raise ValueError(f"choices must begin with different tokens: {', '.join(choices)}")
-        return tokens
+            picked, probabilities = pick(row[first_tokens(self.tokenizer, choices)], temperature, key)
+            yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, probabilities)
 
     def _end_tokens(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

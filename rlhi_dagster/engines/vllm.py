@@ -5,12 +5,15 @@ Needs the extra ``vllm``. Left out: tensor parallelism across machines and struc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from vllm import LLM, SamplingParams, TokensPrompt
+import torch
+from vllm import LLM, RequestOutput, SamplingParams, TokensPrompt
 from vllm.platforms import current_platform
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
+from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 
 
@@ -25,6 +28,7 @@ class VllmChatEngine:
     """
 
     def __init__(self, model: ModelRef, dtype: str = "bfloat16", max_context_tokens: int = 8192, memory_fraction: float = 0.9) -> None:
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # as for Dagster: nothing is reported to anybody
         self.context = max_context_tokens
         self.llm = LLM(
             model=model.source,
@@ -33,34 +37,51 @@ class VllmChatEngine:
             max_model_len=max_context_tokens,
             gpu_memory_utilization=memory_fraction,
             enable_prefix_caching=True,
+            enable_chunked_prefill=not current_platform.is_cpu(),  # a prompt read in parts would rewind its seed, which a CPU cannot
             trust_remote_code=False,
         )
         self.tokenizer = self.llm.get_tokenizer()
 
     def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
-        """See ``ChatEngine.generate``. On a CPU vLLM takes no seed per request, so repeated samples are not reproducible there."""
+        """See ``ChatEngine.generate``. A prompt that leaves no room for the reply is an error row, never cut."""
         answers: dict[int, ChatAnswer] = {}
-        prompts: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=True, return_dict=True)[
-                "input_ids"
-            ]
-            if len(ids) + sampling.max_new_tokens > self.context:
-                error = f"prompt_too_long: {len(ids)} prompt + {sampling.max_new_tokens} new tokens, context {self.context}"
+        prompts: dict[int, TokensPrompt] = {}
+        params: list[SamplingParams] = []
+        for index, (request, key) in enumerate(zip(requests, keys, strict=True)):
+            ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+            room = 1 if request.choices else sampling.max_new_tokens
+            if len(ids) + room > self.context:
+                error = f"prompt_too_long: {len(ids)} prompt + {room} new tokens, context {self.context}"
                 answers[index] = ChatAnswer(None, error, None, len(ids), 0)
             else:
-                prompts[index] = ids
-        params = [
-            SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_new_tokens,
-                seed=None if current_platform.is_cpu() else int(keys[index][:8], 16),
-            )
-            for index in prompts
-        ]
-        outputs = self.llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts.values()], params, use_tqdm=False)
+                prompts[index] = TokensPrompt(prompt_token_ids=ids)
+                params.append(self._params(request, key, sampling))
+        outputs = self.llm.generate(list(prompts.values()), params, use_tqdm=False)
         for index, output in zip(prompts, outputs, strict=True):
-            best = output.outputs[0]
-            answers[index] = ChatAnswer(best.text, None, best.finish_reason, len(prompts[index]), len(best.token_ids))
+            answers[index] = self._answer(requests[index], keys[index], sampling.temperature, output)
         return [answers[index] for index in range(len(requests))]
+
+    def _params(self, request: ChatRequest, key: str, sampling: Sampling) -> SamplingParams:
+        """Text is left to ``_answer``: vLLM's own drops a character that the limit has cut."""
+        if request.choices:
+            return SamplingParams(max_tokens=1, logprob_token_ids=first_tokens(self.tokenizer, request.choices), detokenize=False)
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=int(key[:8], 16),
+            detokenize=False,
+        )
+
+    def _answer(self, request: ChatRequest, key: str, temperature: float, output: RequestOutput) -> ChatAnswer:
+        """Read a reply, or draw a choice from the log-probabilities that vLLM gives for the first tokens of the choices."""
+        best = output.outputs[0]
+        prompt_tokens = len(output.prompt_token_ids)
+        if request.choices:
+            found = best.logprobs[0]
+            scores = [found[token].logprob for token in first_tokens(self.tokenizer, request.choices)]
+            picked, probabilities = pick(torch.tensor(scores, dtype=torch.float64), temperature, key)
+            return ChatAnswer(request.choices[picked], None, "stop", prompt_tokens, 1, probabilities)
+        tokens = best.token_ids[:-1] if best.finish_reason == "stop" else best.token_ids
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return ChatAnswer(text, None, best.finish_reason, prompt_tokens, len(best.token_ids))

@@ -25,8 +25,8 @@ SIMULATED = (
     "large models."
 )
 DEVIATIONS = (
-    "Feedback labels come from a trained classifier, and where the profile names a chat model, from that for what the classifier is not sure "
-    "of; the paper used GPT-4o.",
+    "Feedback labels come from a trained classifier, and for what it is not sure of from a chat model where the profile names one; the "
+    "paper used GPT-4o.",
     "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a language model "
     "write a summary.",
     "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the defect are dropped; "
