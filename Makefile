@@ -48,7 +48,7 @@ ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 	exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(INSTALLED) lint ## lint, types and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of two processes
 
 test-vllm: .venv-vllm/.installed ## the vLLM engine on the CPU, in an environment of its own (.venv-vllm, 4 GB)
 	.venv-vllm/bin/python -m pytest tests/vllm
