@@ -23,8 +23,8 @@ def main() -> None:
         texts = pl.read_parquet(job["texts"])
         store = ResponseStore(Path(job["store"]), "embedding", MiniLM.name)
         missing = texts.join(store.missing(texts["key"]).to_frame("key"), on="key", how="semi")
-        # Chunks of similar length: a batch is as slow as its longest text.
-        missing = missing.unique("key").sort(pl.col("text").str.len_chars(), "key")
+        # By key, so that every chunk has texts of all lengths and the progress is even; the encoder sorts a chunk by length.
+        missing = missing.unique("key").sort("key")
         encoder = MiniLM()
         report = Progress(pipes.log.info, MiniLM.name)
         done = 0
