@@ -30,12 +30,12 @@ def feedback_classifier(
 
     The one that comes with the project was fitted on real WildChat follow-ups; `labeller.training` of the profile trains another.
     """
-    given, unmatched = settings.profile.labeller.training, 0
+    given, unmatched = profiles.labelled_follow_ups(settings.profile), 0
     if given is None:
         classifier = FeedbackClassifier.load()
     else:
         gold = read_gold(profiles.project_path(given.labels))
-        found = read_follow_ups(str(profiles.project_path(given.conversations)))
+        found = read_follow_ups(given.conversations)
         context.log.info(found.account)
         known = training.labelled(found.frame, gold)
         classifier = training.train(known, partial(workers.embed, context, MiniLM.name), settings.profile.seed)

@@ -284,6 +284,12 @@ def diversity_corpora(profile: Profile) -> list[CorpusSettings]:
     return [corpus.model_copy(update={"location": _absolute(corpus.location)}) for corpus in profile.diversity_corpora]
 
 
+def labelled_follow_ups(profile: Profile) -> LabelledSettings | None:
+    """What to train the classifier from, the conversations' location made absolute as the source's is."""
+    given = profile.labeller.training
+    return given and given.model_copy(update={"conversations": _absolute(given.conversations)})
+
+
 def project_path(path: str) -> Path:
     """A path of a profile: relative ones count from the checkout."""
     return Path(path) if Path(path).is_absolute() else ROOT / path

@@ -19,6 +19,9 @@ from rlhi_dagster.feedback.classifier import Embed, FeedbackClassifier
 from rlhi_dagster.feedback.scoring import LABELS
 from rlhi_dagster.tables import FEEDBACK_LABELS
 
+MESSAGE_INDEX = pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64).alias("message_index")
+"""Position of a turn's user message in the source's message list."""
+
 
 def follow_ups(turns: pl.LazyFrame) -> pl.DataFrame:
     """Pair each user message after a conversation's first with the request and the reply before it.

@@ -20,9 +20,10 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.conversations.ingest import ingest
+from rlhi_dagster.conversations.shape import entries
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts, source_files
 from rlhi_dagster.conversations.turns import turns
-from rlhi_dagster.feedback.labels import Labeller, follow_ups
+from rlhi_dagster.feedback.labels import MESSAGE_INDEX, Labeller, follow_ups
 
 COLUMNS = ("conversation_hash", "message_index", "label", "probability")
 """Columns of the output file."""
@@ -56,8 +57,8 @@ class FollowUps:
     @property
     def redacted(self) -> str:
         """What was replaced in messages, the most frequent first."""
-        counts = self.conversations["redactions"].explode(empty_as_null=True).drop_nulls().value_counts(sort=True)
-        return ", ".join(f"{kind} {times:,}" for kind, times in counts.iter_rows()) or "nothing"
+        counts = entries(self.conversations.lazy().select("redactions"))
+        return ", ".join(f"{kind} {times:,}" for kind, times in counts.items()) or "nothing"
 
     @property
     def account(self) -> str:
@@ -117,7 +118,7 @@ def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[
         pl.concat(parts)
         .select(
             pl.col("conversation_id").alias("conversation_hash"),
-            pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64).alias("message_index"),
+            MESSAGE_INDEX,
             "label",
             "probability",
             "reattempt_probability",
@@ -140,7 +141,7 @@ def given_labels(found: FollowUps, given: pl.DataFrame) -> tuple[pl.DataFrame, p
         ValueError: No label is about one of the follow-ups.
     """
     labels = (
-        found.frame.select("turn_id", "conversation_id", "turn", message_index=pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64))
+        found.frame.select("conversation_id", "turn", MESSAGE_INDEX)
         .join(given.rename({"conversation_hash": "conversation_id"}), on=["conversation_id", "message_index"], how="left")
         .select("conversation_id", "turn", "label")
     )

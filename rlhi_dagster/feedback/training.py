@@ -42,6 +42,7 @@ from rlhi_dagster.feedback.classifier import (
     inputs,
 )
 from rlhi_dagster.feedback.cues import CUES
+from rlhi_dagster.feedback.labels import MESSAGE_INDEX
 from rlhi_dagster.feedback.scoring import LABELS, calibration, difference, label_numbers, scores, temperature, tempered
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def labelled(follow_ups: pl.DataFrame, gold: pl.DataFrame) -> pl.DataFrame:
         ValueError: No label is about one of the follow-ups.
     """
     joined = (
-        follow_ups.with_columns(message_index=pl.col("turn_id").str.extract(r":(\d+)$").cast(pl.Int64))
+        follow_ups.with_columns(MESSAGE_INDEX)
         .join(gold.rename({"conversation_hash": "conversation_id"}), on=["conversation_id", "message_index"], how="inner")
         .sort("conversation_id", "message_index")
     )
