@@ -29,10 +29,9 @@ METRICS = {
 
 def table(card: Card) -> pl.DataFrame:
     """Scores in words: a row per labeller and set of rows, a column per metric with its 95 % interval."""
-    scored = {}
-    if cross_validation := card.get("cross_validation"):
-        scored["classifier, cross-validated"] = cross_validation
-        scored |= {f"{name.replace('_', ' ')}, same folds": found for name, found in cross_validation.get("baselines", {}).items()}
+    cross_validation = card["cross_validation"]
+    scored = {"classifier, cross-validated": cross_validation}
+    scored |= {f"{name.replace('_', ' ')}, same folds": found for name, found in cross_validation["baselines"].items()}
     if test := card.get("test"):
         scored["classifier, rows labelled twice, conversations apart"] = test["conversations_apart"]
         scored["second labeller, the same rows"] = test["second_labeller"]
@@ -40,9 +39,8 @@ def table(card: Card) -> pl.DataFrame:
         {"labeller": who, "n": found["n"], **{shown: _figure(found[name]) for name, shown in METRICS.items()}}
         for who, found in scored.items()
     ]
-    for who, found in list(scored.items())[:1]:
-        majority = {shown: f"{found['majority_baseline'][name]:.3f}" for name, shown in METRICS.items()}
-        rows.insert(1, {"labeller": f"most frequent label, as {who}", "n": found["n"], **majority})
+    majority = {shown: f"{cross_validation['majority_baseline'][name]:.3f}" for name, shown in METRICS.items()}
+    rows.insert(1, {"labeller": "most frequent label, as classifier, cross-validated", "n": cross_validation["n"], **majority})
     return pl.DataFrame(rows, schema={"labeller": pl.String, "n": pl.Int64, **dict.fromkeys(METRICS.values(), pl.String)})
 
 
@@ -62,7 +60,7 @@ def reliability_plot(card: Card) -> Figure:
     return figure
 
 
-def cascade_plot(card: Card, confidence: np.ndarray | None = None) -> Figure | None:
+def cascade_plot(card: Card, confidence: np.ndarray) -> Figure | None:
     """Quality of the cascade over the share of follow-ups that the model labels.
 
     Args:
@@ -75,7 +73,7 @@ def cascade_plot(card: Card, confidence: np.ndarray | None = None) -> Figure | N
         there is neither.
     """
     measured = card.get("test", {}).get("cascade", {}).get("curve", [])
-    if not measured and (confidence is None or not len(confidence)):
+    if not measured and not len(confidence):
         return None
     figure, axes = _figure_and_axes()
     shares = [point["share_to_model"] for point in measured]
@@ -84,7 +82,7 @@ def cascade_plot(card: Card, confidence: np.ndarray | None = None) -> Figure | N
             axes.plot(shares, [point[name]["value"] for point in measured], style, color="black", linewidth=1.2, label=shown)
             lows, highs = ([point[name][end] for point in measured] for end in ("ci_low", "ci_high"))
             axes.fill_between(shares, lows, highs, color="black", alpha=0.08, linewidth=0)
-    if confidence is not None and len(confidence):
+    if len(confidence):
         own = [(share, mean) for _, share, mean in cascade.costs(confidence) if np.isfinite(mean)]
         axes.plot(
             *zip(*own, strict=True), ":", color="tab:blue", linewidth=1.5, label="expected accuracy of what the\nclassifier keeps, this run"

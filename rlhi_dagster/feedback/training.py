@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,11 @@ def train(frame: pl.DataFrame, embed: Embed, seed: int, encoder: str = MiniLM.na
     if len(np.unique(groups)) < FOLDS:
         raise ValueError(f"training needs follow-ups of at least {FOLDS} conversations labelled once, got {len(np.unique(groups))}")
     values, prior = inputs(known, embed), anchor_examples(embed)
-    held_out = cross_validated(
-        lambda seen, unseen: fit(values[seen], truth[seen], prior, encoder).probabilities(values[unseen]), groups, seed
-    )
+
+    def fitted(rows: np.ndarray) -> FeedbackClassifier:
+        return fit(values[rows], truth[rows], prior, encoder)
+
+    held_out = cross_validated(lambda seen, unseen: fitted(seen).probabilities(values[unseen]), groups, seed)
     warmth = round(temperature(truth, held_out), 3)
     calibrated = tempered(held_out, warmth)
     vectors = values[:, : -(len(CUES) + len(COSINES))]
@@ -87,7 +89,7 @@ def train(frame: pl.DataFrame, embed: Embed, seed: int, encoder: str = MiniLM.na
             **scores(truth, calibrated, groups, seed),
             "calibration_before_tempering": calibration(held_out.argmax(axis=1) == truth, held_out.max(axis=1), seed),
             "baselines": {
-                name: _beside(calibrated, cross_validated(fitted, groups, seed), truth, groups, seed) for name, fitted in beside.items()
+                name: _beside(calibrated, cross_validated(baseline, groups, seed), truth, groups, seed) for name, baseline in beside.items()
             },
         },
         "settings": {
@@ -102,7 +104,7 @@ def train(frame: pl.DataFrame, embed: Embed, seed: int, encoder: str = MiniLM.na
     }
     head = fit(values, truth, prior, encoder).tempered(warmth)
     if len(test):
-        card["test"] = _tested(head, known, test, embed, warmth, seed)
+        card["test"] = _tested(head, test, inputs(test, embed), lambda rows: fitted(rows).tempered(warmth), groups, seed)
     return replace(head, card=card)
 
 
@@ -110,15 +112,34 @@ def _beside(ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray, groups: np.
     return {**scores(truth, theirs, groups, seed), "head_minus_this": difference(truth, ours, theirs, groups, seed)}
 
 
-def _tested(head: FeedbackClassifier, known: pl.DataFrame, test: pl.DataFrame, embed: Embed, warmth: float, seed: int) -> dict[str, Any]:
+def _tested(
+    head: FeedbackClassifier,
+    test: pl.DataFrame,
+    asked: np.ndarray,
+    seen: Callable[[np.ndarray], FeedbackClassifier],
+    known_groups: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """Scores on the rows labelled twice.
+
+    Args:
+        head: The head as it is.
+        test: The rows labelled twice.
+        asked: Their inputs.
+        seen: Fits a calibrated head to some of the rows labelled once, given as a mask.
+        known_groups: Conversation of each row labelled once.
+        seed: Seed of folds and bootstrap.
+    """
     truth, second = (label_numbers(test[name].to_list()) for name in ("label", "second_label"))
     groups = test["conversation_id"].to_numpy()
-    apart = tempered(_conversations_apart(known, test, embed, seed), warmth)
+    apart = np.zeros((len(test), len(LABELS)))
+    for mine, others in _apart(groups, known_groups, seed):
+        apart[mine] = seen(others).probabilities(asked[mine])
     return {
         "rows": "labelled twice; the first label is the truth",
         "agreement_of_the_two_labels": round(float((truth == second).mean()), 4),
         "conversations_apart": scores(truth, apart, groups, seed),
-        "as_shipped": scores(truth, head.predict_proba(test, embed), groups, seed),
+        "as_shipped": scores(truth, head.probabilities(asked), groups, seed),
         "second_labeller": scores(truth, np.eye(len(LABELS))[second], groups, seed),
         "cascade": {
             "model": "the second labeller in the place of a language model",
@@ -127,19 +148,13 @@ def _tested(head: FeedbackClassifier, known: pl.DataFrame, test: pl.DataFrame, e
     }
 
 
-def _conversations_apart(known: pl.DataFrame, test: pl.DataFrame, embed: Embed, seed: int) -> np.ndarray:
-    """Probabilities of the test rows, each from a head that was trained without any row of its conversation."""
-    conversations = np.sort(test["conversation_id"].unique().to_numpy())
+def _apart(groups: np.ndarray, known_groups: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each fold of the test's conversations: its rows, and the known rows of all other conversations, as masks."""
+    conversations = np.unique(groups)
     fold_of = dict(zip(conversations, np.random.default_rng(seed).permutation(len(conversations)) % FOLDS, strict=True))
-    values, truth = inputs(known, embed), label_numbers(known["label"].to_list())
-    asked, prior = inputs(test, embed), anchor_examples(embed)
-    known_fold = np.array([fold_of.get(group, -1) for group in known["conversation_id"]])
-    test_fold = np.array([fold_of[group] for group in test["conversation_id"]])
-    result = np.zeros((len(test), len(LABELS)))
+    test_fold, known_fold = (np.array([fold_of.get(group, -1) for group in each]) for each in (groups, known_groups))
     for fold in range(FOLDS):
-        seen = known_fold != fold
-        result[test_fold == fold] = fit(values[seen], truth[seen], prior, "").probabilities(asked[test_fold == fold])
-    return result
+        yield test_fold == fold, known_fold != fold
 
 
 def labelled(follow_ups: pl.DataFrame, gold: pl.DataFrame) -> pl.DataFrame:
@@ -198,18 +213,6 @@ def labelled_wildchat(gold: pl.DataFrame, conversations: pl.DataFrame) -> pl.Dat
     return joined.sort("conversation_hash", "message_index").rename({"conversation_hash": "conversation_id", "content": "follow_up"})
 
 
-def remembered(embed: Embed) -> Embed:
-    """Wrap ``embed`` so that a text seen before is not encoded again."""
-    vectors: dict[str, np.ndarray] = {}
-
-    def look_up(texts: Sequence[str]) -> np.ndarray:
-        new = sorted(set(texts) - vectors.keys())
-        vectors.update(zip(new, embed(new), strict=True))
-        return np.stack([vectors[text] for text in texts])
-
-    return look_up
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, train, and write the head."""
     from rlhi_dagster.feedback.agreement import read_gold
@@ -222,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     conversations = pl.read_parquet(options.conversations, columns=["conversation_hash", "conversation"])
-    classifier = train(labelled_wildchat(read_gold(options.labels), conversations), remembered(MiniLM().embed), options.seed)
+    classifier = train(labelled_wildchat(read_gold(options.labels), conversations), MiniLM().embed, options.seed)
     classifier.save(options.out)
     logger.info("%s", json.dumps({"digest": classifier.digest, **_headline(classifier.card)}, indent=2))
 
