@@ -7,12 +7,16 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.lake import Lake
+
+if TYPE_CHECKING:
+    from rlhi_dagster.feedback.classifier import FeedbackClassifier
 
 
 def months() -> str:
@@ -81,11 +85,8 @@ def _preference_summary(lake: Lake) -> str:
 
 def label(location: str, out: Path, gold_file: Path | None) -> str:
     """Label the follow-ups of a source outside of any run, and compare them with given labels; return what came out."""
-    from rlhi_dagster.engines.embedding import MiniLM
     from rlhi_dagster.feedback import agreement, offline
     from rlhi_dagster.feedback.classifier import FeedbackClassifier
-    from rlhi_dagster.feedback.labels import ClassifierLabeller
-    from rlhi_dagster.workers.progress import Progress
 
     offline.check_output(out, location)
     gold = agreement.read_gold(gold_file) if gold_file else None
@@ -93,7 +94,7 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     _tell(f"reading {location}")
     found = offline.read_follow_ups(location)
     _tell(found.account)
-    labels = offline.label_follow_ups(found.frame, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
+    labels = _labelled(found.frame, classifier)
     offline.write(labels, out)
     written = f"{out}: {len(labels):,} follow-ups labelled by {classifier.name}"
     if gold is None:
@@ -103,12 +104,9 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
 
 def rates(location: str, given: Path | None) -> str:
     """Count the re-attempts of a source outside of any run, by given labels or the packaged classifier's; return what came out."""
-    from rlhi_dagster.engines.embedding import MiniLM
     from rlhi_dagster.feedback import agreement, offline, readings
     from rlhi_dagster.feedback.classifier import FeedbackClassifier
-    from rlhi_dagster.feedback.labels import ClassifierLabeller
     from rlhi_dagster.feedback.rates import reattempt_rates
-    from rlhi_dagster.workers.progress import Progress
 
     gold = agreement.read_gold(given) if given else None
     _tell(f"reading {location}")
@@ -117,7 +115,7 @@ def rates(location: str, given: Path | None) -> str:
     _tell(f"replaced in messages: {found.redacted}")
     if gold is None:
         classifier = FeedbackClassifier.load()
-        gold = offline.label_follow_ups(found.frame, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
+        gold = _labelled(found.frame, classifier)
         source = classifier.name
     else:
         source = str(given)
@@ -137,6 +135,15 @@ def diversity(given: Sequence[str], context: str) -> str:
         _tell(found[-1].account)
     _tell(f"embedding with {MiniLM.name}")
     return comparison.text(*comparison.compare(found, MiniLM().embed, MiniLM.name))
+
+
+def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.DataFrame:
+    from rlhi_dagster.engines.embedding import MiniLM
+    from rlhi_dagster.feedback import offline
+    from rlhi_dagster.feedback.labels import ClassifierLabeller
+    from rlhi_dagster.workers.progress import Progress
+
+    return offline.label_follow_ups(follow_ups, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
 
 
 def _tell(line: str) -> None:

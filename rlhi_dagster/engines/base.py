@@ -70,6 +70,15 @@ class ChatAnswer:
     probabilities: list[float] | None = None
 
 
+def too_long(request: ChatRequest, prompt_tokens: int, sampling: Sampling, context: int) -> ChatAnswer | None:
+    """The error row of a prompt that leaves no room for the reply in ``context`` tokens; ``None`` if it fits. A choice is one token."""
+    room = 1 if request.choices else sampling.max_new_tokens
+    if prompt_tokens + room <= context:
+        return None
+    error = f"prompt_too_long: {prompt_tokens} prompt + {room} new tokens, context {context}"
+    return ChatAnswer(None, error, None, prompt_tokens, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class RewardRequest:
     """One reward wanted: the conversation, ending with the reply to judge."""

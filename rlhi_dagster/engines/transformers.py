@@ -20,7 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, too_long
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 
@@ -78,10 +78,8 @@ class TransformersChatEngine:
         questions: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
             ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-            room = 1 if request.choices else sampling.max_new_tokens
-            if len(ids) + room > self.context:
-                error = f"prompt_too_long: {len(ids)} prompt + {room} new tokens, context {self.context}"
-                answers[index] = ChatAnswer(None, error, None, len(ids), 0)
+            if refusal := too_long(request, len(ids), sampling, self.context):
+                answers[index] = refusal
             elif request.choices:
                 questions[index] = ids
             else:

@@ -12,7 +12,7 @@ import torch
 from vllm import LLM, RequestOutput, SamplingParams, TokensPrompt
 from vllm.platforms import current_platform
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling, too_long
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 
@@ -49,10 +49,8 @@ class VllmChatEngine:
         params: list[SamplingParams] = []
         for index, (request, key) in enumerate(zip(requests, keys, strict=True)):
             ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-            room = 1 if request.choices else sampling.max_new_tokens
-            if len(ids) + room > self.context:
-                error = f"prompt_too_long: {len(ids)} prompt + {room} new tokens, context {self.context}"
-                answers[index] = ChatAnswer(None, error, None, len(ids), 0)
+            if refusal := too_long(request, len(ids), sampling, self.context):
+                answers[index] = refusal
             else:
                 prompts[index] = TokensPrompt(prompt_token_ids=ids)
                 params.append(self._params(request, key, sampling))
