@@ -18,7 +18,7 @@ import re
 import secrets
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import dagster as dg
 import yaml
@@ -33,6 +33,11 @@ from rlhi_dagster.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[1]
 """The checkout."""
+
+
+Role = Literal["policy", "reward", "labeller", "judge"]
+"""What a model is asked for; each role may have an engine of its own."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
@@ -171,6 +176,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     prm800k: str = Field(description="PRM800K in its original layout (JSON lines): path or glob.")
     reasoning_errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
     engine: EngineSettings = Field(description="How models are run.")
+    engines: dict[Role, EngineSettings] = Field(default={}, description="Engines of single roles: `policy`, `reward`, `labeller`, `judge`.")
     sampling: SamplingSettings = Field(description="How replies are drawn.")
     policy: PolicySettings = Field(description="The starting model.")
     reward: RewardSettings = Field(description="The reward model.")
@@ -197,6 +203,16 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         if len(set(names)) < len(names):
             raise ValueError(f"diversity_corpora: source and corpora need different names, not {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _rewards_have_an_engine(self) -> Profile:
+        if self.engine_of("reward").kind == "openai":
+            raise ValueError("engines.reward: a server of chat completions gives no rewards; set it to transformers or vllm")
+        return self
+
+    def engine_of(self, role: Role) -> EngineSettings:
+        """How the model of a role is run."""
+        return self.engines.get(role, self.engine)
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained, before the recipe's own changes."""

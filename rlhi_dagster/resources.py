@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, read_chat, replay
+from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, read_chat, read_rewards, replay
+from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
 from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.profiles import Profile
+from rlhi_dagster.profiles import Profile, Role
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.settings import TrainingSettings
 
@@ -70,68 +71,76 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
-        engine: ``EngineSettings`` as a dictionary.
+        engines: ``EngineSettings`` of each role, as dictionaries.
     """
 
     root: str
-    engine: dict[str, Any]
+    engines: dict[str, dict[str, Any]]
 
     @property
     def store(self) -> Path:
         """Folder of the response store."""
         return Path(self.root) / "responses"
 
+    def engine(self, role: Role) -> EngineSettings:
+        """How the model of a role is run."""
+        return engine_settings(self.engines[role])
+
     def chat(
-        self, context: dg.AssetExecutionContext, batches: Sequence[tuple[ModelRef, Sequence[ChatRequest]]], sampling: Sampling
+        self,
+        context: dg.AssetExecutionContext,
+        batches: Sequence[tuple[ModelRef, Sequence[ChatRequest]]],
+        sampling: Sampling,
+        role: Role = "policy",
     ) -> tuple[list[list[ChatAnswer]], CallStats]:
         """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
-        keys = [[request.key(model, sampling) for request in requests] for model, requests in batches]
+        engine = self.engine(role).identity
+        keys = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
         stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
         lacking = [bool(len(store.missing(_keys(wanted)))) for store, wanted in zip(stores, keys, strict=True)]
-        total = CallStats(*(sum(map(len, keys)),) * 2, 0, 0, 0, 0)
+        wanted_in_all = sum(map(len, keys))
+        total = CallStats(requests=wanted_in_all, cached=wanted_in_all)
         if any(lacking):
             files = []
             for (model, requests), wanted, is_lacking in zip(batches, keys, lacking, strict=True):
                 if is_lacking:
                     files.append({"model": model.to_dict(), "requests": self._job_file(context, _chat_rows(wanted, requests))})
-            answered = self._generate(context, files, sampling)
-            total = _with_cached(answered, sum(map(len, keys)))
+            total = _with_cached(self._generate(context, files, sampling, role), wanted_in_all)
         return [read_chat(wanted, store) for wanted, store in zip(keys, stores, strict=True)], total
 
     def replay(
         self, context: dg.AssetExecutionContext, model: ModelRef, dialogues: Mapping[str, Sequence[str]], sampling: Sampling
     ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
-        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
-        store = ResponseStore(self.store, "chat", model.identity)
+        """The policy's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
+        store, engine = ResponseStore(self.store, "chat", model.identity), self.engine("policy").identity
 
         def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
-            return read_chat([request.key(model, sampling) for request in requests], store)
+            return read_chat([request.key(model, sampling, engine) for request in requests], store)
 
         wanted = sum(map(len, dialogues.values()))
         try:
-            return replay(dialogues, stored), CallStats(wanted, wanted, 0, 0, 0, 0)
+            return replay(dialogues, stored), CallStats(requests=wanted, cached=wanted)
         except NotAnsweredError:
             rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
             schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
             file = self._job_file(context, pl.DataFrame(rows, schema=schema))
-            stats = self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling)
+            stats = self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling, "policy")
             return replay(dialogues, stored), _with_cached(stats, wanted)
 
     def score(
         self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest]
     ) -> tuple[list[RewardAnswer], CallStats]:
         """Rewards of the requests, in order, and what they cost."""
-        keys = [request.key(model) for request in requests]
+        keys = [request.key(model, self.engine("reward").identity) for request in requests]
         store = ResponseStore(self.store, "reward", model.identity)
-        total = CallStats(len(keys), len(keys), 0, 0, 0, 0)
+        total = CallStats(requests=len(keys), cached=len(keys))
         if len(store.missing(_keys(keys))):
             rows = pl.DataFrame(
                 {"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES}
             )
-            job = {"store": str(self.store), "engine": self.engine, "model": model.to_dict(), "requests": self._job_file(context, rows)}
-            total = _with_cached(_sum(self._run(context, "score", job)), len(keys))
-        found = {row.pop("key"): RewardAnswer(**row) for row in store.lookup(_keys(keys)).to_dicts()}
-        return [found[key] for key in keys], total
+            job = {"engine": self.engines["reward"], "model": model.to_dict(), "requests": self._job_file(context, rows)}
+            total = _with_cached(_sum(self._run(context, "score", {"store": str(self.store), **job})), len(keys))
+        return read_rewards(keys, store), total
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
@@ -169,8 +178,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             "inputs": run.inputs,
         }
 
-    def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling) -> CallStats:
-        job = {"store": str(self.store), "engine": self.engine, "sampling": asdict(sampling), "batches": batches}
+    def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling, role: Role) -> CallStats:
+        job = {"store": str(self.store), "engine": self.engines[role], "sampling": asdict(sampling), "batches": batches}
         return _sum(self._run(context, "generate", job))
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any]) -> Sequence[Any]:
@@ -190,9 +199,10 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(file)
 
 
-def call_metadata(stats: CallStats) -> dict[str, int]:
+def call_metadata(stats: CallStats) -> dict[str, float]:
     """What model calls cost, under stable keys for the UI."""
-    return {f"calls/{name}": value for name, value in asdict(stats).items()}
+    rate = stats.completion_tokens / stats.seconds if stats.seconds else 0.0
+    return {f"calls/{name}": value for name, value in asdict(stats).items()} | {"calls/tokens_per_second": round(rate, 1)}
 
 
 def _keys(keys: Sequence[str]) -> pl.Series:
@@ -200,23 +210,24 @@ def _keys(keys: Sequence[str]) -> pl.Series:
 
 
 def _chat_rows(keys: Sequence[str], requests: Sequence[ChatRequest]) -> pl.DataFrame:
-    schema = {"key": pl.String(), "messages": MESSAGES, "sample_index": pl.Int32(), "choices": pl.List(pl.String())}
-    rows = [(key, each.messages, each.sample_index, list(each.choices)) for key, each in zip(keys, requests, strict=True)]
+    schema = {
+        "key": pl.String(),
+        "messages": MESSAGES,
+        "sample_index": pl.Int32(),
+        "choices": pl.List(pl.String()),
+        "json_schema": pl.String(),
+    }
+    rows = [(key, each.messages, each.sample_index, list(each.choices), each.json_schema) for key, each in zip(keys, requests, strict=True)]
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _sum(messages: Sequence[Any]) -> CallStats:
-    total = CallStats(0, 0, 0, 0, 0, 0)
-    for message in messages:
-        total += CallStats(**message)
-    return total
+    return sum((CallStats(**message) for message in messages), CallStats())
 
 
 def _with_cached(answered: CallStats, wanted: int) -> CallStats:
     """The worker's figures with ``wanted`` as the requests: what it did not answer came from the store (or repeats another request)."""
-    return CallStats(
-        wanted, wanted - answered.answered, answered.answered, answered.errors, answered.prompt_tokens, answered.completion_tokens
-    )
+    return replace(answered, requests=wanted, cached=wanted - answered.answered)
 
 
 def _is_made(run: TrainingRun) -> bool:

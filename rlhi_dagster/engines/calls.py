@@ -1,98 +1,205 @@
-"""Running requests through the store: look up, answer what is missing in chunks, keep each finished chunk.
+"""Running requests through the store: look up, answer what is missing, keep each finished chunk.
 
-Pure of processes and of Dagster: workers call ``fulfil_*`` with a loaded engine, assets read with the same keys afterwards.
+What belongs here: order, chunks, counts, stopping. Pure of processes and of Dagster: workers call ``fulfil`` with a loaded engine,
+assets read with the same keys afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Messages, RewardEngine, RewardRequest, Sampling
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, RewardAnswer, RewardRequest, characters, trace
 from rlhi_dagster.engines.store import ResponseStore
 
-OnChunk = Callable[[int, int, int], None]
-"""Called after each stored chunk with answers done, answers wanted, and completion tokens written."""
+Request = TypeVar("Request", ChatRequest, RewardRequest)
+Finished = list[tuple[str, ChatAnswer]] | list[tuple[str, RewardAnswer]]
+ERRORS_BEFORE_JUDGING = 20
+"""So few errors never stop a run, whatever their share."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallStats:
-    """What a piece of work cost."""
+    """What a piece of work cost.
 
-    requests: int
-    cached: int
-    answered: int
-    errors: int
-    prompt_tokens: int
-    completion_tokens: int
+    Attributes:
+        requests: Wanted.
+        cached: Answered by the store, or repeating another request.
+        answered: Answered by the engine, errors among them.
+        errors: Error rows among those.
+        prompt_tokens: Read by the engine.
+        cached_tokens: Those among them that its prefix cache had.
+        completion_tokens: Written.
+        seconds: From the first request handed to the engine to the last answer kept; loading the model is not in it.
+        cost_usd: Charged by a server, or the machine's price by the hour over ``seconds``.
+    """
+
+    requests: int = 0
+    cached: int = 0
+    answered: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
 
     def __add__(self, other: CallStats) -> CallStats:
         """Totals of two pieces of work."""
-        mine, theirs = asdict(self), asdict(other)
-        return CallStats(**{name: mine[name] + theirs[name] for name in mine})
+        return CallStats(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(CallStats)))
 
 
-def fulfil_chat(
-    requests: Mapping[str, ChatRequest],
-    sampling: Sampling,
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a piece of work has come.
+
+    Attributes:
+        stats: So far.
+        missing: Requests that the engine has to answer in all.
+        fraction: Share of the work done, by characters read: long requests come first.
+    """
+
+    stats: CallStats
+    missing: int
+    fraction: float
+
+
+class StoppedError(RuntimeError):
+    """Whoever started the work wants it to end; what was finished is kept."""
+
+
+class TooManyErrorsError(RuntimeError):
+    """More requests failed than the engine's settings allow."""
+
+
+def in_order(requests: Mapping[str, Request]) -> list[str]:
+    """Keys in the order to ask in: requests with the same opening message side by side, longest first.
+
+    The opening message is the persona's system message, or the first of the history. Within it requests stand as in a dictionary, so
+    that those that share more come next to each other, and samples of the same messages follow one another.
+    """
+    openings: dict[tuple[str, str], list[str]] = {}
+    for key, request in requests.items():
+        first = request.messages[0] if request.messages else {"role": "", "content": ""}
+        openings.setdefault((first["role"], first["content"]), []).append(key)
+
+    def place(key: str) -> tuple[Any, ...]:
+        request = requests[key]
+        said = [(message["role"], message["content"]) for message in request.messages]
+        return said, getattr(request, "sample_index", 0), key
+
+    longest = {opening: max(characters(requests[key].messages) for key in keys) for opening, keys in openings.items()}
+    return [key for opening in sorted(openings, key=lambda o: (-longest[o], o)) for key in sorted(openings[opening], key=place)]
+
+
+def fulfil(
+    requests: Mapping[str, Request],
     store: ResponseStore,
-    engine: Callable[[], ChatEngine],
+    answers: Callable[[Iterator[tuple[str, Request]]], Iterable[Finished]],
+    settings: Callable[[Request], str],
+    *,
     chunk_size: int,
-    on_chunk: OnChunk,
+    max_error_fraction: float = 1.0,
+    usd_per_hour: float = 0.0,
+    on_progress: Callable[[Standing], None] = lambda _: None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> CallStats:
     """Answer those of ``requests`` (by key) that the store lacks.
 
-    Chunks are cut from the missing requests in order of length and key: after a kill the remaining chunks are the same ones.
-    ``engine`` is called only if something is missing, so that a complete store loads no model.
+    What is missing is asked in an order that depends on the missing requests alone: after a kill the remaining chunks are the same ones.
+
+    Args:
+        requests: By key.
+        store: Where answers are kept.
+        answers: The engine: takes calls as it has room, gives lists of finished ones. Called only if something is missing, so that a
+            complete store loads no model.
+        settings: What of a request's key is neither model nor messages, for ``rlhi store explain``.
+        chunk_size: Answers per stored segment; what a kill can cost at most, beside what the engine has in hand.
+        max_error_fraction: Largest share of error rows among the answers.
+        usd_per_hour: Price of the machine, if it is to be counted.
+        on_progress: Told after each list of answers.
+        is_stopping: Asked before each call: when true no further call is handed out, the engine finishes what it has, and that is kept.
+
+    Raises:
+        StoppedError: It was told to stop before all was answered.
+        TooManyErrorsError: The share of errors is over its limit; the message counts their reasons.
     """
     missing = set(store.missing(pl.Series("key", list(requests), dtype=pl.String())))
-    order = sorted(missing, key=lambda key: (sum(len(message["content"]) for message in requests[key].messages), key))
-    loaded = engine() if order else None
-    stats = CallStats(len(requests), len(requests) - len(order), 0, 0, 0, 0)
-    for start in range(0, len(order), chunk_size):
-        keys = order[start : start + chunk_size]
-        assert loaded is not None
-        answers = loaded.generate([requests[key] for key in keys], keys, sampling)
-        store.append(
-            pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None)
-        )
-        stats += CallStats(
-            0,
-            0,
-            len(keys),
-            sum(answer.error is not None for answer in answers),
-            sum(answer.prompt_tokens for answer in answers),
-            sum(answer.completion_tokens for answer in answers),
-        )
-        on_chunk(stats.answered, len(order), stats.completion_tokens)
+    order = in_order({key: requests[key] for key in requests if key in missing})
+    known = len(requests) - len(order)
+    stats = CallStats(requests=len(requests), cached=known)
+    if not order:
+        return stats
+    weights = {key: 1 + characters(requests[key].messages) for key in order}
+    total, read = sum(weights.values()), 0
+    reasons: Counter[str] = Counter()
+    kept: list[dict[str, Any]] = []
+    started: list[float] = []
+
+    def calls() -> Iterator[tuple[str, Request]]:
+        for key in order:
+            if is_stopping():
+                return
+            if not started:
+                started.append(time.monotonic())
+            yield key, requests[key]
+
+    def keep() -> None:
+        if kept:
+            store.append(pl.DataFrame(kept, schema=store.schema))
+            kept.clear()
+
+    try:
+        for finished in answers(calls()):
+            for key, answer in finished:
+                request = requests[key]
+                kept.append({"key": key, **asdict(answer), "settings": settings(request), **asdict(trace(request))})
+                reasons.update([answer.error.split(":")[0]] if answer.error else [])
+                stats += _of(answer)
+                read += weights[key]
+            if len(kept) >= chunk_size:
+                keep()
+            seconds = time.monotonic() - started[0] if started else 0.0
+            on_progress(Standing(_timed(stats, seconds, usd_per_hour), len(order), read / total))
+            _judge(reasons, stats.answered, max_error_fraction)
+    finally:
+        keep()
+    stats = _timed(stats, time.monotonic() - started[0] if started else 0.0, usd_per_hour)
+    if stats.answered < len(order):
+        if is_stopping():
+            raise StoppedError(f"stopped: {stats.answered:,} of {len(order):,} requests answered and kept; launch again to continue")
+        raise RuntimeError(f"the engine ended after {stats.answered:,} of {len(order):,} requests; what it answered is kept")
     return stats
 
 
-def fulfil_rewards(
-    requests: Mapping[str, RewardRequest],
-    store: ResponseStore,
-    engine: Callable[[], RewardEngine],
-    chunk_size: int,
-    on_chunk: OnChunk,
-) -> CallStats:
-    """Score those of ``requests`` (by key) that the store lacks; chunks as in ``fulfil_chat``."""
-    missing = set(store.missing(pl.Series("key", list(requests), dtype=pl.String())))
-    order = sorted(missing, key=lambda key: (sum(len(message["content"]) for message in requests[key].messages), key))
-    loaded = engine() if order else None
-    stats = CallStats(len(requests), len(requests) - len(order), 0, 0, 0, 0)
-    for start in range(0, len(order), chunk_size):
-        keys = order[start : start + chunk_size]
-        assert loaded is not None
-        answers = loaded.score([requests[key] for key in keys])
-        store.append(
-            pl.DataFrame([{"key": key, **asdict(answer)} for key, answer in zip(keys, answers, strict=True)], infer_schema_length=None)
+def _of(answer: ChatAnswer | RewardAnswer) -> CallStats:
+    return CallStats(
+        answered=1,
+        errors=answer.error is not None,
+        prompt_tokens=answer.prompt_tokens,
+        cached_tokens=answer.cached_tokens,
+        completion_tokens=getattr(answer, "completion_tokens", 0),
+        cost_usd=getattr(answer, "cost_usd", 0.0),
+    )
+
+
+def _timed(stats: CallStats, seconds: float, usd_per_hour: float) -> CallStats:
+    return stats + CallStats(seconds=seconds, cost_usd=seconds / 3600 * usd_per_hour)
+
+
+def _judge(reasons: Counter[str], answered: int, limit: float) -> None:
+    errors = reasons.total()
+    if errors >= ERRORS_BEFORE_JUDGING and errors > limit * answered:
+        digest = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(8))
+        raise TooManyErrorsError(
+            f"{errors:,} of {answered:,} answers are errors, over max_error_fraction {limit:g} of the engine's settings: {digest}. "
+            "What was answered is kept; launching again asks for the rest."
         )
-        errors = sum(answer.error is not None for answer in answers)
-        stats += CallStats(0, 0, len(keys), errors, sum(answer.prompt_tokens for answer in answers), 0)
-        on_chunk(stats.answered, len(order), 0)
-    return stats
 
 
 class NotAnsweredError(LookupError):
@@ -105,7 +212,21 @@ def read_chat(keys: Sequence[str], store: ResponseStore) -> list[ChatAnswer]:
     Raises:
         NotAnsweredError: Some key has no answer; the message counts them.
     """
-    found = {row.pop("key"): ChatAnswer(**row) for row in store.lookup(pl.Series("key", keys, dtype=pl.String())).to_dicts()}
+    return _read(keys, store, ChatAnswer)
+
+
+def read_rewards(keys: Sequence[str], store: ResponseStore) -> list[RewardAnswer]:
+    """The stored rewards of ``keys``, in order; errors as of ``read_chat``."""
+    return _read(keys, store, RewardAnswer)
+
+
+_Answer = TypeVar("_Answer", ChatAnswer, RewardAnswer)
+
+
+def _read(keys: Sequence[str], store: ResponseStore, kind: type[_Answer]) -> list[_Answer]:
+    names = [field.name for field in fields(kind)]
+    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).select("key", *names)
+    found = {row[0]: kind(*row[1:]) for row in rows.iter_rows()}
     lacking = sum(key not in found for key in keys)
     if lacking:
         raise NotAnsweredError(f"{lacking} of {len(keys)} requests have no answer in {store.folder}")

@@ -19,19 +19,19 @@ def first_tokens(tokenizer: Any, choices: tuple[str, ...]) -> list[int]:
     return tokens
 
 
-def pick(scores: torch.Tensor, temperature: float, key: str) -> tuple[int, list[float]]:
-    """Pick one choice by one uniform number that depends on ``key`` alone; the likeliest at temperature 0.
+def pick(scores: torch.Tensor, temperature: float, draw: str) -> tuple[int, list[float]]:
+    """Pick one choice by one uniform number that depends on ``draw`` alone; the likeliest at temperature 0.
 
     Args:
         scores: A logit or log-probability per choice, in float64 on the CPU.
         temperature: Of the draw.
-        key: The request's key, hexadecimal.
+        draw: ``ChatRequest.draw``, hexadecimal.
 
     Returns:
         Index of the choice, and the probability of each among the choices at temperature 1.
     """
     if temperature > 0:
-        uniform = torch.rand(1, generator=torch.Generator().manual_seed(int(key[:15], 16)), dtype=torch.float64)
+        uniform = torch.rand(1, generator=torch.Generator().manual_seed(int(draw[:15], 16)), dtype=torch.float64)
         cumulative = (scores / temperature).softmax(-1).cumsum(-1)
         picked = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp(max=len(scores) - 1))
     else:

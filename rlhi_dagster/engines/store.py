@@ -15,7 +15,15 @@ from pathlib import Path
 
 import polars as pl
 
-_VECTOR = pl.List(pl.Float32())
+_ASKED = {
+    "settings": pl.String(),
+    "system_id": pl.UInt64(),
+    "history_id": pl.UInt64(),
+    "message_id": pl.UInt64(),
+    "sample_index": pl.Int32(),
+    "prompt_characters": pl.Int64(),
+}
+"""What was asked, without its text: see ``engines.base.Trace``."""
 SCHEMAS: dict[str, pl.Schema] = {
     "chat": pl.Schema(
         {
@@ -26,10 +34,24 @@ SCHEMAS: dict[str, pl.Schema] = {
             "prompt_tokens": pl.Int32(),
             "completion_tokens": pl.Int32(),
             "probabilities": pl.List(pl.Float64()),
+            "cached_tokens": pl.Int32(),
+            "cost_usd": pl.Float64(),
+            "is_retryable": pl.Boolean(),
+            **_ASKED,
         }
     ),
-    "reward": pl.Schema({"key": pl.String(), "reward": pl.Float64(), "error": pl.String(), "prompt_tokens": pl.Int32()}),
-    "embedding": pl.Schema({"key": pl.String(), "vector": _VECTOR}),
+    "reward": pl.Schema(
+        {
+            "key": pl.String(),
+            "reward": pl.Float64(),
+            "error": pl.String(),
+            "prompt_tokens": pl.Int32(),
+            "cached_tokens": pl.Int32(),
+            "is_retryable": pl.Boolean(),
+            **_ASKED,
+        }
+    ),
+    "embedding": pl.Schema({"key": pl.String(), "vector": pl.List(pl.Float32())}),
 }
 """Columns of a segment, by kind of answer."""
 
@@ -47,6 +69,11 @@ class ResponseStore:
     root: Path
     kind: str
     model: str
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Columns of a segment."""
+        return SCHEMAS[self.kind]
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""Chat and reward engines on Hugging Face transformers: any device, batched, each row with its own random stream.
+"""Chat engine on Hugging Face transformers: any device, batched, each row with its own random stream.
 
 A row's sample depends on its request alone, not on the batch it rides in: one uniform number per step, from a generator seeded with the
 request's key, picks the token by inverse CDF. So a resumed run draws what an undisturbed one draws.
@@ -7,12 +7,12 @@ request's key, picks the token by inverse CDF. So a resumed run draws what an un
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
@@ -20,8 +20,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, too_long
+from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling, too_long
 from rlhi_dagster.engines.choices import first_tokens, pick
+from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 
 
@@ -33,10 +34,10 @@ def pick_device(device: str) -> torch.device:
 class _SeededSampler(LogitsProcessor):
     """Leaves exactly one token per row: the one that the row's own uniform number selects."""
 
-    def __init__(self, keys: Sequence[str], steps: int, prompt_length: int, device: torch.device) -> None:
+    def __init__(self, draws: Sequence[str], steps: int, prompt_length: int, device: torch.device) -> None:
         rows = []
-        for key in keys:
-            generator = torch.Generator().manual_seed(int(key[:15], 16))
+        for draw in draws:
+            generator = torch.Generator().manual_seed(int(draw[:15], 16))
             rows.append(torch.rand(steps, generator=generator))
         self.uniform = torch.stack(rows).to(device)
         self.prompt_length = prompt_length
@@ -49,52 +50,51 @@ class _SeededSampler(LogitsProcessor):
 
 
 class TransformersChatEngine:
-    """A causal language model with its chat template.
+    """A causal language model with its chat template; safetensors only.
 
-    Args:
-        model: What to load; safetensors only.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
-        dtype: ``float32`` or ``bfloat16``.
-        batch_size: Rows generated together.
+    Takes as many calls at once as a chunk holds and runs them in batches of similar length.
     """
 
-    def __init__(self, model: ModelRef, device: str = "auto", dtype: str = "float32", batch_size: int = 128) -> None:
-        self.device = pick_device(device)
-        self.batch_size = batch_size
+    def __init__(self, model: ModelRef, settings: TransformersSettings) -> None:
+        self.ref, self.settings = model, settings
+        self.device = pick_device(settings.device)
         self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model.source, dtype=getattr(torch, dtype), use_safetensors=True, **model.load_kwargs()
+            model.source, dtype=getattr(torch, settings.dtype), use_safetensors=True, **model.load_kwargs()
         )
         self.model = loaded.to(self.device).eval()
         self.context = int(self.model.config.max_position_embeddings)
 
-    def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
-        """See ``ChatEngine.generate``. A prompt that leaves no room for the reply is an error row, never cut."""
-        answers: list[ChatAnswer | None] = [None] * len(requests)
+    def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
+        """See ``ChatEngine.answer``. A prompt that leaves no room for the reply is an error row, never cut."""
+        while taken := list(islice(calls, self.settings.chunk_size)):
+            yield from self._chunk(taken, sampling)
+
+    def _chunk(self, calls: list[tuple[str, ChatRequest]], sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
+        refused: list[tuple[str, ChatAnswer]] = []
         prompts: dict[int, list[int]] = {}
         questions: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
+        for index, (key, request) in enumerate(calls):
             ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
             if refusal := too_long(request, len(ids), sampling, self.context):
-                answers[index] = refusal
-            elif request.choices:
-                questions[index] = ids
+                refused.append((key, refusal))
             else:
-                prompts[index] = ids
-        for batch in _batches(prompts, self.batch_size):
-            for index, answer in zip(batch, self._batch([prompts[i] for i in batch], [keys[i] for i in batch], sampling), strict=True):
-                answers[index] = answer
-        for batch in _batches(questions, self.batch_size):
-            asked = [(questions[i], requests[i].choices, keys[i]) for i in batch]
-            for index, answer in zip(batch, self._choose(asked, sampling.temperature), strict=True):
-                answers[index] = answer
-        return [answer for answer in answers if answer is not None]
+                (questions if request.choices else prompts)[index] = ids
+        if refused:
+            yield refused
+        draws = [request.draw(self.ref, sampling) for _, request in calls]
+        for batch in batches(prompts, self.settings.batch_size):
+            answers = self._batch([prompts[i] for i in batch], [draws[i] for i in batch], sampling)
+            yield [(calls[i][0], answer) for i, answer in zip(batch, answers, strict=True)]
+        for batch in batches(questions, self.settings.batch_size):
+            asked = [(questions[i], calls[i][1].choices, draws[i]) for i in batch]
+            yield [(calls[i][0], answer) for i, answer in zip(batch, self._choose(asked, sampling.temperature), strict=True)]
 
     @torch.inference_mode()
-    def _batch(self, prompts: list[list[int]], keys: list[str], sampling: Sampling) -> Iterator[ChatAnswer]:
+    def _batch(self, prompts: list[list[int]], draws: list[str], sampling: Sampling) -> Iterator[ChatAnswer]:
         padded = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self.device)
         length = padded["input_ids"].shape[1]
         processors = LogitsProcessorList()
@@ -102,7 +102,7 @@ class TransformersChatEngine:
             processors.append(TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:
                 processors.append(TopPLogitsWarper(sampling.top_p))
-            processors.append(_SeededSampler(keys, sampling.max_new_tokens, length, self.device))
+            processors.append(_SeededSampler(draws, sampling.max_new_tokens, length, self.device))
         output = self.model.generate(
             **padded,
             max_new_tokens=sampling.max_new_tokens,
@@ -121,12 +121,12 @@ class TransformersChatEngine:
 
     @torch.inference_mode()
     def _choose(self, asked: list[tuple[list[int], tuple[str, ...], str]], temperature: float) -> Iterator[ChatAnswer]:
-        """One forward pass for (prompt, choices, key) each: the next token's distribution over the first tokens of the choices."""
+        """One forward pass for (prompt, choices, draw) each: the next token's distribution over the first tokens of the choices."""
         padded = self.tokenizer.pad({"input_ids": [prompt for prompt, _, _ in asked]}, return_tensors="pt").to(self.device)
         positions = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         logits = self.model(**padded, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1].double().cpu()
-        for (prompt, choices, key), row in zip(asked, logits, strict=True):
-            picked, probabilities = pick(row[first_tokens(self.tokenizer, choices)], temperature, key)
+        for (prompt, choices, draw), row in zip(asked, logits, strict=True):
+            picked, probabilities = pick(row[first_tokens(self.tokenizer, choices)], temperature, draw)
             yield ChatAnswer(choices[picked], None, "stop", len(prompt), 1, probabilities)
 
     def _end_tokens(self) -> set[int]:
@@ -134,40 +134,7 @@ class TransformersChatEngine:
         return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
 
-class TransformersRewardEngine:
-    """A sequence classifier with one output, read as the reward; arguments as for ``TransformersChatEngine``."""
-
-    def __init__(self, model: ModelRef, device: str = "auto", dtype: str = "float32", batch_size: int = 128) -> None:
-        self.device = pick_device(device)
-        self.batch_size = batch_size
-        self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
-        self.tokenizer.padding_side = "right"
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            model.source, dtype=getattr(torch, dtype), use_safetensors=True, num_labels=1, **model.load_kwargs()
-        )
-        self.model = loaded.to(self.device).eval()
-        self.context = int(self.model.config.max_position_embeddings)
-
-    @torch.inference_mode()
-    def score(self, requests: Sequence[RewardRequest]) -> list[RewardAnswer]:
-        """See ``RewardEngine.score``. A conversation longer than the context is an error row, never cut."""
-        answers: list[RewardAnswer | None] = [None] * len(requests)
-        rows: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            ids = self.tokenizer.apply_chat_template(request.messages, return_dict=True)["input_ids"]
-            if len(ids) > self.context:
-                answers[index] = RewardAnswer(None, f"conversation_too_long: {len(ids)} tokens, context {self.context}", len(ids))
-            else:
-                rows[index] = ids
-        for batch in _batches(rows, self.batch_size):
-            padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt").to(self.device)
-            rewards = self.model(**padded).logits[:, 0].float().tolist()
-            for index, reward in zip(batch, rewards, strict=True):
-                answers[index] = RewardAnswer(reward, None, len(rows[index]))
-        return [answer for answer in answers if answer is not None]
-
-
-def _batches(rows: dict[int, list[int]], batch_size: int) -> Iterator[list[int]]:
+def batches(rows: dict[int, list[int]], batch_size: int) -> Iterator[list[int]]:
     """Indices of ``rows`` in batches of similar length, longest first, so that memory peaks at once and padding is small."""
     order = sorted(rows, key=lambda index: (-len(rows[index]), index))
     for start in range(0, len(order), batch_size):

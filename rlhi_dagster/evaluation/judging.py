@@ -29,7 +29,7 @@ def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Wor
 
         def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
             (answers,), _ = workers.chat(
-                context, [(model, [ChatRequest(messages) for messages in asked])], settings.sampling(temperature=0.0)
+                context, [(model, [ChatRequest(messages) for messages in asked])], settings.sampling(temperature=0.0), role="judge"
             )
             return [answer.text for answer in answers]
 

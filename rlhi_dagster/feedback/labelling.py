@@ -18,20 +18,20 @@ from rlhi_dagster.training.artefacts import hub_model
 
 def refined(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, given: pl.DataFrame, follow_ups: pl.DataFrame
-) -> tuple[pl.DataFrame, dict[str, int | float | None]]:
+) -> tuple[pl.DataFrame, dict[str, float | None]]:
     """Let the profile's chat model label what the classifier is not sure of; see ``cascade.refined``.
 
     Returns:
         The labels, and what the model cost as metadata; the classifier's labels and nothing if the profile names no model.
     """
-    labeller, cost = settings.profile.labeller, CallStats(0, 0, 0, 0, 0, 0)
+    labeller, cost = settings.profile.labeller, CallStats()
     if labeller.hub_model is None:
         return given, {}
     model = hub_model(labeller.hub_model, labeller.hub_revision)
 
     def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
         nonlocal cost
-        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0))
+        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="labeller")
         cost += stats
         return answers
 

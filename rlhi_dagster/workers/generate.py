@@ -1,15 +1,15 @@
 """Worker: answer chat requests, or replay whole dialogues turn by turn, through the response store.
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``sampling`` (``Sampling``) and ``batches``, a list of ``model``
-(``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices``) or ``dialogues`` (Parquet of
+(``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices, json_schema``) or ``dialogues`` (Parquet of
 ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as a custom message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +17,85 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, fulfil_chat, read_chat, replay
-from rlhi_dagster.engines.loading import EngineSettings, chat_engine
+from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat, replay
+from rlhi_dagster.engines.loading import EngineSettings, chat_engine, engine_settings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.workers.answering import CallProgress, Stop
 
 
-class _Lazy:
-    """An engine that is loaded at first use and kept."""
+class Generation:
+    """One model, loaded at first use and kept, behind its part of the store."""
 
-    def __init__(self, model: ModelRef, settings: EngineSettings) -> None:
-        self.load = partial(chat_engine, model, settings)
-        self.engine: ChatEngine | None = None
+    def __init__(
+        self,
+        model: ModelRef,
+        settings: EngineSettings,
+        sampling: Sampling,
+        root: Path,
+        log: Callable[[str], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.model, self.settings, self.sampling, self.log, self.stop = model, settings, sampling, log, stop
+        self.store = ResponseStore(root, "chat", model.identity)
 
-    def __call__(self) -> ChatEngine:
-        self.engine = self.engine or self.load()
-        return self.engine
+    @cached_property
+    def engine(self) -> ChatEngine:
+        """The loaded model."""
+        return chat_engine(self.model, self.settings)
+
+    def answer(self, requests: Mapping[str, ChatRequest], what: str) -> CallStats:
+        """Answer what of ``requests`` (by key) is missing."""
+        return fulfil(
+            requests,
+            self.store,
+            lambda calls: self.engine.answer(calls, self.sampling),
+            lambda request: request.settings(self.sampling, self.settings.identity),
+            chunk_size=self.settings.chunk_size,
+            max_error_fraction=self.settings.max_error_fraction,
+            usd_per_hour=self.settings.usd_per_hour,
+            on_progress=CallProgress(self.log, what),
+            is_stopping=self.stop,
+        )
+
+    def replay(self, dialogues: Mapping[str, list[str]]) -> CallStats:
+        """Answer whole dialogues turn by turn, a wave of requests a turn."""
+        total, turn = CallStats(), 0
+
+        def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
+            nonlocal total, turn
+            turn += 1
+            keys = [request.key(self.model, self.sampling, self.settings.identity) for request in requests]
+            total += self.answer(dict(zip(keys, requests, strict=True)), f"{self.model.name}, turn {turn}")
+            return read_chat(keys, self.store)
+
+        replay(dialogues, complete)
+        return total
 
 
-def run_batch(batch: dict[str, Any], sampling: Sampling, settings: EngineSettings, root: Path, log: Callable[[str], None]) -> CallStats:
+def run_batch(
+    batch: dict[str, Any], sampling: Sampling, settings: EngineSettings, root: Path, log: Callable[[str], None], stop: Callable[[], bool]
+) -> CallStats:
     """Answer one batch and return what it cost."""
-    model = ModelRef(**batch["model"])
-    store = ResponseStore(root, "chat", model.identity)
-    engine = _Lazy(model, settings)
+    generation = Generation(ModelRef(**batch["model"]), settings, sampling, root, log, stop)
     if "requests" in batch:
         rows = pl.read_parquet(batch["requests"]).to_dicts()
-        requests = {row["key"]: ChatRequest(row["messages"], row["sample_index"], tuple(row["choices"])) for row in rows}
-        return fulfil_chat(requests, sampling, store, engine, settings.chunk_size, Progress(log, model.name))
-    total, turn = CallStats(0, 0, 0, 0, 0, 0), 0
-
-    def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        nonlocal total, turn
-        turn += 1
-        report = Progress(log, f"{model.name}, turn {turn}")
-        keys = [request.key(model, sampling) for request in requests]
-        total += fulfil_chat(dict(zip(keys, requests, strict=True)), sampling, store, engine, settings.chunk_size, report)
-        return read_chat(keys, store)
-
+        requests = {
+            row["key"]: ChatRequest(row["messages"], row["sample_index"], tuple(row["choices"]), row["json_schema"]) for row in rows
+        }
+        return generation.answer(requests, generation.model.name)
     frame = pl.read_parquet(batch["dialogues"])
-    replay(dict(zip(frame["dialogue_id"].to_list(), frame["user_messages"].to_list(), strict=True)), complete)
-    return total
+    return generation.replay(dict(zip(frame["dialogue_id"].to_list(), frame["user_messages"].to_list(), strict=True)))
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
     with open_dagster_pipes():
         pipes = PipesContext.get()
-        job = pipes.extras
-        settings = EngineSettings(**job["engine"])
+        job, stop = pipes.extras, Stop(pipes.log.warning)
+        settings = engine_settings(job["engine"])
         for batch in job["batches"]:
-            stats = run_batch(batch, Sampling(**job["sampling"]), settings, Path(job["store"]), pipes.log.info)
+            stats = run_batch(batch, Sampling(**job["sampling"]), settings, Path(job["store"]), pipes.log.info, stop)
             pipes.report_custom_message(asdict(stats))
 
 

@@ -13,23 +13,30 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.base import RewardRequest
-from rlhi_dagster.engines.calls import fulfil_rewards
-from rlhi_dagster.engines.loading import EngineSettings, reward_engine
+from rlhi_dagster.engines.calls import fulfil
+from rlhi_dagster.engines.loading import engine_settings, reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.workers.answering import CallProgress, Stop
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
     with open_dagster_pipes():
         pipes = PipesContext.get()
-        job = pipes.extras
-        settings, model = EngineSettings(**job["engine"]), ModelRef(**job["model"])
-        requests = {row["key"]: RewardRequest(row["messages"]) for row in pl.read_parquet(job["requests"]).to_dicts()}
-        store = ResponseStore(Path(job["store"]), "reward", model.identity)
-        report = Progress(pipes.log.info, model.name)
-        stats = fulfil_rewards(requests, store, lambda: reward_engine(model, settings), settings.chunk_size, report)
+        job, stop = pipes.extras, Stop(pipes.log.warning)
+        settings, model = engine_settings(job["engine"]), ModelRef(**job["model"])
+        stats = fulfil(
+            {row["key"]: RewardRequest(row["messages"]) for row in pl.read_parquet(job["requests"]).to_dicts()},
+            ResponseStore(Path(job["store"]), "reward", model.identity),
+            lambda calls: reward_engine(model, settings).score(calls),
+            lambda request: request.settings(settings.identity),
+            chunk_size=settings.chunk_size,
+            max_error_fraction=settings.max_error_fraction,
+            usd_per_hour=settings.usd_per_hour,
+            on_progress=CallProgress(pipes.log.info, model.name),
+            is_stopping=stop,
+        )
         pipes.report_custom_message(asdict(stats))
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, fulfil_chat, fulfil_rewards, read_chat, replay
+from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, Standing, fulfil, read_chat, read_rewards, replay
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import SCHEMAS, ResponseStore
 
@@ -34,7 +36,7 @@ def answer_rows(**texts: str) -> pl.DataFrame:
         }
         for key, text in texts.items()
     ]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=SCHEMAS["chat"])
 
 
 def test_segments_without_a_later_column_are_read(tmp_path: Path) -> None:
@@ -46,29 +48,31 @@ def test_segments_without_a_later_column_are_read(tmp_path: Path) -> None:
 
 
 class Echo:
-    """Counts calls, remembers each chunk's keys, and may die in one."""
+    """Answers so many calls at once, counts loads, remembers each list of keys, and may die in one."""
 
-    def __init__(self, dies_in: int | None = None) -> None:
-        self.dies_in, self.loads, self.chunks = dies_in, 0, list[list[str]]()
+    def __init__(self, size: int = 3, dies_in: int | None = None) -> None:
+        self.size, self.dies_in, self.loads, self.chunks = size, dies_in, 0, list[list[str]]()
 
-    def __call__(self) -> Echo:
+    def taken(self, calls: Iterator[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
         self.loads += 1
-        return self
+        while taken := list(islice(calls, self.size)):
+            if len(self.chunks) == self.dies_in:
+                raise RuntimeError("out of memory")
+            self.chunks.append([key for key, _ in taken])
+            yield taken
 
-    def generate(self, requests: Sequence[ChatRequest], keys: Sequence[str], sampling: Sampling) -> list[ChatAnswer]:
-        if len(self.chunks) == self.dies_in:
-            raise RuntimeError("out of memory")
-        self.chunks.append(list(keys))
-        return [
-            ChatAnswer(None, "refused", None, 1, 0)
-            if "bad" in request.messages[-1]["content"]
-            else ChatAnswer(f"{request.messages[-1]['content']}!", None, "stop", 1, 2)
-            for request in requests
-        ]
+    def answer(self, calls: Iterator[tuple[str, ChatRequest]]) -> Iterator[list[tuple[str, ChatAnswer]]]:
+        for taken in self.taken(calls):
+            yield [(key, self.reply(request)) for key, request in taken]
 
-    def score(self, requests: Sequence[RewardRequest]) -> list[RewardAnswer]:
-        self.chunks.append([request.messages[-1]["content"] for request in requests])
-        return [RewardAnswer(float(len(request.messages[-1]["content"])), None, 1) for request in requests]
+    @staticmethod
+    def reply(request: ChatRequest) -> ChatAnswer:
+        text = request.messages[-1]["content"]
+        return ChatAnswer(None, "refused", None, 1, 0) if "bad" in text else ChatAnswer(f"{text}!", None, "stop", 1, 2)
+
+    def score(self, calls: Iterator[tuple[str, RewardRequest]]) -> Iterator[list[tuple[str, RewardAnswer]]]:
+        for taken in self.taken(calls):
+            yield [(key, RewardAnswer(float(len(request.messages[-1]["content"])), None, 1)) for key, request in taken]
 
 
 @pytest.fixture
@@ -79,12 +83,17 @@ def store(tmp_path: Path) -> ResponseStore:
 @pytest.fixture
 def wanted() -> dict[str, ChatRequest]:
     requests = [said("x" * (1 + number % 4), number) for number in range(11)]
-    return {request.key(MODEL, SAMPLING): request for request in requests}
+    return keyed(requests)
 
 
-def run(store: ResponseStore, wanted: dict[str, ChatRequest], engine: Echo, size: int = 3) -> tuple[CallStats, list[tuple[int, int, int]]]:
-    seen: list[tuple[int, int, int]] = []
-    return fulfil_chat(wanted, SAMPLING, store, engine, size, lambda *done: seen.append(done)), seen
+def keyed(requests: list[ChatRequest]) -> dict[str, ChatRequest]:
+    return {request.key(MODEL, SAMPLING, "echo"): request for request in requests}
+
+
+def run(store: ResponseStore, wanted: dict[str, ChatRequest], engine: Echo, size: int = 3) -> tuple[CallStats, list[Standing]]:
+    seen: list[Standing] = []
+    stats = fulfil(wanted, store, engine.answer, lambda r: r.settings(SAMPLING, "echo"), chunk_size=size, on_progress=seen.append)
+    return stats, seen
 
 
 def test_an_empty_store_knows_nothing(store: ResponseStore) -> None:
@@ -133,27 +142,36 @@ def test_models_and_kinds_do_not_share_answers(tmp_path: Path, store: ResponseSt
     ],
 )
 def test_a_key_depends_on_all_that_determines_the_answer(model: ModelRef, request_: ChatRequest, sampling: Sampling) -> None:
-    assert request_.key(model, sampling) != said("hi").key(MODEL, SAMPLING) == said("hi").key(ModelRef("town/model", "r1", "/x"), SAMPLING)
+    key = said("hi").key(MODEL, SAMPLING, "e")
+    assert request_.key(model, sampling, "e") != key == said("hi").key(ModelRef("town/model", "r1", "/x"), SAMPLING, "e")
+    assert said("hi").key(MODEL, SAMPLING, "other") != key
 
 
 def test_the_second_call_loads_no_model_and_gives_the_same(store: ResponseStore, wanted: dict[str, ChatRequest]) -> None:
     first = Echo()
     stats, seen = run(store, wanted, first)
     assert (stats.requests, stats.cached, stats.answered, stats.completion_tokens) == (11, 0, 11, 22)
-    assert seen == [(3, 11, 6), (6, 11, 12), (9, 11, 18), (11, 11, 22)]
+    assert [(each.stats.answered, each.missing, each.stats.completion_tokens) for each in seen] == [
+        (3, 11, 6),
+        (6, 11, 12),
+        (9, 11, 18),
+        (11, 11, 22),
+    ]
+    assert [each.fraction for each in seen] == sorted(each.fraction for each in seen)
+    assert seen[-1].fraction == 1
     answers = read_chat(list(wanted), store)
     assert [answer.text for answer in answers] == [f"{request.messages[0]['content']}!" for request in wanted.values()]
     second = Echo()
     stats, seen = run(store, wanted, second)
     assert (second.loads, second.chunks, seen) == (0, [], [])
-    assert stats == CallStats(11, 11, 0, 0, 0, 0)
+    assert stats == CallStats(requests=11, cached=11)
     assert read_chat(list(wanted), store) == answers
 
 
 def test_an_error_row_is_an_answer_and_stops_nothing(store: ResponseStore) -> None:
     requests = [said("good"), said("bad"), said("fine")]
-    wanted = {request.key(MODEL, SAMPLING): request for request in requests}
-    stats, _ = run(store, wanted, Echo(), 2)
+    wanted = keyed(requests)
+    stats, _ = run(store, wanted, Echo(2), 2)
     assert (stats.answered, stats.errors) == (3, 1)
     assert [(a.text, a.error) for a in read_chat(list(wanted), store)] == [("good!", None), (None, "refused"), ("fine!", None)]
     assert run(store, wanted, Echo())[0].cached == 3
@@ -165,7 +183,7 @@ def test_a_broken_run_resumes_with_the_remaining_chunks(
 ) -> None:
     undisturbed = Echo()
     run(ResponseStore(tmp_path / "other", "chat", MODEL.identity), wanted, undisturbed)
-    broken = Echo(dies_in)
+    broken = Echo(dies_in=dies_in)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(store, wanted, broken)
     assert len(list(store.folder.glob("segment-*.parquet"))) == dies_in
@@ -179,12 +197,12 @@ def test_a_broken_run_resumes_with_the_remaining_chunks(
 def test_rewards_go_the_same_way(tmp_path: Path) -> None:
     store = ResponseStore(tmp_path, "reward", MODEL.identity)
     requests = [RewardRequest([{"role": "assistant", "content": "y" * length}]) for length in (3, 1, 2)]
-    wanted = {request.key(MODEL): request for request in requests}
-    first, second = Echo(), Echo()
-    fulfil_rewards(wanted, store, first, 2, lambda *_: None)
-    assert first.chunks == [["y", "yy"], ["yyy"]]
-    assert sorted(store.lookup(pl.Series("key", list(wanted)))["reward"].to_list()) == [1.0, 2.0, 3.0]
-    assert fulfil_rewards(wanted, store, second, 2, lambda *_: None).cached == 3
+    wanted = {request.key(MODEL, "echo"): request for request in requests}
+    first, second = Echo(2), Echo()
+    fulfil(wanted, store, first.score, lambda r: r.settings("echo"), chunk_size=2)
+    assert [[len(wanted[key].messages[0]["content"]) for key in chunk] for chunk in first.chunks] == [[3, 2], [1]]
+    assert [answer.reward for answer in read_rewards(list(wanted), store)] == [3.0, 1.0, 2.0]
+    assert fulfil(wanted, store, second.score, lambda r: r.settings("echo"), chunk_size=2).cached == 3
     assert second.loads == 0
 
 
@@ -213,7 +231,7 @@ def test_replay_answers_on_the_models_own_history() -> None:
 
 def test_a_turn_without_reply_ends_only_its_own_conversation() -> None:
     def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        return Echo().generate(requests, [""] * len(requests), SAMPLING)
+        return [Echo.reply(request) for request in requests]
 
     answers = replay({"a": ["ok", "bad", "ok", "ok"], "b": ["ok", "ok", "ok"]}, complete)
     assert [answer.error for answer in answers["a"]] == [None, "refused", "earlier_turn_failed", "earlier_turn_failed"]

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
-from rlhi_dagster.engines.loading import EngineSettings, chat_engine
+from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 
@@ -38,13 +39,13 @@ def model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Callable[..
 
 @pytest.fixture(scope="module")
 def reference(model: ModelRef) -> TransformersChatEngine:
-    return TransformersChatEngine(model, "cpu", "float32", 8)
+    return TransformersChatEngine(model, TransformersSettings(device="cpu", dtype="float32", batch_size=8, chunk_size=1000))
 
 
 @pytest.fixture(scope="module")
 def engine(model: ModelRef) -> Iterator[VllmChatEngine]:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB; else it reserves a share of the machine's memory
-    settings = EngineSettings(kind="vllm", device="cpu", dtype="float32", batch_size=8, chunk_size=8, max_context_tokens=CONTEXT)
+    settings = VllmSettings(dtype="float32", chunk_size=1000, max_context_tokens=CONTEXT)
     engine: Any = chat_engine(model, settings)
     yield engine
     engine.llm.llm_engine.engine_core.shutdown()
@@ -55,7 +56,8 @@ def said(text: str, sample_index: int = 0, choices: tuple[str, ...] = ()) -> Cha
 
 
 def ask(engine: ChatEngine, model: ModelRef, requests: list[ChatRequest], sampling: Sampling = GREEDY) -> list[ChatAnswer]:
-    return engine.generate(requests, [request.key(model, sampling) for request in requests], sampling)
+    found = dict(chain.from_iterable(engine.answer(((str(number), each) for number, each in enumerate(requests)), sampling)))
+    return [found[str(number)] for number in range(len(requests))]
 
 
 def test_greedy_replies_are_those_of_transformers(engine: VllmChatEngine, reference: TransformersChatEngine, model: ModelRef) -> None:
@@ -148,4 +150,4 @@ def test_choices_that_cannot_be_told_apart_are_refused(engine: VllmChatEngine, m
 
 
 def test_no_request_is_no_work(engine: VllmChatEngine) -> None:
-    assert engine.generate([], [], GREEDY) == []
+    assert list(engine.answer(iter([]), GREEDY)) == []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.transformers import TransformersChatEngine, TransformersRewardEngine
+from rlhi_dagster.engines.rewards import TransformersRewardEngine
+from rlhi_dagster.engines.transformers import TransformersChatEngine
 
 CONTEXT = 160
 SAMPLING = Sampling(0.6, 0.9, 24, 7)
@@ -27,6 +30,10 @@ def _saved(save: SaveTinyLlama, folder: Path, kind: type[LlamaForCausalLM] | typ
     return ModelRef("tiny", "r1", str(folder))
 
 
+def settings(batch_size: int = 8) -> TransformersSettings:
+    return TransformersSettings(device="cpu", dtype="float32", batch_size=batch_size, chunk_size=1000)
+
+
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> ModelRef:
     return _saved(save_tiny_llama, tmp_path_factory.mktemp("chat"), LlamaForCausalLM)
@@ -34,13 +41,13 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTi
 
 @pytest.fixture(scope="module")
 def chat(chat_model: ModelRef) -> TransformersChatEngine:
-    return TransformersChatEngine(chat_model, "cpu", "float32", 8)
+    return TransformersChatEngine(chat_model, settings())
 
 
 @pytest.fixture(scope="module")
 def reward(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> TransformersRewardEngine:
     model = _saved(save_tiny_llama, tmp_path_factory.mktemp("reward"), LlamaForSequenceClassification)
-    return TransformersRewardEngine(model, "cpu", "float32", 8)
+    return TransformersRewardEngine(model, settings())
 
 
 def said(text: str, sample_index: int = 0) -> ChatRequest:
@@ -48,7 +55,14 @@ def said(text: str, sample_index: int = 0) -> ChatRequest:
 
 
 def ask(engine: TransformersChatEngine, model: ModelRef, requests: list[ChatRequest], sampling: Sampling = SAMPLING) -> list[ChatAnswer]:
-    return engine.generate(requests, [request.key(model, sampling) for request in requests], sampling)
+    calls = enumerate(requests)
+    found = dict(chain.from_iterable(engine.answer(((str(number), request) for number, request in calls), sampling)))
+    return [found[str(number)] for number in range(len(requests))]
+
+
+def rewards(engine: TransformersRewardEngine, requests: list[RewardRequest]) -> list[RewardAnswer]:
+    found = dict(chain.from_iterable(engine.score((str(number), request) for number, request in enumerate(requests))))
+    return [found[str(number)] for number in range(len(requests))]
 
 
 def test_an_answer_does_not_depend_on_its_batch(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
@@ -62,7 +76,7 @@ def test_an_answer_does_not_depend_on_its_batch(chat: TransformersChatEngine, ch
 
 def test_two_batch_sizes_say_the_same(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
     requests = [said(TEXTS[index % 3] * (1 + index % 2), index) for index in range(9)]
-    assert ask(TransformersChatEngine(chat_model, "cpu", "float32", 2), chat_model, requests) == ask(chat, chat_model, requests)
+    assert ask(TransformersChatEngine(chat_model, settings(batch_size=2)), chat_model, requests) == ask(chat, chat_model, requests)
 
 
 def test_samples_and_seeds_differ_at_a_high_temperature(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
@@ -169,14 +183,14 @@ def test_choices_that_cannot_be_told_apart_are_refused(chat: TransformersChatEng
 
 
 def test_choices_are_part_of_the_key_and_their_absence_is_not(chat_model: ModelRef) -> None:
-    assert said("hi").key(chat_model, SAMPLING) != choice("hi").key(chat_model, SAMPLING)
-    assert choice("hi").key(chat_model, SAMPLING) != choice("hi", choices=LETTERS[::-1]).key(chat_model, SAMPLING)
-    assert said("hi").key(chat_model, SAMPLING) == "f8bf09e4350fb0313e8259990b0b7a94"
+    assert said("hi").draw(chat_model, SAMPLING) != choice("hi").draw(chat_model, SAMPLING)
+    assert choice("hi").draw(chat_model, SAMPLING) != choice("hi", choices=LETTERS[::-1]).draw(chat_model, SAMPLING)
+    assert said("hi").draw(chat_model, SAMPLING) == "f8bf09e4350fb0313e8259990b0b7a94"
 
 
 def test_no_request_is_no_work(chat: TransformersChatEngine, reward: TransformersRewardEngine) -> None:
-    assert chat.generate([], [], SAMPLING) == []
-    assert reward.score([]) == []
+    assert ask(chat, ModelRef("tiny", "r1"), []) == []
+    assert rewards(reward, []) == []
 
 
 def judged(request: str, reply: str) -> RewardRequest:
@@ -185,14 +199,14 @@ def judged(request: str, reply: str) -> RewardRequest:
 
 def test_padding_does_not_change_a_reward(reward: TransformersRewardEngine) -> None:
     requests = [judged(text, "yes " * length) for text in TEXTS for length in (1, 5, 20)]
-    together = [answer.reward for answer in reward.score(requests)]
-    alone = [reward.score([request])[0].reward for request in requests]
+    together = [answer.reward for answer in rewards(reward, requests)]
+    alone = [rewards(reward, [request])[0].reward for request in requests]
     assert together == pytest.approx(alone, abs=1e-5)
-    assert [answer.reward for answer in reward.score(requests[::-1])][::-1] == pytest.approx(together, abs=1e-5)
+    assert [answer.reward for answer in rewards(reward, requests[::-1])][::-1] == pytest.approx(together, abs=1e-5)
     assert len({round(value, 3) for value in alone if value is not None}) == 9
 
 
 def test_a_conversation_beyond_the_context_is_an_error_row(reward: TransformersRewardEngine) -> None:
-    fits, long = reward.score([judged("hi", "yes"), judged("hi", "tulips " * 200)])
+    fits, long = rewards(reward, [judged("hi", "yes"), judged("hi", "tulips " * 200)])
     assert (fits.error, long.reward) == (None, None)
     assert long.error == f"conversation_too_long: {long.prompt_tokens} tokens, context {CONTEXT}"

@@ -61,29 +61,30 @@ GENERATE = """
 import json, os, signal, sys
 from pathlib import Path
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import fulfil_chat
+from rlhi_dagster.engines.calls import fulfil
+from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import ResponseStore
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 
 given, dies_in = json.loads(sys.argv[1]), int(sys.argv[2])
 model, sampling, chunks = ModelRef(**given["model"]), Sampling(**given["sampling"]), 0
-loaded = TransformersChatEngine(model, "cpu", "float32", 4)
-generate = loaded.generate
+loaded = TransformersChatEngine(model, TransformersSettings(device="cpu", dtype="float32", batch_size=4, chunk_size=3))
+work = loaded._chunk
 
-def counted(requests, keys, sampling):
+def counted(calls, sampling):
     global chunks
     if chunks == dies_in:
         os.kill(os.getpid(), signal.SIGKILL)
     chunks += 1
-    print(json.dumps(keys), flush=True)
-    return generate(requests, keys, sampling)
+    print(json.dumps([key for key, _ in calls]), flush=True)
+    return work(calls, sampling)
 
-loaded.generate = counted
+loaded._chunk = counted
 requests = [ChatRequest(messages, index) for messages, index in given["requests"]]
 store = ResponseStore(Path(given["store"]), "chat", model.identity)
-keyed = {request.key(model, sampling): request for request in requests}
-fulfil_chat(keyed, sampling, store, lambda: loaded, 3, lambda *_: None)
+keyed = {request.key(model, sampling, "e"): request for request in requests}
+fulfil(keyed, store, lambda calls: loaded.answer(calls, sampling), lambda request: "", chunk_size=3)
 """
 
 
@@ -228,7 +229,7 @@ def test_nothing_that_fits_is_an_error_that_says_so(setup: Setup, tmp_path: Path
 
 def test_a_killed_generation_run_asks_only_for_the_rest(setup: Setup, tmp_path: Path) -> None:
     requests = [([{"role": "user", "content": TEXTS[number % 3] * (1 + number % 2)}], number) for number in range(14)]
-    keys = [ChatRequest(messages, index).key(setup.model, SAMPLING) for messages, index in requests]
+    keys = [ChatRequest(messages, index).key(setup.model, SAMPLING, "e") for messages, index in requests]
 
     def run(name: str, dies: int = -1) -> tuple[int, list[list[str]]]:
         sampling = {"temperature": 0.6, "top_p": 0.9, "max_new_tokens": 12, "seed": 7}
