@@ -25,9 +25,10 @@ class TownPolicy(BaseModel, frozen=True, extra="forbid"):
     """Shape of the town's Llama: 1 to 3 million parameters."""
 
     layers: int = Field(ge=1, description="Transformer blocks.")
-    width: int = Field(ge=16, description="Hidden size; a multiple of `heads`.")
+    width: int = Field(ge=16, description="Hidden size.")
     feed_forward_width: int = Field(ge=16, description="Inner size of the feed-forward blocks.")
     heads: int = Field(ge=1, description="Attention heads.")
+    head_width: int = Field(ge=8, description="Size of each; of small ones, vLLM on a CPU takes 32 and 64 only.")
     vocabulary: int = Field(ge=300, description="Size of the byte-level BPE.")
     context: int = Field(ge=64, description="Longest sequence in tokens.")
     initial_deviation: float = Field(gt=0, description="Standard deviation of the initial weights; Llama's 0.02 suits wider layers.")

@@ -57,6 +57,7 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
         num_key_value_heads=architecture.heads,
+        head_dim=architecture.head_width,
         max_position_embeddings=architecture.context,
         initializer_range=architecture.initial_deviation,
         tie_word_embeddings=True,
