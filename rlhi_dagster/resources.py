@@ -71,11 +71,11 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     Attributes:
         root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
-        engines: ``EngineSettings`` of each role, as dictionaries.
+        engines: ``EngineSettings`` of each role, as JSON: Dagster's own mappings know no nulls.
     """
 
     root: str
-    engines: dict[str, dict[str, Any]]
+    engines: dict[str, str]
 
     @property
     def store(self) -> Path:
@@ -84,7 +84,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def engine(self, role: Role) -> EngineSettings:
         """How the model of a role is run."""
-        return engine_settings(self.engines[role])
+        return engine_settings(json.loads(self.engines[role]))
 
     def chat(
         self,
@@ -138,7 +138,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             rows = pl.DataFrame(
                 {"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES}
             )
-            job = {"engine": self.engines["reward"], "model": model.to_dict(), "requests": self._job_file(context, rows)}
+            job = {"engine": self.engine("reward").model_dump(), "model": model.to_dict(), "requests": self._job_file(context, rows)}
             total = _with_cached(_sum(self._run(context, "score", {"store": str(self.store), **job})), len(keys))
         return read_rewards(keys, store), total
 
@@ -179,7 +179,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         }
 
     def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling, role: Role) -> CallStats:
-        job = {"store": str(self.store), "engine": self.engines[role], "sampling": asdict(sampling), "batches": batches}
+        job = {"store": str(self.store), "engine": self.engine(role).model_dump(), "sampling": asdict(sampling), "batches": batches}
         return _sum(self._run(context, "generate", job))
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any]) -> Sequence[Any]:
