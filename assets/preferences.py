@@ -91,7 +91,7 @@ def candidate_rewards(
     """One row is the reward of a candidate under one persona condition: the user's own, another user's, or none."""
     rows = ranking.conditioned(candidates.collect(), settings.profile.seed)
     model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
-    answers, stats = workers.score(context, model, ranking.reward_requests(rows))
+    answers, stats = workers.score(context, model, ranking.reward_requests(rows, settings.profile.reward.persona_placement))
     found = ranking.candidate_rewards(rows, answers, model.identity)
     return metadata.result("candidate_rewards", found, error_rows=found["error"].count(), **call_metadata(stats))
 

@@ -54,7 +54,7 @@ def reward_model(
         )
     assert profile.reward.training
     pairs, validation = pair_sets.reward_model_sets(
-        rewrite_pairs.collect(), profile.validation_fraction, profile.reward.max_pairs, profile.seed
+        rewrite_pairs.collect(), profile.validation_fraction, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement
     )
     if pairs.is_empty():
         raise dg.Failure("no kept rewrite pair to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)

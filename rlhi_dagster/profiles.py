@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
+from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import TrainingSettings
@@ -79,6 +80,10 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
     training: TrainingSettings | None = Field(default=None, description="How the reward model is trained.")
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs; null for all.")
+    persona_placement: PersonaPlacement = Field(
+        default=PersonaPlacement.SYSTEM,
+        description="Where the model sees the persona: `system`, or `first_user` for a chat template without a system role.",
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> RewardSettings:

@@ -13,7 +13,7 @@ import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences.rewrites import Snapshot
 from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
 
@@ -120,10 +120,10 @@ def conditioned(sampled: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat([frame.select(columns) for frame in (own, shuffled, none)]).sort("candidate_id", "condition")
 
 
-def reward_requests(rows: pl.DataFrame) -> list[RewardRequest]:
-    """What the reward model sees of each row of ``conditioned``."""
+def reward_requests(rows: pl.DataFrame, placement: PersonaPlacement) -> list[RewardRequest]:
+    """What the reward model sees of each row of ``conditioned``, with the persona where it expects one."""
     return [
-        RewardRequest([*with_persona(row["prompt"], row["seen"]), {"role": "assistant", "content": row["reply"]}])
+        RewardRequest([*with_persona(row["prompt"], row["seen"], placement), {"role": "assistant", "content": row["reply"]}])
         for row in rows.to_dicts()
     ]
 

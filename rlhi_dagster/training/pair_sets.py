@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences.union import split_of
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.recipes import Recipe
@@ -23,7 +23,14 @@ def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | 
     return min([*counts, *([most] if most else [])], default=0)
 
 
-def pair_set(pairs: pl.DataFrame, recipe: Recipe, split: str, count: int | None, seed: int) -> pl.DataFrame:
+def pair_set(
+    pairs: pl.DataFrame,
+    recipe: Recipe,
+    split: str,
+    count: int | None,
+    seed: int,
+    placement: PersonaPlacement = PersonaPlacement.SYSTEM,
+) -> pl.DataFrame:
     """The recipe's pairs of a split: ``count`` of them (``None``: all), drawn and ordered by digest of id and seed.
 
     Returns:
@@ -32,19 +39,19 @@ def pair_set(pairs: pl.DataFrame, recipe: Recipe, split: str, count: int | None,
     found = pairs.filter((pl.col("source") == recipe.source) & (pl.col("split") == split))
     drawn = found.with_columns(draw=pl.Series([digest_of(pair_id, seed) for pair_id in found["pair_id"]], dtype=pl.String())).sort("draw")
     rows = [
-        {**row, "prompt": with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "")}
+        {**row, "prompt": with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "", placement)}
         for row in (drawn if count is None else drawn.head(count)).select("pair_id", "prompt", "persona", "chosen", "rejected").to_dicts()
     ]
     return pl.DataFrame([{name: row[name] for name in TRAINING_ROWS} for row in rows], schema=TRAINING_ROWS)
 
 
 def reward_model_sets(
-    rewrite_pairs: pl.DataFrame, validation_fraction: float, most: int | None, seed: int
+    rewrite_pairs: pl.DataFrame, validation_fraction: float, most: int | None, seed: int, placement: PersonaPlacement
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Training and validation rows of the reward model: the kept rewrite pairs of opening requests, split by user, with the persona.
 
     Opening requests are what the reward model ranks candidates for. With a history in view it learns to read the wishes there and not
-    the persona.
+    the persona. ``placement`` is the one it will be asked with.
 
     Returns:
         Two frames of ``TRAINING_ROWS``.
@@ -52,4 +59,5 @@ def reward_model_sets(
     kept = rewrite_pairs.filter("is_kept", pl.col("prompt").list.len() == 1).with_columns(source=pl.lit("rewrites"))
     pairs = kept.with_columns(split=pl.Series([split_of(user, validation_fraction) for user in kept["user_id"]], dtype=pl.String()))
     recipe = Recipe(description="reward model", method="dpo", source="rewrites")
-    return pair_set(pairs, recipe, "train", most, seed), pair_set(pairs, recipe, "validation", None, seed)
+    train = pair_set(pairs, recipe, "train", most, seed, placement)
+    return train, pair_set(pairs, recipe, "validation", None, seed, placement)

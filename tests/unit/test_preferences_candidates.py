@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
+from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences.candidates import (
     candidate_requests,
@@ -127,10 +128,27 @@ def test_each_candidate_is_scored_under_three_conditions() -> None:
     assert seen["t0", "own"] == ("ann", "- ann likes it short.")
     assert seen["t0", "shuffled"] == ("bob", "- bob likes it short.")
     assert seen["t0", "none"] == (None, "")
-    shown = {(row["turn_id"], row["condition"]): request for row, request in zip(rows.to_dicts(), reward_requests(rows), strict=True)}
+    requests = reward_requests(rows, PersonaPlacement.SYSTEM)
+    shown = {(row["turn_id"], row["condition"]): request for row, request in zip(rows.to_dicts(), requests, strict=True)}
     assert [message["role"] for message in shown["t0", "none"].messages] == ["user", "assistant"]
     assert "bob likes it short." in shown["t0", "shuffled"].messages[0]["content"]
     assert shown["t0", "own"].messages[-1] == {"role": "assistant", "content": "one"}
+
+
+def test_the_reward_model_sees_the_persona_where_the_profile_places_it() -> None:
+    rows = conditioned(sampled("ann", "bob", texts=("one",)), 7)
+    by_condition = {
+        placement: {
+            (row["turn_id"], row["condition"]): request.messages
+            for row, request in zip(rows.to_dicts(), reward_requests(rows, placement), strict=True)
+        }
+        for placement in PersonaPlacement
+    }
+    asked = by_condition[PersonaPlacement.FIRST_USER]["t0", "own"]
+    assert [message["role"] for message in asked] == ["user", "assistant"]
+    assert asked[0]["content"] == "What is known about the user:\n- ann likes it short.\n\n" + rows["prompt"][0][0]["content"]
+    assert by_condition[PersonaPlacement.SYSTEM]["t0", "own"][0]["role"] == "system"
+    assert by_condition[PersonaPlacement.SYSTEM]["t0", "none"] == by_condition[PersonaPlacement.FIRST_USER]["t0", "none"]
 
 
 def test_rewards_keep_their_rows() -> None:
