@@ -137,6 +137,14 @@ def diversity(given: Sequence[str], context: str) -> str:
     return comparison.text(*comparison.compare(found, MiniLM().embed, MiniLM.name))
 
 
+def plan(assets: Sequence[str], partition_range: str | None) -> str:
+    """Forecast the model calls of assets; return a table."""
+    from rlhi_dagster import planning
+
+    first, _, last = (partition_range or "").partition("...")
+    return planning.text(planning.plan(assets, first or None, last or first or None))
+
+
 def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.DataFrame:
     from rlhi_dagster.engines.embedding import MiniLM
     from rlhi_dagster.feedback import offline
@@ -203,6 +211,13 @@ def main() -> None:
         default="opening_request",
         help="what of a conversation counts: its first user message, or everything before its last reply",
     )
+    planning = commands.add_parser(
+        "plan",
+        help="say what materializing assets would ask models for, without asking",
+        description="Requests that the response store lacks, tokens, time at the measured rate, and cost, from the tables as they are now.",
+    )
+    planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
+    planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
     given = parser.parse_args()
     try:
         match given.command:
@@ -219,6 +234,8 @@ def main() -> None:
                 print(label(given.location, given.out, given.labels))
             case "rates":
                 print(rates(given.location, given.labels))
+            case "plan":
+                print(plan(given.assets, given.partition_range))
             case "diversity":
                 print(diversity(given.corpora, given.context))
     except ValueError as error:

@@ -44,7 +44,11 @@ def defs() -> dg.Definitions:
             "io_manager": TableIOManager(root=lake),
             "lake": Lake(root=lake),
             "settings": Settings(),
-            "workers": Workers(root=str(root), engines={role: profile.engine_of(role).model_dump_json() for role in profiles.ROLES}),
+            "workers": Workers(
+                root=str(root),
+                engines={role: profile.engine_of(role).model_dump_json() for role in profiles.ROLES},
+                limits=profile.limits.model_dump_json(),
+            ),
         },
         # Steps are thin and models run in workers of their own: a process per step would cost more than the steps.
         executor=dg.in_process_executor,

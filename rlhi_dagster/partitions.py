@@ -64,6 +64,11 @@ def partitions_of_run(tags: Mapping[str, str], partitions: dg.PartitionsDefiniti
     return None
 
 
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of a run over the partitions from ``first`` to ``last``, both included."""
+    return {_RANGE_START_TAG: first, _RANGE_END_TAG: last}
+
+
 def months_between(first: date, last: date) -> list[str]:
     """Months that the days from ``first`` to ``last`` touch, both included, in order."""
     found, day = [], first.replace(day=1)

@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
+from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.personas.conditioning import PersonaPlacement
@@ -182,6 +183,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     reasoning_errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
     engine: EngineSettings = Field(description="How models are run.")
     engines: dict[Role, EngineSettings] = Field(default={}, description="Engines of single roles: `policy`, `reward`, `labeller`, `judge`.")
+    limits: Limits = Field(default=Limits(), description="What the model calls of one asset may cost in one run.")
     sampling: SamplingSettings = Field(description="How replies are drawn.")
     policy: PolicySettings = Field(description="The starting model.")
     reward: RewardSettings = Field(description="The reward model.")

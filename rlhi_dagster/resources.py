@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import numpy as np
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, read_chat, read_rewards, replay
+from rlhi_dagster.engines import forecast as forecasting
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
+from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
+from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
 from rlhi_dagster.engines.store import ResponseStore
@@ -29,6 +33,8 @@ from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.settings import TrainingSettings
 
 _EMBED_CHUNK = 1024
+_SECONDS_TO_STOP = 600
+"""How long a worker that is told to stop may take to finish what it has in hand."""
 
 
 class Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -72,10 +78,12 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
     Attributes:
         root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
         engines: ``EngineSettings`` of each role, as JSON: Dagster's own mappings know no nulls.
+        limits: ``forecast.Limits`` as JSON.
     """
 
     root: str
     engines: dict[str, str]
+    limits: str
 
     @property
     def store(self) -> Path:
@@ -95,66 +103,84 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> tuple[list[list[ChatAnswer]], CallStats]:
         """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
         engine = self.engine(role).identity
-        keys = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
+        keyed = [(model, {request.key(model, sampling, engine): request for request in requests}) for model, requests in batches]
         stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
-        lacking = [bool(len(store.missing(_keys(wanted)))) for store, wanted in zip(stores, keys, strict=True)]
-        wanted_in_all = sum(map(len, keys))
-        total = CallStats(requests=wanted_in_all, cached=wanted_in_all)
+        lacking = [store.missing(_keys(requests)).to_list() for store, (_, requests) in zip(stores, keyed, strict=True)]
+        wanted, plans = sum(len(requests) for _, requests in batches), list[Forecast]()
+        total = CallStats(requests=wanted, cached=wanted)
+        for (model, requests), keys in zip(keyed, lacking, strict=True):
+            missing = [requests[key] for key in keys]
+            plans.append(self._forecast(role, model, len(requests), missing, sampling.max_new_tokens))
+        if plans:
+            self._announce(context, reduce(add, plans))
         if any(lacking):
-            files = []
-            for (model, requests), wanted, is_lacking in zip(batches, keys, lacking, strict=True):
-                if is_lacking:
-                    files.append({"model": model.to_dict(), "requests": self._job_file(context, _chat_rows(wanted, requests))})
-            total = _with_cached(self._generate(context, files, sampling, role), wanted_in_all)
-        return [read_chat(wanted, store) for wanted, store in zip(keys, stores, strict=True)], total
+            files = [
+                {"model": model.to_dict(), "requests": self._job_file(context, _chat_rows(requests))}
+                for (model, requests), keys in zip(keyed, lacking, strict=True)
+                if keys
+            ]
+            total = _with_cached(self._generate(context, files, sampling, role), wanted)
+        order = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
+        self._note_use(context, zip(stores, order, strict=True))
+        return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
 
     def replay(
         self, context: dg.AssetExecutionContext, model: ModelRef, dialogues: Mapping[str, Sequence[str]], sampling: Sampling
     ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
         """The policy's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
         store, engine = ResponseStore(self.store, "chat", model.identity), self.engine("policy").identity
+        used: list[str] = []
 
         def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
-            return read_chat([request.key(model, sampling, engine) for request in requests], store)
+            keys = [request.key(model, sampling, engine) for request in requests]
+            used.extend(keys)
+            return read_chat(keys, store)
 
         wanted = sum(map(len, dialogues.values()))
-        try:
-            return replay(dialogues, stored), CallStats(requests=wanted, cached=wanted)
-        except NotAnsweredError:
+        lacking, total = unanswered(dialogues, store, lambda request: request.key(model, sampling, engine)), CallStats(wanted, wanted)
+        self._announce(context, self._forecast("policy", model, wanted, lacking, sampling.max_new_tokens))
+        if lacking:
             rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
             schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
             file = self._job_file(context, pl.DataFrame(rows, schema=schema))
-            stats = self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling, "policy")
-            return replay(dialogues, stored), _with_cached(stats, wanted)
+            total = _with_cached(self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling, "policy"), wanted)
+        answers = replay(dialogues, stored)
+        self._note_use(context, [(store, used)])
+        return answers, total
 
     def score(
         self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest]
     ) -> tuple[list[RewardAnswer], CallStats]:
         """Rewards of the requests, in order, and what they cost."""
-        keys = [request.key(model, self.engine("reward").identity) for request in requests]
+        order = [request.key(model, self.engine("reward").identity) for request in requests]
+        keyed = dict(zip(order, requests, strict=True))
         store = ResponseStore(self.store, "reward", model.identity)
-        total = CallStats(requests=len(keys), cached=len(keys))
-        if len(store.missing(_keys(keys))):
-            rows = pl.DataFrame(
-                {"key": keys, "messages": [r.messages for r in requests]}, schema={"key": pl.String(), "messages": MESSAGES}
-            )
-            job = {"engine": self.engine("reward").model_dump(), "model": model.to_dict(), "requests": self._job_file(context, rows)}
-            total = _with_cached(_sum(self._run(context, "score", {"store": str(self.store), **job})), len(keys))
-        return read_rewards(keys, store), total
+        lacking, total = store.missing(_keys(order)).to_list(), CallStats(requests=len(order), cached=len(order))
+        self._announce(context, self._forecast("reward", model, len(keyed), [keyed[key] for key in lacking], 0))
+        if lacking:
+            rows = {"key": list(keyed), "messages": [each.messages for each in keyed.values()]}
+            file = self._job_file(context, pl.DataFrame(rows, schema={"key": pl.String(), "messages": MESSAGES}))
+            job = self._job("reward") | {"model": model.to_dict(), "requests": file}
+            total = _with_cached(_sum(self._run(context, "score", job)), len(order))
+        self._note_use(context, [(store, order)])
+        return read_rewards(order, store), total
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
         keys = [digest_of("embedding", encoder, text) for text in texts]
         store = ResponseStore(self.store, "embedding", encoder)
-        if len(store.missing(_keys(keys))):
-            file = self._job_file(
-                context, pl.DataFrame({"key": keys, "text": list(texts)}, schema={"key": pl.String(), "text": pl.String()})
-            )
-            self._run(context, "embed", {"store": str(self.store), "texts": file, "chunk_size": _EMBED_CHUNK})
+        keyed = dict(zip(keys, texts, strict=True))
+        lacking = store.missing(_keys(keys)).to_list()
+        rates = forecasting.measured(self.store, store.kind, store.model, encoder)
+        self._announce(context, forecasting.forecast(len(keyed), [len(keyed[key]) for key in lacking], 0, rates, None, encoder))
+        if lacking:
+            rows = pl.DataFrame({"key": list(keyed), "text": list(keyed.values())}, schema={"key": pl.String(), "text": pl.String()})
+            self._run(context, "embed", {"store": str(self.store), "texts": self._job_file(context, rows), "chunk_size": _EMBED_CHUNK})
+        self._note_use(context, [(store, keys)])
         found = store.lookup(_keys(keys))
-        rows = {key: row for row, key in enumerate(found["key"])}
+        place = {key: row for row, key in enumerate(found["key"])}
         vectors = np.array(found["vector"].to_list(), dtype=np.float32)
-        return vectors[[rows[key] for key in keys]] if keys else np.zeros((0, 0), np.float32)
+        return vectors[[place[key] for key in keys]] if keys else np.zeros((0, 0), np.float32)
 
     def train(self, context: dg.AssetExecutionContext, worker: str, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
         """Train artefacts that are not there yet from the same inputs; return all manifests by name."""
@@ -178,12 +204,47 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             "inputs": run.inputs,
         }
 
+    def _forecast(
+        self, role: Role, model: ModelRef, wanted: int, missing: Sequence[ChatRequest | RewardRequest], new_tokens: int
+    ) -> Forecast:
+        settings, kind = self.engine(role), "reward" if role == "reward" else "chat"
+        rates = forecasting.measured(self.store, kind, model.identity, settings.identity)
+        lengths = [characters(request.messages) for request in missing]
+        return forecasting.forecast(wanted, lengths, new_tokens, rates, settings, model.name)
+
+    def _announce(self, context: dg.AssetExecutionContext, planned: Forecast) -> None:
+        """Say what calls will cost before they are made, in the log and as an observation of the asset; refuse what is over a limit."""
+        if not planned.missing:
+            return
+        context.log.info(f"{context.assets_def.node_def.name}: {planned}")
+        shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
+        for key in context.selected_asset_keys:
+            context.log_event(dg.AssetObservation(key, metadata=shown))
+        try:
+            forecasting.check(Limits.model_validate_json(self.limits), planned)
+        except OverLimitError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _note_use(self, context: dg.AssetExecutionContext, used: Iterable[tuple[ResponseStore, Sequence[str]]]) -> None:
+        """Remember which answers the asset's materialization rests on, for ``rlhi store gc`` and ``explain``."""
+        from rlhi_dagster.engines import references
+
+        uses: dict[tuple[str, str], list[str]] = {}
+        for store, keys in used:
+            uses.setdefault((store.kind, store.model), []).extend(keys)
+        partitions = context.partition_keys if context.has_partition_key or context.has_partition_key_range else None
+        references.record(self.store, context.assets_def.node_def.name, partitions, context.run.run_id, uses)
+
+    def _job(self, role: Role) -> dict[str, Any]:
+        return {"store": str(self.store), "engine": self.engine(role).model_dump(), "limits": json.loads(self.limits)}
+
     def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling, role: Role) -> CallStats:
-        job = {"store": str(self.store), "engine": self.engine(role).model_dump(), "sampling": asdict(sampling), "batches": batches}
-        return _sum(self._run(context, "generate", job))
+        return _sum(self._run(context, "generate", self._job(role) | {"sampling": asdict(sampling), "batches": batches}))
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any]) -> Sequence[Any]:
-        client = dg.PipesSubprocessClient(env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT))
+        client = dg.PipesSubprocessClient(
+            env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT), termination_timeout_seconds=_SECONDS_TO_STOP
+        )
         ran = client.run(context=context, command=[sys.executable, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
         return ran.get_custom_messages()
 
@@ -205,11 +266,11 @@ def call_metadata(stats: CallStats) -> dict[str, float]:
     return {f"calls/{name}": value for name, value in asdict(stats).items()} | {"calls/tokens_per_second": round(rate, 1)}
 
 
-def _keys(keys: Sequence[str]) -> pl.Series:
-    return pl.Series("key", keys, dtype=pl.String())
+def _keys(keys: Iterable[str]) -> pl.Series:
+    return pl.Series("key", list(keys), dtype=pl.String())
 
 
-def _chat_rows(keys: Sequence[str], requests: Sequence[ChatRequest]) -> pl.DataFrame:
+def _chat_rows(requests: Mapping[str, ChatRequest]) -> pl.DataFrame:
     schema = {
         "key": pl.String(),
         "messages": MESSAGES,
@@ -217,7 +278,7 @@ def _chat_rows(keys: Sequence[str], requests: Sequence[ChatRequest]) -> pl.DataF
         "choices": pl.List(pl.String()),
         "json_schema": pl.String(),
     }
-    rows = [(key, each.messages, each.sample_index, list(each.choices), each.json_schema) for key, each in zip(keys, requests, strict=True)]
+    rows = [(key, each.messages, each.sample_index, list(each.choices), each.json_schema) for key, each in requests.items()]
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

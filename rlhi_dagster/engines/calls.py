@@ -32,6 +32,7 @@ class CallStats:
         cached: Answered by the store, or repeating another request.
         answered: Answered by the engine, errors among them.
         errors: Error rows among those.
+        prompt_characters: Of the messages of the answered requests.
         prompt_tokens: Read by the engine.
         cached_tokens: Those among them that its prefix cache had.
         completion_tokens: Written.
@@ -43,6 +44,7 @@ class CallStats:
     cached: int = 0
     answered: int = 0
     errors: int = 0
+    prompt_characters: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -160,7 +162,7 @@ def fulfil(
                 request = requests[key]
                 kept.append({"key": key, **asdict(answer), "settings": settings(request), **asdict(trace(request))})
                 reasons.update([answer.error.split(":")[0]] if answer.error else [])
-                stats += _of(answer)
+                stats += _of(request, answer)
                 read += weights[key]
             if len(kept) >= chunk_size:
                 keep()
@@ -177,10 +179,11 @@ def fulfil(
     return stats
 
 
-def _of(answer: ChatAnswer | RewardAnswer) -> CallStats:
+def _of(request: ChatRequest | RewardRequest, answer: ChatAnswer | RewardAnswer) -> CallStats:
     return CallStats(
         answered=1,
         errors=answer.error is not None,
+        prompt_characters=characters(request.messages),
         prompt_tokens=answer.prompt_tokens,
         cached_tokens=answer.cached_tokens,
         completion_tokens=getattr(answer, "completion_tokens", 0),
@@ -261,3 +264,27 @@ def replay(dialogues: Mapping[str, Sequence[str]], complete: Complete) -> dict[s
         turn += 1
     failed = ChatAnswer(None, "earlier_turn_failed", None, 0, 0)
     return {name: [*found, *[failed] * (len(dialogues[name]) - len(found))] for name, found in answers.items()}
+
+
+def unanswered(dialogues: Mapping[str, Sequence[str]], store: ResponseStore, key: Callable[[ChatRequest], str]) -> list[ChatRequest]:
+    """The requests of ``replay`` that the store lacks, each with as much of its history as is known.
+
+    A turn whose reply is not there leaves the rest of its conversation unknown: those turns count as missing, too, and their histories
+    hold the user's messages only.
+    """
+    lacking = ChatAnswer(None, "not_answered", None, 0, 0)
+
+    def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        keys = [key(request) for request in requests]
+        missing = set(store.missing(pl.Series("key", keys, dtype=pl.String())))
+        found = dict(zip(known := [each for each in keys if each not in missing], read_chat(known, store), strict=True))
+        return [found.get(each, lacking) for each in keys]
+
+    missing: list[ChatRequest] = []
+    for name, answers in replay(dialogues, stored).items():
+        first = next((turn for turn, answer in enumerate(answers) if answer is lacking), None)
+        if first is None:
+            continue
+        said = [{"role": "user", "content": text} for text in dialogues[name]]
+        missing += [ChatRequest(said[: turn + 1]) for turn in range(first, len(said))]
+    return missing

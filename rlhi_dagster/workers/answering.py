@@ -1,13 +1,18 @@
-"""What workers that answer requests share: stopping at a signal, progress, and a record of what the work cost."""
+"""What workers that answer requests share: stopping at a signal, progress, limits, and a record of what the work cost."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from rlhi_dagster.engines.calls import Standing
+from rlhi_dagster.engines import forecast
+from rlhi_dagster.engines.calls import CallStats, Finished, Request, Standing, fulfil
+from rlhi_dagster.engines.loading import EngineSettings, engine_settings
+from rlhi_dagster.engines.store import ResponseStore
 
 
 class Stop:
@@ -67,3 +72,54 @@ class CallProgress:
             f"{left:,.0f} s left",
         ]
         self.report(f"{self.what}: {', '.join(parts)}")
+
+
+class Desk:
+    """Answers requests through the store for one job: with its engine settings, its limits, and somebody who may stop it.
+
+    Args:
+        job: Pipes extras with ``store``, ``engine`` (``EngineSettings``) and ``limits`` (``forecast.Limits``).
+        log: Where progress goes.
+        stop: Whether to stop.
+    """
+
+    def __init__(self, job: Mapping[str, Any], log: Callable[[str], None], stop: Callable[[], bool]) -> None:
+        self.root = Path(job["store"])
+        self.settings: EngineSettings = engine_settings(job["engine"])
+        self.limits = forecast.Limits(**job["limits"])
+        self.log, self.stop = log, stop
+        self.spent = CallStats()
+
+    def fulfil(
+        self,
+        requests: Mapping[str, Request],
+        store: ResponseStore,
+        answers: Callable[[Iterator[tuple[str, Request]]], Iterable[Finished]],
+        settings: Callable[[Request], str],
+        what: str,
+    ) -> CallStats:
+        """See ``engines.calls.fulfil``; ``what`` names the work in progress lines.
+
+        Raises:
+            OverLimitError: What the job has spent exceeds its limits.
+        """
+        progress = CallProgress(self.log, what)
+
+        def note(standing: Standing) -> None:
+            progress(standing)
+            forecast.guard(self.limits, self.spent + standing.stats)
+
+        stats = fulfil(
+            requests,
+            store,
+            answers,
+            settings,
+            chunk_size=self.settings.chunk_size,
+            max_error_fraction=self.settings.max_error_fraction,
+            usd_per_hour=self.settings.usd_per_hour,
+            on_progress=note,
+            is_stopping=self.stop,
+        )
+        self.spent += stats
+        forecast.note(self.root, store.kind, store.model, self.settings.identity, stats)
+        return stats

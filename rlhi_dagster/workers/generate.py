@@ -1,61 +1,50 @@
 """Worker: answer chat requests, or replay whole dialogues turn by turn, through the response store.
 
-Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``sampling`` (``Sampling``) and ``batches``, a list of ``model``
-(``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices, json_schema``) or ``dialogues`` (Parquet of
-``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as a custom message.
+Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``forecast.Limits``), ``sampling`` (``Sampling``) and
+``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices,
+json_schema``) or ``dialogues`` (Parquet of ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as
+a custom message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat, replay
-from rlhi_dagster.engines.loading import EngineSettings, chat_engine, engine_settings
+from rlhi_dagster.engines.calls import CallStats, read_chat, replay
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.workers.answering import CallProgress, Stop
+from rlhi_dagster.workers.answering import Desk, Stop
 
 
 class Generation:
     """One model, loaded at first use and kept, behind its part of the store."""
 
-    def __init__(
-        self,
-        model: ModelRef,
-        settings: EngineSettings,
-        sampling: Sampling,
-        root: Path,
-        log: Callable[[str], None],
-        stop: Callable[[], bool],
-    ) -> None:
-        self.model, self.settings, self.sampling, self.log, self.stop = model, settings, sampling, log, stop
-        self.store = ResponseStore(root, "chat", model.identity)
+    def __init__(self, desk: Desk, model: ModelRef, sampling: Sampling) -> None:
+        """Nothing is loaded yet."""
+        self.desk, self.model, self.sampling = desk, model, sampling
+        self.store = ResponseStore(desk.root, "chat", model.identity)
 
     @cached_property
     def engine(self) -> ChatEngine:
         """The loaded model."""
-        return chat_engine(self.model, self.settings)
+        return chat_engine(self.model, self.desk.settings)
 
     def answer(self, requests: Mapping[str, ChatRequest], what: str) -> CallStats:
         """Answer what of ``requests`` (by key) is missing."""
-        return fulfil(
+        return self.desk.fulfil(
             requests,
             self.store,
             lambda calls: self.engine.answer(calls, self.sampling),
-            lambda request: request.settings(self.sampling, self.settings.identity),
-            chunk_size=self.settings.chunk_size,
-            max_error_fraction=self.settings.max_error_fraction,
-            usd_per_hour=self.settings.usd_per_hour,
-            on_progress=CallProgress(self.log, what),
-            is_stopping=self.stop,
+            lambda request: request.settings(self.sampling, self.desk.settings.identity),
+            what,
         )
 
     def replay(self, dialogues: Mapping[str, list[str]]) -> CallStats:
@@ -65,7 +54,7 @@ class Generation:
         def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
             nonlocal total, turn
             turn += 1
-            keys = [request.key(self.model, self.sampling, self.settings.identity) for request in requests]
+            keys = [request.key(self.model, self.sampling, self.desk.settings.identity) for request in requests]
             total += self.answer(dict(zip(keys, requests, strict=True)), f"{self.model.name}, turn {turn}")
             return read_chat(keys, self.store)
 
@@ -73,11 +62,9 @@ class Generation:
         return total
 
 
-def run_batch(
-    batch: dict[str, Any], sampling: Sampling, settings: EngineSettings, root: Path, log: Callable[[str], None], stop: Callable[[], bool]
-) -> CallStats:
+def run_batch(batch: Mapping[str, Any], sampling: Sampling, desk: Desk) -> CallStats:
     """Answer one batch and return what it cost."""
-    generation = Generation(ModelRef(**batch["model"]), settings, sampling, root, log, stop)
+    generation = Generation(desk, ModelRef(**batch["model"]), sampling)
     if "requests" in batch:
         rows = pl.read_parquet(batch["requests"]).to_dicts()
         requests = {
@@ -92,11 +79,9 @@ def main() -> None:
     """Run the job that Pipes hands over."""
     with open_dagster_pipes():
         pipes = PipesContext.get()
-        job, stop = pipes.extras, Stop(pipes.log.warning)
-        settings = engine_settings(job["engine"])
-        for batch in job["batches"]:
-            stats = run_batch(batch, Sampling(**job["sampling"]), settings, Path(job["store"]), pipes.log.info, stop)
-            pipes.report_custom_message(asdict(stats))
+        desk = Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
+        for batch in pipes.extras["batches"]:
+            pipes.report_custom_message(asdict(run_batch(batch, Sampling(**pipes.extras["sampling"]), desk)))
 
 
 if __name__ == "__main__":
