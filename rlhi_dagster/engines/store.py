@@ -1,62 +1,51 @@
 """The response store: every model answer, kept by the content of its request.
 
-One folder per kind of answer and model; in it one Parquet segment per finished chunk, written aside, synced and renamed, so that a kill
-at any moment loses at most the chunk in flight and readers never see half a file. Segments are only ever added. A key answered twice
-(two processes at once) is read once; both answers come from the same content.
+What belongs here: adding answers and finding them. What does not: the files (``store_segments.py``), where keys lie
+(``store_view.py``, ``store_index.py``) and the care of a store (``store_compaction.py`` and others): docs/response_store.md.
+
+One folder per kind of answer and model. A finished chunk is a segment, so a kill at any moment loses at most the chunk in flight, and
+readers never see half a file. A key answered twice (two processes at once) is read once: the answer that was there first. An error of
+the moment (``is_retryable``) counts as missing, so that the next run asks again, and is read only as long as there is no final answer.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
-_ASKED = {
-    "settings": pl.String(),
-    "system_id": pl.UInt64(),
-    "history_id": pl.UInt64(),
-    "message_id": pl.UInt64(),
-    "sample_index": pl.Int32(),
-    "prompt_characters": pl.Int64(),
-}
-"""What was asked, without its text: see ``engines.base.Trace``."""
-SCHEMAS: dict[str, pl.Schema] = {
-    "chat": pl.Schema(
-        {
-            "key": pl.String(),
-            "text": pl.String(),
-            "error": pl.String(),
-            "finish_reason": pl.String(),
-            "prompt_tokens": pl.Int32(),
-            "completion_tokens": pl.Int32(),
-            "probabilities": pl.List(pl.Float64()),
-            "cached_tokens": pl.Int32(),
-            "cost_usd": pl.Float64(),
-            "is_retryable": pl.Boolean(),
-            **_ASKED,
-        }
-    ),
-    "reward": pl.Schema(
-        {
-            "key": pl.String(),
-            "reward": pl.Float64(),
-            "error": pl.String(),
-            "prompt_tokens": pl.Int32(),
-            "cached_tokens": pl.Int32(),
-            "is_retryable": pl.Boolean(),
-            **_ASKED,
-        }
-    ),
-    "embedding": pl.Schema({"key": pl.String(), "vector": pl.List(pl.Float32())}),
-}
-"""Columns of a segment, by kind of answer."""
+from rlhi_dagster.engines.store_index import KEY_PATTERN, key_bits
+from rlhi_dagster.engines.store_segments import (
+    ANSWERED_AT,
+    ERRORS,
+    FINAL,
+    SCHEMAS,
+    MissingRowsError,
+    folder_name,
+    new_name,
+    read_rows,
+    stored_schema,
+    write_segment,
+)
+from rlhi_dagster.engines.store_view import ErrorView, View
+
+Found = TypeVar("Found", pl.Series, pl.DataFrame)
+_TRIES = 20
+"""Lookups begin again when a compaction takes a segment away under them; so many in a row never happened."""
+_FILLED = {"cached_tokens": 0, "cost_usd": 0.0, "is_retryable": False}
+"""What older segments mean where they lack these columns."""
 
 
-@dataclass(frozen=True, slots=True)
+class _IndexLiedError(Exception):
+    """The index said that a key lies where it does not."""
+
+
+@dataclass(slots=True)
 class ResponseStore:
     """Answers of one kind by one model.
 
@@ -69,43 +58,113 @@ class ResponseStore:
     root: Path
     kind: str
     model: str
+    _view: View = field(init=False, repr=False, compare=False)
+    _errors: ErrorView = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._view, self._errors = View(self.folder), ErrorView(self.folder)
 
     @property
     def schema(self) -> pl.Schema:
-        """Columns of a segment."""
+        """Columns of an answer."""
         return SCHEMAS[self.kind]
 
     @property
     def folder(self) -> Path:
         """Where this model's segments lie."""
-        return self.root / self.kind / re.sub(r"[^A-Za-z0-9.@_-]+", "-", self.model)
+        return self.root / self.kind / folder_name(self.model)
 
-    def append(self, answers: pl.DataFrame) -> Path:
-        """Add one finished chunk and return its segment; atomic and durable."""
-        frame = answers.select(pl.col(name).cast(dtype) for name, dtype in SCHEMAS[self.kind].items()).sort("key")
-        name = hashlib.sha256("".join(frame["key"]).encode()).hexdigest()[:24]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"segment-{name}.parquet"
-        partial = self.folder / f"segment-{name}.{os.getpid()}.partial"
-        with partial.open("wb") as file:
-            frame.write_parquet(file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(final)
-        return final
+    def append(self, answers: pl.DataFrame) -> list[Path]:
+        """Add one finished chunk, each segment of it atomic and durable; return the segments: final answers, errors of the moment.
 
-    def lookup(self, keys: pl.Series) -> pl.DataFrame:
-        """Answers to those of ``keys`` that are known, one row a key."""
-        segments = sorted(self.folder.glob("segment-*.parquet"))
-        if not segments:
-            return pl.DataFrame(schema=SCHEMAS[self.kind])
-        wanted = keys.unique().to_frame("key").lazy()
-        # Columns that came later are null in older segments.
-        found = pl.scan_parquet(segments, schema=SCHEMAS[self.kind], missing_columns="insert").join(wanted, on="key", how="semi")
-        return found.unique("key", keep="first", maintain_order=True).sort("key").collect()
+        Raises:
+            ValueError: A key is not 32 hexadecimal digits.
+        """
+        if not answers["key"].str.contains(KEY_PATTERN).fill_null(value=False).all():
+            raise ValueError("a key of the response store is 32 hexadecimal digits")
+        now = pl.lit(datetime.now(UTC)).alias(ANSWERED_AT)
+        frame = answers.select(pl.col(name).cast(dtype) for name, dtype in self.schema.items()).with_columns(now)
+        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in stored_schema(self.kind).items())
+        is_error = (
+            frame["is_retryable"].fill_null(value=False) if "is_retryable" in frame.columns else pl.repeat(False, len(frame), eager=True)
+        )
+        written = []
+        for prefix, rows in ((FINAL, frame.filter(~is_error)), (ERRORS, frame.filter(is_error))):
+            if len(rows):
+                unique = rows.unique("key", keep="first", maintain_order=True).sort("key")
+                written.append(write_segment(self.folder / new_name(prefix), unique))
+        return written
 
     def missing(self, keys: pl.Series) -> pl.Series:
-        """Those of ``keys`` that have no answer yet, each once, in the order given."""
-        known = self.lookup(keys)["key"]
+        """Those of ``keys`` that have no final answer yet, each once, in the order given."""
         unique = keys.unique(maintain_order=True)
+        known = self._again(lambda: self._known(unique))
         return unique.filter(~unique.is_in(known.implode()))
+
+    def lookup(self, keys: pl.Series) -> pl.DataFrame:
+        """Answers to those of ``keys`` that are known, one row a key, in the order of keys; final ones before errors of the moment.
+
+        Raises:
+            DamagedSegmentError: A segment cannot be read.
+        """
+        return self._again(lambda: self._lookup(keys.unique()))
+
+    def _again(self, look: Callable[[], Found]) -> Found:
+        for _ in range(_TRIES):
+            try:
+                return look()
+            except FileNotFoundError:
+                continue
+            except _IndexLiedError:
+                self._view.distrust()
+        raise RuntimeError(f"{self.folder} changed under {_TRIES} lookups in a row")
+
+    def _known(self, keys: pl.Series) -> pl.Series:
+        self._view.refresh()
+        asked = _Asked(keys)
+        segment, _ = self._view.find(asked.hi, asked.lo)
+        return asked.keys.filter(pl.Series(segment >= 0))
+
+    def _lookup(self, keys: pl.Series) -> pl.DataFrame:
+        # Errors are listed first: one that is gone by now is answered, and that answer is in the listing after.
+        self._errors.refresh()
+        self._view.refresh()
+        asked = _Asked(keys)
+        segment, row = self._view.find(asked.hi, asked.lo)
+        parts = self._read(asked, segment, row, self._view)
+        if (segment < 0).any():
+            lacking = asked.only(segment < 0)
+            parts += self._read(lacking, *self._errors.find(lacking.hi, lacking.lo), self._errors)
+        found = pl.concat(parts) if parts else pl.DataFrame(schema=self.schema)
+        filled = [pl.col(name).fill_null(value) for name, value in _FILLED.items() if name in self.schema]
+        return found.with_columns(filled).sort("key")
+
+    def _read(self, asked: _Asked, segment: np.ndarray, row: np.ndarray, view: View | ErrorView) -> list[pl.DataFrame]:
+        """The rows at the places found, segment by segment."""
+        order = np.lexsort((row, segment))
+        order = order[segment[order] >= 0]
+        parts = []
+        for chosen in np.split(order, np.flatnonzero(np.diff(segment[order])) + 1) if len(order) else []:
+            file = self.folder / view.names[segment[chosen[0]]]
+            try:
+                rows = read_rows(file, self.kind, row[chosen])
+            except MissingRowsError as error:
+                raise _IndexLiedError from error
+            if not (rows["key"] == asked.keys[chosen]).all():
+                raise _IndexLiedError
+            parts.append(rows.select(self.schema.names()))
+        return parts
+
+
+class _Asked:
+    """Keys in ascending order, with their halves as numbers; those that no store can hold are left out."""
+
+    def __init__(self, keys: pl.Series) -> None:
+        self.keys = keys.filter(keys.str.contains(KEY_PATTERN)).sort()
+        self.hi, self.lo = key_bits(self.keys)
+
+    def only(self, chosen: np.ndarray) -> _Asked:
+        """Some of them."""
+        part = object.__new__(_Asked)
+        part.keys, part.hi, part.lo = self.keys.filter(pl.Series(chosen)), self.hi[chosen], self.lo[chosen]
+        return part

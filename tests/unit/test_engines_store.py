@@ -12,7 +12,7 @@ import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
 from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, Standing, fulfil, read_chat, read_rewards, replay
-from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.engines.store import SCHEMAS, ResponseStore
 
 MODEL = ModelRef("town/model", "r1")
@@ -23,10 +23,18 @@ def said(text: str, sample_index: int = 0) -> ChatRequest:
     return ChatRequest([{"role": "user", "content": text}], sample_index)
 
 
+def key_of(name: str) -> str:
+    return digest_of(name)
+
+
+def keys_of(*names: str) -> pl.Series:
+    return pl.Series("key", [key_of(name) for name in names], dtype=pl.String())
+
+
 def answer_rows(**texts: str) -> pl.DataFrame:
     rows = [
         {
-            "key": key,
+            "key": key_of(key),
             "text": text,
             "error": None,
             "finish_reason": "stop",
@@ -41,10 +49,13 @@ def answer_rows(**texts: str) -> pl.DataFrame:
 
 def test_segments_without_a_later_column_are_read(tmp_path: Path) -> None:
     store = ResponseStore(tmp_path, "chat", "m")
-    older = store.append(answer_rows(a="1"))
-    pl.read_parquet(older).drop("probabilities").write_parquet(older)
+    [older] = store.append(answer_rows(a="1"))
+    later = ["probabilities", "cached_tokens", "cost_usd", "is_retryable", "settings", "answered_at"]
+    pl.read_parquet(older).drop(later).write_parquet(older)
     store.append(answer_rows(b="2").with_columns(probabilities=[0.5, 0.5]))
-    assert store.lookup(pl.Series(["a", "b"])).select("key", "probabilities").rows() == [("a", None), ("b", [0.5, 0.5])]
+    found = store.lookup(keys_of("a", "b")).sort("text")
+    assert found["probabilities"].to_list() == [None, [0.5, 0.5]]
+    assert found.select("cached_tokens", "cost_usd", "is_retryable", "settings").rows() == [(0, 0.0, False, None)] * 2
 
 
 class Echo:
@@ -97,38 +108,39 @@ def run(store: ResponseStore, wanted: dict[str, ChatRequest], engine: Echo, size
 
 
 def test_an_empty_store_knows_nothing(store: ResponseStore) -> None:
-    assert store.lookup(pl.Series("key", ["a"])).schema == SCHEMAS["chat"]
-    assert store.missing(pl.Series("key", ["b", "a", "b"])).to_list() == ["b", "a"]
+    assert store.lookup(keys_of("a")).schema == SCHEMAS["chat"]
+    assert store.missing(keys_of("b", "a", "b")).to_list() == keys_of("b", "a").to_list()
 
 
 def test_what_is_appended_is_found_and_the_rest_is_missing(store: ResponseStore) -> None:
     store.append(answer_rows(b="B", a="A"))
     store.append(answer_rows(c="C"))
-    assert store.lookup(pl.Series("key", ["c", "a", "z", "a"])).select("key", "text").rows() == [("a", "A"), ("c", "C")]
-    assert store.missing(pl.Series("key", ["z", "c", "y", "b"])).to_list() == ["z", "y"]
+    wanted = sorted([(key_of("a"), "A"), (key_of("c"), "C")])
+    assert store.lookup(keys_of("c", "a", "z", "a")).select("key", "text").rows() == wanted
+    assert store.missing(keys_of("z", "c", "y", "b")).to_list() == keys_of("z", "y").to_list()
 
 
 def test_a_killed_writers_leftover_is_never_read(store: ResponseStore) -> None:
     store.append(answer_rows(a="A"))
     (store.folder / "segment-0123.99.partial").write_bytes(b"PAR1 half a file")
-    assert store.lookup(pl.Series("key", ["a", "b"]))["text"].to_list() == ["A"]
+    assert store.lookup(keys_of("a", "b"))["text"].to_list() == ["A"]
 
 
 def test_no_partial_file_stays_behind(store: ResponseStore) -> None:
-    segment = store.append(answer_rows(a="A"))
-    assert list(store.folder.iterdir()) == [segment]
+    segments = store.append(answer_rows(a="A"))
+    assert list(store.folder.iterdir()) == segments
 
 
 def test_a_key_in_two_segments_is_read_once(store: ResponseStore) -> None:
     store.append(answer_rows(a="A", b="B"))
     store.append(answer_rows(a="A", c="C"))
-    assert store.lookup(pl.Series("key", ["a", "b", "c"]))["key"].to_list() == ["a", "b", "c"]
+    assert store.lookup(keys_of("a", "b", "c"))["key"].to_list() == sorted(keys_of("a", "b", "c"))
 
 
 def test_models_and_kinds_do_not_share_answers(tmp_path: Path, store: ResponseStore) -> None:
     store.append(answer_rows(a="A"))
     for other in (ResponseStore(tmp_path, "chat", "town/model@r2"), ResponseStore(tmp_path, "reward", MODEL.identity)):
-        assert other.missing(pl.Series("key", ["a"])).to_list() == ["a"]
+        assert other.missing(keys_of("a")).to_list() == [key_of("a")]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +221,7 @@ def test_rewards_go_the_same_way(tmp_path: Path) -> None:
 def test_reading_what_was_never_answered_counts_it(store: ResponseStore) -> None:
     store.append(answer_rows(a="A"))
     with pytest.raises(NotAnsweredError, match="2 of 3 requests"):
-        read_chat(["a", "b", "c"], store)
+        read_chat(keys_of("a", "b", "c").to_list(), store)
 
 
 def test_replay_answers_on_the_models_own_history() -> None:

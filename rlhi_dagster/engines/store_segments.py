@@ -1,0 +1,214 @@
+"""Segments of the response store: immutable Parquet files of answers, sorted by key.
+
+What belongs here: names, columns, writing one so that it is whole or not there, and reading chosen rows of one. What does not: which
+segment holds a key (``store_index.py``, ``store_view.py``) and merging segments (``store_compaction.py``).
+
+A segment appears by rename after its bytes and before its name are synced, is never changed, and ends by being deleted. Readers that
+find one gone list the folder again. Two kinds: ``segment-*`` with final answers, ``errors-*`` with errors of the moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FINAL, ERRORS = "segment", "errors"
+"""First word of a segment's name."""
+ROWS_PER_GROUP = 4096
+"""What has to be decoded to read one row."""
+ANSWERED_AT = "answered_at"
+"""Column that the store adds: when the answer was kept, UTC."""
+_ASKED = {
+    "settings": pl.String(),
+    "system_id": pl.UInt64(),
+    "history_id": pl.UInt64(),
+    "message_id": pl.UInt64(),
+    "sample_index": pl.Int32(),
+    "prompt_characters": pl.Int64(),
+}
+"""What was asked, without its text: see ``engines.base.Trace``."""
+SCHEMAS: dict[str, pl.Schema] = {
+    "chat": pl.Schema(
+        {
+            "key": pl.String(),
+            "text": pl.String(),
+            "error": pl.String(),
+            "finish_reason": pl.String(),
+            "prompt_tokens": pl.Int32(),
+            "completion_tokens": pl.Int32(),
+            "probabilities": pl.List(pl.Float64()),
+            "cached_tokens": pl.Int32(),
+            "cost_usd": pl.Float64(),
+            "is_retryable": pl.Boolean(),
+            **_ASKED,
+        }
+    ),
+    "reward": pl.Schema(
+        {
+            "key": pl.String(),
+            "reward": pl.Float64(),
+            "error": pl.String(),
+            "prompt_tokens": pl.Int32(),
+            "cached_tokens": pl.Int32(),
+            "is_retryable": pl.Boolean(),
+            **_ASKED,
+        }
+    ),
+    "embedding": pl.Schema({"key": pl.String(), "vector": pl.List(pl.Float32())}),
+}
+"""Columns of an answer, by kind."""
+
+
+class DamagedSegmentError(ValueError):
+    """A segment cannot be read."""
+
+    def __init__(self, file: Path, what: str) -> None:
+        super().__init__(f"{file} is damaged ({what}): `rlhi store verify` tells more; moved away, its answers are asked again")
+
+
+class MissingRowsError(LookupError):
+    """A segment has not as many rows as somebody thought."""
+
+
+def stored_schema(kind: str) -> pl.Schema:
+    """Columns of a segment as it is written now; older ones may lack some, which then read as null."""
+    return pl.Schema({**SCHEMAS[kind], ANSWERED_AT: pl.Datetime("us", "UTC")})
+
+
+def folder_name(model: str) -> str:
+    """The folder of a model's segments, from ``ModelRef.identity``."""
+    return re.sub(r"[^A-Za-z0-9.@_-]+", "-", model)
+
+
+def listing(folder: Path, prefix: str) -> list[str]:
+    """Names of the segments, oldest first.
+
+    A listing can miss a file that appears, and the ones that it replaces and that go, while it is made. So it is made until one has
+    all that the one before had: what replaced them was there before that one began.
+    """
+    before = _listed(folder, prefix)
+    while True:
+        names = _listed(folder, prefix)
+        if before <= names:
+            return sorted(names)
+        before = names
+
+
+def _listed(folder: Path, prefix: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {each.name for each in entries if each.name.startswith(f"{prefix}-") and each.name.endswith(".parquet")}
+    except FileNotFoundError:
+        return set()
+
+
+def new_name(prefix: str, like: Path | None = None) -> str:
+    """A name that no other writer chooses; it sorts by the time of writing, or as ``like`` does."""
+    stamp = f"{time.time_ns():016x}"
+    if like is not None:
+        parts = like.stem.split("-")
+        stamp = parts[1] if len(parts) == 3 else f"{like.stat().st_mtime_ns:016x}"
+    return f"{prefix}-{stamp}-{uuid4().hex[:12]}.parquet"
+
+
+@contextmanager
+def published(file: Path) -> Iterator[BinaryIO]:
+    """Write a file that is there whole, on disk, under its name when the block ends, or not at all."""
+    is_new = not file.parent.is_dir()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.stem}.{uuid4().hex[:12]}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)
+    if is_new:
+        sync_folder(file.parent.parent)
+        sync_folder(file.parent.parent.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that appeared in a folder, or went, survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_segment(file: Path, rows: pl.DataFrame) -> Path:
+    """Write rows, sorted by key, as a segment."""
+    with published(file) as stream:
+        rows.write_parquet(stream, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    return file
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Open a segment.
+
+    Raises:
+        FileNotFoundError: It is gone.
+        DamagedSegmentError: It cannot be read, now or in the block.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        raise DamagedSegmentError(file, type(error).__name__) from error
+
+
+def read_columns(file: Path, kind: str, names: Sequence[str]) -> pl.DataFrame:
+    """All rows of some columns; errors as of ``opened``. An old segment was answered when its file was written."""
+    with opened(file) as parquet:
+        present = [name for name in names if name in parquet.schema_arrow.names]
+        if not present:
+            found = pl.select(pl.repeat(None, parquet.metadata.num_rows).alias(names[0]))
+        else:
+            found = pl.DataFrame(pl.from_arrow(parquet.read(columns=present)))
+    return _completed(found, file, kind, names)
+
+
+def read_rows(file: Path, kind: str, rows: np.ndarray) -> pl.DataFrame:
+    """Rows by their ascending numbers, all columns; decodes only row groups that hold them. MissingRowsError, and errors of ``opened``."""
+    with opened(file) as parquet:
+        sizes = np.array([parquet.metadata.row_group(each).num_rows for each in range(parquet.metadata.num_row_groups)], np.int64)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        if not len(rows) or rows[-1] >= starts[-1]:
+            raise MissingRowsError(file)
+        groups = np.searchsorted(starts, rows, "right") - 1
+        wanted = np.unique(groups)
+        if 2 * len(wanted) > len(sizes):
+            # Polars decodes a whole file three times as fast as pyarrow its row groups one by one.
+            return _completed(pl.read_parquet(file)[rows], file, kind)
+        table = parquet.read_row_groups(wanted.tolist())
+        skipped = np.zeros(len(sizes), np.int64)
+        skipped[wanted] = starts[wanted] - np.concatenate([[0], np.cumsum(sizes[wanted])[:-1]])
+        return _completed(pl.DataFrame(pl.from_arrow(table))[rows - skipped[groups]], file, kind)
+
+
+def _completed(found: pl.DataFrame, file: Path, kind: str, names: Sequence[str] = ()) -> pl.DataFrame:
+    schema = stored_schema(kind)
+    columns = [
+        (pl.col(name) if name in found.columns else pl.lit(None)).cast(schema[name], strict=False).alias(name) for name in names or schema
+    ]
+    written = pl.lit(datetime.fromtimestamp(file.stat().st_mtime, tz=UTC)).cast(schema[ANSWERED_AT])
+    return found.select(columns).with_columns(pl.col("^answered_at$").fill_null(written))
