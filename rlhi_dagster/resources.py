@@ -22,6 +22,7 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines import forecast as forecasting
+from rlhi_dagster.engines import references
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
 from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
@@ -227,8 +228,6 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _note_use(self, context: dg.AssetExecutionContext, used: Iterable[tuple[ResponseStore, Sequence[str]]]) -> None:
         """Remember which answers the asset's materialization rests on, for ``rlhi store gc`` and ``explain``."""
-        from rlhi_dagster.engines import references
-
         uses: dict[tuple[str, str], list[str]] = {}
         for store, keys in used:
             uses.setdefault((store.kind, store.model), []).extend(keys)
