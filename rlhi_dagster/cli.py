@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import profiles
+from rlhi_dagster import profiles, store_command
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.lake import Lake
 
@@ -218,9 +218,12 @@ def main() -> None:
     )
     planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
+    store_command.add_parser(commands)
     given = parser.parse_args()
     try:
         match given.command:
+            case "store":
+                print(store_command.run(given, _tell))
             case "months":
                 print(months())
             case "home":
