@@ -19,6 +19,7 @@ class RayCluster(BaseModel, frozen=True, extra="forbid"):
     replicas: int = Field(ge=1, description="Engines, each with the model loaded.")
     gpus_per_replica: float = Field(default=1, ge=0, description="GPUs that each engine takes; 0 on machines without.")
     cpus_per_replica: float = Field(default=1, ge=0, description="CPU cores that each engine takes.")
+    patience_seconds: float = Field(default=600, gt=0, description="Longest wait for the first engine's place, as an autoscaler may need.")
 
 
 class _Settings(BaseModel, frozen=True, extra="forbid"):
@@ -56,7 +57,6 @@ class VllmSettings(_Local, frozen=True, extra="forbid"):
     max_context_tokens: int = Field(default=8192, ge=16, description="Longest prompt plus reply.")
     memory_fraction: float = Field(default=0.9, gt=0, le=1, description="Share of the device's memory for weights and key-value cache.")
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one copy of the model.")
-    data_parallel: int = Field(default=1, ge=1, description="Copies of the model on this machine.")
 
     @property
     def identity(self) -> str:
@@ -143,7 +143,7 @@ def reward_engine(model: ModelRef, settings: EngineSettings) -> RewardEngine:
         return RayRewardEngine(model, settings)
     if settings.kind == "vllm":
         with _extra("vllm"):
-            from rlhi_dagster.engines.vllm import VllmRewardEngine
+            from rlhi_dagster.engines.vllm_rewards import VllmRewardEngine
         return VllmRewardEngine(model, settings)
     from rlhi_dagster.engines.rewards import TransformersRewardEngine
 

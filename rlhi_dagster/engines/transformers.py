@@ -7,10 +7,13 @@ request's key, picks the token by inverse CDF. So a resumed run draws what an un
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import torch
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,10 +23,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling, too_long
+from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.prompts import Prompts
+from rlhi_dagster.engines.schemas import checked, grammar
 
 
 def pick_device(device: str) -> torch.device:
@@ -49,6 +54,24 @@ class _SeededSampler(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter_(1, picked, 0.0)  # type: ignore[return-value]
 
 
+class _Grammars(LogitsProcessor):
+    """Leaves each row the tokens with which it can still become valid under its schema, at its end only the end; others as they are."""
+
+    def __init__(self, matchers: Sequence[LLMatcher | None], prompt_length: int) -> None:
+        self.matchers, self.prompt_length = matchers, prompt_length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        is_first = input_ids.shape[1] == self.prompt_length
+        for row, matcher in enumerate(self.matchers):
+            if matcher is None:
+                continue
+            if not is_first and not matcher.is_stopped():
+                matcher.consume_token(int(input_ids[row, -1]))
+            allowed = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)[: scores.shape[-1]]
+            scores[row].masked_fill_((allowed == 0).to(scores.device), float("-inf"))
+        return scores
+
+
 class TransformersChatEngine:
     """A causal language model with its chat template; safetensors only.
 
@@ -67,6 +90,11 @@ class TransformersChatEngine:
         )
         self.model = loaded.to(self.device).eval()
         self.context = int(self.model.config.max_position_embeddings)
+        self.prompts = Prompts(self.tokenizer, self.context)
+
+    @cached_property
+    def _grammar_tokens(self) -> LLTokenizer:
+        return from_tokenizer(self.tokenizer, max(int(self.model.config.vocab_size), len(self.tokenizer)))
 
     def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
         """See ``ChatEngine.answer``. A prompt that leaves no room for the reply is an error row, never cut."""
@@ -78,26 +106,34 @@ class TransformersChatEngine:
         prompts: dict[int, list[int]] = {}
         questions: dict[int, list[int]] = {}
         for index, (key, request) in enumerate(calls):
-            ids = self.tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-            if refusal := too_long(request, len(ids), sampling, self.context):
-                refused.append((key, refusal))
+            if request.json_schema:
+                grammar(request.json_schema)  # an invalid one ends the work before it starts
+            prompt = self.prompts(request, sampling)
+            if isinstance(prompt, ChatAnswer):
+                refused.append((key, prompt))
             else:
-                (questions if request.choices else prompts)[index] = ids
+                (questions if request.choices else prompts)[index] = prompt
         if refused:
             yield refused
         draws = [request.draw(self.ref, sampling) for _, request in calls]
         for batch in batches(prompts, self.settings.batch_size):
-            answers = self._batch([prompts[i] for i in batch], [draws[i] for i in batch], sampling)
-            yield [(calls[i][0], answer) for i, answer in zip(batch, answers, strict=True)]
+            matchers = [self._matcher(calls[i][1]) for i in batch]
+            answers = self._batch([prompts[i] for i in batch], [draws[i] for i in batch], matchers, sampling)
+            yield [(calls[i][0], checked(calls[i][1], answer)) for i, answer in zip(batch, answers, strict=True)]
         for batch in batches(questions, self.settings.batch_size):
             asked = [(questions[i], calls[i][1].choices, draws[i]) for i in batch]
             yield [(calls[i][0], answer) for i, answer in zip(batch, self._choose(asked, sampling.temperature), strict=True)]
 
+    def _matcher(self, request: ChatRequest) -> LLMatcher | None:
+        return LLMatcher(self._grammar_tokens, grammar(request.json_schema)) if request.json_schema else None
+
     @torch.inference_mode()
-    def _batch(self, prompts: list[list[int]], draws: list[str], sampling: Sampling) -> Iterator[ChatAnswer]:
+    def _batch(
+        self, prompts: list[list[int]], draws: list[str], matchers: list[LLMatcher | None], sampling: Sampling
+    ) -> Iterator[ChatAnswer]:
         padded = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self.device)
         length = padded["input_ids"].shape[1]
-        processors = LogitsProcessorList()
+        processors = LogitsProcessorList([_Grammars(matchers, length)] if any(matchers) else [])
         if sampling.temperature > 0:
             processors.append(TemperatureLogitsWarper(sampling.temperature))
             if sampling.top_p < 1:
