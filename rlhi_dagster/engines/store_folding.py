@@ -96,8 +96,7 @@ def refresh(folder: Path, names: Sequence[str], read: ReadKeys = segment_keys, t
             schema = SCHEMA.with_metadata({"segments": json.dumps(list(order))})
             with pa.ipc.new_file(stream, schema) as writer:
                 for part in _merged(runs):
-                    for start in range(0, len(part), ENTRIES_PER_BATCH):
-                        writer.write_batch(_batch(part[start : start + ENTRIES_PER_BATCH], schema))
+                    writer.write_batch(_batch(part, schema))
     return Index(folder / INDEX)
 
 

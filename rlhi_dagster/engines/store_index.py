@@ -2,8 +2,9 @@
 
 What belongs here: keys as numbers, finding keys among sorted entries, and the file. What does not: making the file (``store_folding.py``).
 
-``index.arrow`` is an Arrow IPC file, memory-mapped: entries sorted by key in record batches of a million, and the names of the segments
-that it covers. It is a cache. Without it every segment's keys are read; nothing is lost.
+``index.arrow`` is an Arrow IPC file, memory-mapped: entries sorted by key in record batches of about a million, those with the same
+first half always in one, and the names of the segments that it covers. It is a cache: without it every segment's keys are read, and
+nothing is lost.
 """
 
 from __future__ import annotations
