@@ -1,0 +1,294 @@
+"""Engines on a local Ray cluster of several processes: the answers of one engine, also when a node or a replica dies.
+
+The nodes are processes of this machine, without a GPU; the model is a tiny random Llama.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.util import find_spec
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+import dagster as dg
+import ray
+from ray import cloudpickle
+from ray.cluster_utils import Cluster
+from transformers import LlamaForSequenceClassification
+
+from rlhi_dagster.engines import ray_cluster, ray_replicas
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
+from rlhi_dagster.engines.calls import StoppedError
+from rlhi_dagster.engines.loading import NotInstalledError, RayCluster, TransformersSettings, VllmSettings, chat_engine, reward_engine
+from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.engines.ray_actor import Replica
+from rlhi_dagster.engines.ray_cluster import ClusterError
+from rlhi_dagster.engines.ray_replicas import ReplicaError
+from rlhi_dagster.workers.answering import Desk
+from rlhi_dagster.workers.generate import Generation
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
+SAMPLING = Sampling(0.6, 0.9, 24, 7)
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+Save = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Cluster]:
+    """A head without cores; its temporary folder and ports are Ray's choice, so that other tests may run beside this one."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(processes: Cluster) -> Cluster:
+    """With two nodes of a core each."""
+    while len(processes.worker_nodes) < 2:
+        processes.add_node(**NODE)
+    return processes
+
+
+def saved(save: Save, folder: Path, kind: Any = None) -> ModelRef:
+    save(folder, TEXTS, kind, max_position_embeddings=160, initializer_range=0.4, num_labels=1)
+    return ModelRef("tiny", weights_digest(folder), str(folder))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Save) -> ModelRef:
+    return saved(save_tiny_llama, tmp_path_factory.mktemp("chat"))
+
+
+def settings(cluster: Cluster | None, chunk_size: int = 32, **given: Any) -> TransformersSettings:
+    there = {"address": cluster.address, "replicas": 2, "gpus_per_replica": 0} | given if cluster else None
+    return TransformersSettings(device="cpu", dtype="float32", batch_size=4, chunk_size=chunk_size, cluster=there)
+
+
+def requests(count: int, repeats: int = 4) -> list[ChatRequest]:
+    """With ``repeats`` samples of each message, and one prompt that is too long."""
+    said = [f"{TEXTS[number % 3]} {number // repeats}" for number in range(count - 1)]
+    asked = [ChatRequest([{"role": "user", "content": text}], number % repeats) for number, text in enumerate(said)]
+    return [*asked, ChatRequest([{"role": "user", "content": "tulips " * 200}])]
+
+
+def generation(root: Path, model: ModelRef, chosen: TransformersSettings, stop: Callable[[], bool] = lambda: False) -> Generation:
+    job = {"store": str(root), "engine": chosen.model_dump(), "limits": {}}
+    return Generation(Desk(job, print, stop), model, SAMPLING)
+
+
+def keyed(model: ModelRef, asked: list[ChatRequest], chosen: TransformersSettings) -> dict[str, ChatRequest]:
+    return {request.key(model, SAMPLING, chosen.identity): request for request in asked}
+
+
+def table(of: Generation, keys: dict[str, ChatRequest]) -> list[dict[str, Any]]:
+    return of.store.lookup(pl.Series("key", list(keys))).sort("key").to_dicts()
+
+
+@pytest.fixture
+def launch(tmp_path: Path, model: ModelRef) -> Iterator[Callable[..., Future[Any]]]:
+    """Starts ``workers.generate`` on requests, as an asset does."""
+    with ThreadPoolExecutor() as pool:
+
+        def run(asked: dict[str, ChatRequest], chosen: TransformersSettings) -> Future[Any]:
+            rows = [(key, each.messages, each.sample_index, [], None) for key, each in asked.items()]
+            columns = {"key": pl.String(), "messages": pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))}
+            columns |= {"sample_index": pl.Int32(), "choices": pl.List(pl.String()), "json_schema": pl.String()}
+            pl.DataFrame(rows, schema=columns, orient="row").write_parquet(tmp_path / "requests.parquet")
+            batch = {"model": model.to_dict(), "requests": str(tmp_path / "requests.parquet")}
+            job = {"store": str(tmp_path / "store"), "engine": chosen.model_dump(), "limits": {}, "sampling": asdict(SAMPLING)}
+            return pool.submit(worker, job | {"batches": [batch]})
+
+        yield run
+
+
+def worker(job: dict[str, Any]) -> dg.ExecuteInProcessResult:
+    @dg.asset
+    def answers(context: dg.AssetExecutionContext) -> None:
+        client = dg.PipesSubprocessClient(cwd=str(ROOT))
+        client.run(context=context, command=[sys.executable, "-m", "rlhi_dagster.workers.generate"], extras=job)
+
+    return dg.materialize([answers], raise_on_error=True)
+
+
+class Echo(Replica):
+    """Says the message in capitals, a few calls at a time, and notes in a file of its process which calls it took."""
+
+    def load(self) -> Any:
+        self.folder = Path(self._model.path or "")
+        return super().load()
+
+    def _loaded(self) -> Callable[..., Any]:
+        def answer(calls: Iterator[tuple[str, ChatRequest]], sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
+            while taken := [call for _, call in zip(range(self._settings.chunk_size), self.noted(calls), strict=False)]:
+                for key, request in taken:
+                    time.sleep(0.01)
+                    yield [(key, ChatAnswer(request.messages[-1]["content"].upper(), None, "stop", 1, 1))]
+
+        return answer
+
+    def noted(self, calls: Iterator[tuple[str, ChatRequest]]) -> Iterator[tuple[str, ChatRequest]]:
+        for key, request in calls:
+            with (self.folder / f"{os.getpid()}.taken").open("a") as file:
+                print(key, file=file)
+            if "poison" in request.messages[-1]["content"]:
+                os._exit(1)
+            if "nonsense" in request.messages[-1]["content"]:
+                raise ValueError("it makes\nno sense")
+            yield key, request
+
+
+def taken(folder: Path) -> list[list[str]]:
+    """What each replica has taken."""
+    return [file.read_text().split() for file in sorted(folder.glob("*.taken"))]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Replica]], None]:
+    """Lets replicas be of another class, which Ray is to send along: the nodes do not know this file."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    return lambda kind: monkeypatch.setattr(ray_replicas, "Replica", kind)
+
+
+def test_a_node_that_dies_under_the_program_changes_no_table(
+    cluster: Cluster, model: ModelRef, tmp_path: Path, launch: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = keyed(model, requests(600), settings(cluster))
+    program = launch(wanted, settings(cluster))
+    spread = generation(tmp_path / "store", model, settings(cluster))
+    while not table(spread, wanted):
+        assert not program.done(), program.result()
+        time.sleep(0.05)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    assert len(table(spread, wanted)) < 600
+    assert program.result().success
+    assert "a replica died with" in capfd.readouterr().err
+    alone = generation(tmp_path / "alone", model, settings(None))
+    alone.answer(wanted, "alone")
+    assert table(spread, wanted) == table(alone, wanted)
+
+
+@pytest.fixture
+def echo(tmp_path: Path, use: Callable[[type[Replica]], None]) -> ModelRef:
+    use(Echo)
+    (tmp_path / "model").mkdir()
+    return ModelRef("echo", "r1", str(tmp_path / "model"))
+
+
+def test_a_new_node_takes_over_from_a_dead_one(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    def lose_one() -> None:
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.add_node(**NODE)
+
+    asked = count(1)
+    run = generation(tmp_path, echo, settings(cluster), lambda: bool(next(asked) == 100 and lose_one()))
+    wanted = keyed(echo, requests(1500), settings(cluster))
+    assert run.answer(wanted, "echo").answered == 1500
+    notes = taken(Path(str(echo.path)))
+    assert len(notes) == 3
+    assert min(len(keys) for keys in notes) > 50
+    assert len({key for keys in notes for key in keys}) == 1500
+    assert sum(map(len, notes)) - 1500 <= 16  # asked again: at most what the dead replica had, half of 32
+
+
+def test_a_request_that_kills_replicas_is_an_error_row_and_its_neighbours_are_answered(
+    cluster: Cluster, echo: ModelRef, tmp_path: Path
+) -> None:
+    run = generation(tmp_path, echo, settings(cluster, chunk_size=64))
+    asked = requests(100)
+    poison = ChatRequest([{"role": "user", "content": "poison"}])
+    wanted = keyed(echo, [*asked[:50], poison, *asked[50:]], settings(cluster))
+    stats = run.answer(wanted, "echo")
+    assert (stats.answered, stats.errors) == (101, 1)
+    key = poison.key(echo, SAMPLING, settings(cluster).identity)
+    assert sum(key in keys for keys in taken(Path(str(echo.path)))) == 3
+    error = dict(chain.from_iterable(run.engine.answer(iter([(key, poison)]), SAMPLING)))[key]
+    assert error.error == "replica_died: 3 replicas died with this request in hand"
+    assert error.is_retryable
+
+
+def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    asked = count()
+    run = generation(tmp_path, echo, settings(cluster), lambda: next(asked) >= 59)
+    wanted = keyed(echo, requests(300), settings(cluster))
+    with pytest.raises(StoppedError, match="59 of 300"):
+        run.answer(wanted, "echo")
+    assert len(table(run, wanted)) == 59
+    run.desk.stop = lambda: False
+    assert run.answer(wanted, "the same replicas go on").answered == 241
+    assert len(taken(Path(str(echo.path)))) == 2
+
+
+def test_replicas_without_a_place_are_announced_and_the_others_work(
+    cluster: Cluster, echo: ModelRef, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "ANNOUNCED_AFTER_SECONDS", 0.2)
+    engine = chat_engine(echo, settings(cluster, replicas=3))
+    calls = ((str(number), request) for number, request in enumerate(requests(80)))
+    answers = engine.answer(calls, SAMPLING)
+    next(answers)
+    answers.close()  # as when too many answers are errors: what is in hand is dropped, and its replicas with it
+    assert len(list(calls)) > 40
+    again = dict(chain.from_iterable(engine.answer(((str(n), each) for n, each in enumerate(requests(40))), SAMPLING)))
+    assert {again[str(n)].text for n in range(40)} == {each.messages[-1]["content"].upper() for each in requests(40)}
+    waits = [record.getMessage() for record in caplog.records if "wait for a place" in record.getMessage()]
+    assert "of 3 replicas wait for a place (an autoscaler may add nodes): each of 3 needs 1 CPU and 0 GPU on one node" in waits[0]
+
+
+def test_an_engine_that_cannot_go_on_ends_the_run_in_one_sentence(cluster: Cluster, echo: ModelRef) -> None:
+    engine = chat_engine(echo, settings(cluster, replicas=1))
+    with pytest.raises(ReplicaError) as caught:
+        list(engine.answer(iter([("k", ChatRequest([{"role": "user", "content": "nonsense"}]))]), SAMPLING))
+    assert str(caught.value) == "a replica's engine failed: ValueError: it makes no sense"
+
+
+def test_a_model_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(ReplicaError, match=r"^a replica's engine failed: FileNotFoundError: the node \S+ has no folder /\S+/nowhere:"):
+        chat_engine(ModelRef("gone", "r1", str(tmp_path / "nowhere")), settings(cluster, replicas=1))
+
+
+@pytest.mark.skipif(bool(find_spec("vllm")), reason="vLLM is installed")
+def test_an_extra_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, model: ModelRef) -> None:
+    there = RayCluster(address=cluster.address, replicas=1, gpus_per_replica=0)
+    with pytest.raises(NotInstalledError, match=r"^vllm is not installed: pip install 'rlhi-dagster\[vllm\]'"):
+        chat_engine(model, VllmSettings(dtype="float32", chunk_size=8, cluster=there))
+
+
+def test_too_few_gpus_end_the_run_after_a_while(cluster: Cluster, model: ModelRef) -> None:
+    expected = r"^no replica found a place on the Ray cluster in [23] s: each of 2 needs 1 CPU and 1 GPU on one node; the cluster has 2 CPU"
+    with pytest.raises(ClusterError, match=expected):
+        chat_engine(model, settings(cluster, gpus_per_replica=1, patience_seconds=1.5))
+
+
+def test_no_cluster_is_one_sentence(model: ModelRef) -> None:
+    nowhere = RayCluster(address="127.0.0.1:1", replicas=1)
+    with pytest.raises(ClusterError, match=r"^no Ray cluster to join at '127.0.0.1:1': run `ray start --head` on one machine"):
+        chat_engine(model, settings(None).model_copy(update={"cluster": nowhere}))
+
+
+def test_tensor_parallel_replicas_must_ask_for_their_gpus(model: ModelRef) -> None:
+    cluster = RayCluster(replicas=1, gpus_per_replica=1)
+    with pytest.raises(ReplicaError, match="tensor_parallel is 2: set gpus_per_replica of the cluster to 2"):
+        chat_engine(model, VllmSettings(dtype="float32", chunk_size=8, tensor_parallel=2, cluster=cluster))
+
+
+def test_rewards_are_those_of_one_engine(cluster: Cluster, tmp_path: Path, save_tiny_llama: Save) -> None:
+    model = saved(save_tiny_llama, tmp_path / "reward", LlamaForSequenceClassification)
+    calls = [(str(n), RewardRequest([*each.messages, {"role": "assistant", "content": "yes"}])) for n, each in enumerate(requests(30))]
+    spread = dict(chain.from_iterable(reward_engine(model, settings(cluster, replicas=1)).score(iter(calls))))
+    alone = dict(chain.from_iterable(reward_engine(model, settings(None)).score(iter(calls))))
+    assert [spread[key].error for key, _ in calls] == [alone[key].error for key, _ in calls]
+    assert str(spread["29"].error).startswith("conversation_too_long")
+    assert [spread[key].reward for key, _ in calls[:29]] == pytest.approx([alone[key].reward for key, _ in calls[:29]], abs=1e-5)
