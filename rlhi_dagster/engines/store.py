@@ -10,7 +10,7 @@ the moment (``is_retryable``) counts as missing, so that the next run asks again
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.store_index import KEY_PATTERN, key_bits
+from rlhi_dagster.engines.store_index import ascending, key_bits, parse
 from rlhi_dagster.engines.store_segments import (
     ANSWERED_AT,
     ERRORS,
@@ -80,8 +80,7 @@ class ResponseStore:
         Raises:
             ValueError: A key is not 32 hexadecimal digits.
         """
-        if not answers["key"].str.contains(KEY_PATTERN).fill_null(value=False).all():
-            raise ValueError("a key of the response store is 32 hexadecimal digits")
+        key_bits(answers["key"])
         now = pl.lit(datetime.now(UTC)).alias(ANSWERED_AT)
         frame = answers.select(pl.col(name).cast(dtype) for name, dtype in self.schema.items()).with_columns(now)
         frame = frame.select(pl.col(name).cast(dtype) for name, dtype in stored_schema(self.kind).items())
@@ -97,9 +96,7 @@ class ResponseStore:
 
     def missing(self, keys: pl.Series) -> pl.Series:
         """Those of ``keys`` that have no final answer yet, each once, in the order given."""
-        unique = keys.unique(maintain_order=True)
-        known = self._again(lambda: self._known(unique))
-        return unique.filter(~unique.is_in(known.implode()))
+        return self._again(lambda: self._missing(keys)).unique(maintain_order=True)
 
     def lookup(self, keys: pl.Series) -> pl.DataFrame:
         """Answers to those of ``keys`` that are known, one row a key, in the order of keys; final ones before errors of the moment.
@@ -119,11 +116,13 @@ class ResponseStore:
                 self._view.distrust()
         raise RuntimeError(f"{self.folder} changed under {_TRIES} lookups in a row")
 
-    def _known(self, keys: pl.Series) -> pl.Series:
+    def _missing(self, keys: pl.Series) -> pl.Series:
         self._view.refresh()
         asked = _Asked(keys)
         segment, _ = self._view.find(asked.hi, asked.lo)
-        return asked.keys.filter(pl.Series(segment >= 0))
+        is_missing = np.ones(len(keys), bool)
+        is_missing[asked.at[segment >= 0]] = False
+        return keys.filter(pl.Series(is_missing))
 
     def _lookup(self, keys: pl.Series) -> pl.DataFrame:
         # Errors are listed first: one that is gone by now is answered, and that answer is in the listing after.
@@ -131,40 +130,47 @@ class ResponseStore:
         self._view.refresh()
         asked = _Asked(keys)
         segment, row = self._view.find(asked.hi, asked.lo)
-        parts = self._read(asked, segment, row, self._view)
+        parts = list(self._read(asked, segment, row, self._view))
         if (segment < 0).any():
-            lacking = asked.only(segment < 0)
-            parts += self._read(lacking, *self._errors.find(lacking.hi, lacking.lo), self._errors)
-        found = pl.concat(parts) if parts else pl.DataFrame(schema=self.schema)
+            segment[segment >= 0] = -2
+            lacking = np.flatnonzero(segment == -1)
+            segment[lacking], row[lacking] = self._errors.find(asked.hi[lacking], asked.lo[lacking])
+            parts += self._read(asked, segment, row, self._errors)
+        if not parts:
+            return pl.DataFrame(schema=self.schema)
         filled = [pl.col(name).fill_null(value) for name, value in _FILLED.items() if name in self.schema]
-        return found.with_columns(filled).sort("key")
+        order = np.argsort(np.concatenate([chosen for chosen, _ in parts]))
+        return pl.concat([rows for _, rows in parts])[order].with_columns(filled)
 
-    def _read(self, asked: _Asked, segment: np.ndarray, row: np.ndarray, view: View | ErrorView) -> list[pl.DataFrame]:
-        """The rows at the places found, segment by segment."""
+    def _read(
+        self, asked: _Asked, segment: np.ndarray, row: np.ndarray, view: View | ErrorView
+    ) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
+        """The rows at the places found, segment by segment, and which of the keys they answer."""
         order = np.lexsort((row, segment))
         order = order[segment[order] >= 0]
-        parts = []
         for chosen in np.split(order, np.flatnonzero(np.diff(segment[order])) + 1) if len(order) else []:
             file = self.folder / view.names[segment[chosen[0]]]
             try:
                 rows = read_rows(file, self.kind, row[chosen])
             except MissingRowsError as error:
                 raise _IndexLiedError from error
-            if not (rows["key"] == asked.keys[chosen]).all():
+            if not (rows["key"] == asked.keys[asked.at[chosen]]).all():
                 raise _IndexLiedError
-            parts.append(rows.select(self.schema.names()))
-        return parts
+            yield chosen, rows.select(self.schema.names())
 
 
 class _Asked:
-    """Keys in ascending order, with their halves as numbers; those that no store can hold are left out."""
+    """Keys as numbers in ascending order; those that no store can hold are left out.
+
+    Attributes:
+        keys: As given.
+        hi: First halves.
+        lo: Second halves.
+        at: Where each stands in ``keys``.
+    """
 
     def __init__(self, keys: pl.Series) -> None:
-        self.keys = keys.filter(keys.str.contains(KEY_PATTERN)).sort()
-        self.hi, self.lo = key_bits(self.keys)
-
-    def only(self, chosen: np.ndarray) -> _Asked:
-        """Some of them."""
-        part = object.__new__(_Asked)
-        part.keys, part.hi, part.lo = self.keys.filter(pl.Series(chosen)), self.hi[chosen], self.lo[chosen]
-        return part
+        self.keys = keys
+        is_key, hi, lo = parse(keys)
+        order = ascending(hi, lo)
+        self.hi, self.lo, self.at = hi[order], lo[order], np.flatnonzero(is_key)[order]

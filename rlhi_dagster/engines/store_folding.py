@@ -50,13 +50,10 @@ def segment_keys(file: Path) -> Keys:
     """The keys of a segment as numbers; errors as of ``store_segments.opened``."""
     with opened(file) as parquet:
         keys = pl.DataFrame(pl.from_arrow(parquet.read(columns=["key"])))["key"]
-        try:
-            found = key_bits(keys)
-        except pl.exceptions.PolarsError as error:
-            raise DamagedSegmentError(file, "a key is not hexadecimal") from error
-    if keys.null_count() or keys.str.len_bytes().min() not in (32, None) or keys.str.len_bytes().max() not in (32, None):
-        raise DamagedSegmentError(file, "a key has not 32 digits")
-    return found
+    try:
+        return key_bits(keys)
+    except ValueError as error:
+        raise DamagedSegmentError(file, "a key is not 32 hexadecimal digits") from error
 
 
 def is_due(segments: int, rows: int, indexed: int) -> bool:

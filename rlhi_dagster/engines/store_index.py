@@ -57,15 +57,7 @@ class Entries:
 
     def sorted(self) -> Entries:
         """By key, and those of one key by segment and row."""
-        order = np.argsort(self.hi, kind="stable")
-        hi = self.hi[order]
-        twice = hi[1:] == hi[:-1]
-        if twice.any():
-            # Halves that are equal are rare, and stand together already: only they are sorted again.
-            at = np.flatnonzero(np.concatenate([twice, [False]]) | np.concatenate([[False], twice]))
-            among = order[at]
-            order[at] = among[np.lexsort((self.row[among], self.segment[among], self.lo[among], self.hi[among]))]
-        return self[order]
+        return self[ascending(self.hi, self.lo, self.segment, self.row)]
 
     @classmethod
     def of(cls, keys: tuple[np.ndarray, np.ndarray], segment: int) -> Entries:
@@ -82,11 +74,36 @@ class Entries:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
+def ascending(hi: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+    """Order by several columns, most of whose values differ in the first."""
+    order = np.argsort(hi, kind="stable")
+    values = hi[order]
+    twice = values[1:] == values[:-1]
+    if twice.any():
+        # Equal ones stand together already: only they are sorted again.
+        at = np.flatnonzero(np.concatenate([twice, [False]]) | np.concatenate([[False], twice]))
+        among = order[at]
+        order[at] = among[np.lexsort([column[among] for column in (*rest[::-1], hi)])]
+    return order
+
+
+def parse(keys: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which keys are 32 hexadecimal digits, and both halves of those as numbers."""
+    is_key = keys.str.contains(KEY_PATTERN).fill_null(value=False)
+    # Several times as fast as decoding and slicing in Polars.
+    halves = np.frombuffer(bytes.fromhex(keys.filter(is_key).str.join("").item()), ">u8").reshape(-1, 2)
+    return is_key.to_numpy(), halves[:, 0].astype(np.uint64), halves[:, 1].astype(np.uint64)
+
+
 def key_bits(keys: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves of well-formed keys as numbers."""
-    raw = keys.str.decode("hex").bin
-    halves = (raw.slice(0, 8), raw.slice(8, 8))
-    hi, lo = (half.bin.reinterpret(dtype=pl.UInt64, endianness="big").to_numpy() for half in halves)
+    """Both halves of keys as numbers.
+
+    Raises:
+        ValueError: One is not 32 hexadecimal digits.
+    """
+    is_key, hi, lo = parse(keys)
+    if not is_key.all():
+        raise ValueError("a key of the response store is 32 hexadecimal digits")
     return hi, lo
 
 

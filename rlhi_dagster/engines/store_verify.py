@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rlhi_dagster.engines.store_compaction import PARTIAL_SECONDS, Tell
 from rlhi_dagster.engines.store_folding import LOCK, locked
-from rlhi_dagster.engines.store_index import INDEX, KEY_PATTERN, Entries, Index, key_bits
+from rlhi_dagster.engines.store_index import INDEX, Entries, Index, parse
 from rlhi_dagster.engines.store_segments import ERRORS, FINAL, DamagedSegmentError, listing, opened, stored_schema
 
 
@@ -75,13 +75,14 @@ def _read(file: Path, kind: str) -> _Digest:
         for group in range(parquet.metadata.num_row_groups):
             frame = pl.DataFrame(pl.from_arrow(parquet.read_row_group(group)))
             keys = frame["key"]
-            if not keys.str.contains(KEY_PATTERN).fill_null(value=False).all():
+            is_key, hi, lo = parse(keys)
+            if not is_key.all():
                 raise _BadSegmentError("a key is not 32 hexadecimal digits")
             if len(keys) and (keys[0] <= last or not (keys[1:] > keys[:-1]).all()):
                 problems.append("keys are not in ascending order, each once")
             if file.name.startswith(ERRORS) and not frame["is_retryable"].fill_null(value=False).all():
                 problems.append("a final answer lies among the errors of the moment")
-            total += _sum(*key_bits(keys), np.arange(rows, rows + len(keys), dtype=np.uint64))
+            total += _sum(hi, lo, np.arange(rows, rows + len(keys), dtype=np.uint64))
             rows, last = rows + len(keys), keys[-1] if len(keys) else last
     if problems:
         raise _BadSegmentError(*dict.fromkeys(problems))
