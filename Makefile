@@ -50,7 +50,7 @@ ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 test: $(INSTALLED) lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of two processes
 
-test-vllm: .venv-vllm/.installed ## the vLLM engine on the CPU, in an environment of its own (.venv-vllm, 4 GB)
+test-vllm: $(INSTALLED) .venv-vllm/.installed ## the engines on vLLM and on its server, on the CPU, in an environment of its own (.venv-vllm, 4 GB)
 	.venv-vllm/bin/python -m pytest tests/vllm
 
 .venv-vllm/.installed: tests/vllm/requirements.txt pyproject.toml

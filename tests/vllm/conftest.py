@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ import pytest
 pytest.importorskip("vllm")
 pytest.register_assert_rewrite("tests.conformance")
 
-from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine
-from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.transformers import TransformersChatEngine
+from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine  # noqa: E402  (vLLM's absence skips it all)
+from rlhi_dagster.engines.models import ModelRef  # noqa: E402
+from rlhi_dagster.engines.transformers import TransformersChatEngine  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 1024
@@ -24,12 +25,18 @@ os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB; else vLLM reserves a share of
 
 
 @pytest.fixture(scope="session")
-def town(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """The town's policy after a part of its corpus; it is silent when told to."""
-    folder = tmp_path_factory.mktemp("policy")
-    command = [ROOT / ".venv/bin/python", Path(__file__).with_name("train_town.py"), folder, str(DIALOGUES)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def town(pytestconfig: pytest.Config) -> ModelRef:
+    """The town's policy after a part of its corpus; it is silent when told to. Kept in pytest's cache for the next time."""
+    script = Path(__file__).with_name("train_town.py")
+    package = ROOT / "rlhi_dagster"
+    makers = [script, package / "workers/train_policy.py", package / "training/policy.py", package / "profiles/sample.yaml"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in makers)).hexdigest()[:12]
+    folder = Path(pytestconfig.cache.mkdir(f"town-{digest}"))
+    if not (folder / "town/manifest.json").is_file():
+        command = [ROOT / ".venv/bin/python", script, folder, str(DIALOGUES)]
+        alone = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads are slower than one for so small a model
+        done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     return ModelRef.from_manifest(folder / "town")
 
 

@@ -42,12 +42,12 @@ def main(folder: str, store: Path) -> None:
             answers,
             lambda request: request.settings(sampling, settings.identity),
             chunk_size=settings.chunk_size,
-            on_progress=lambda standing: print("busy", flush=True),
+            on_progress=lambda standing: sys.stdout.write("busy\n") and sys.stdout.flush(),
             is_stopping=stop,
         )
     except StoppedError as stopped:
         error = f"StoppedError: {stopped}"
-    print(json.dumps({"error": error, "handed_out": handed_out, "wanted": len(by_key)}), flush=True)
+    sys.stdout.write(json.dumps({"error": error, "handed_out": handed_out, "wanted": len(by_key)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -131,12 +131,6 @@ def test_whoever_stops_listening_leaves_an_idle_engine(engine: VllmChatEngine) -
     assert ask(engine, [said(TEXTS[0])], WARM)[0].error is None
 
 
-def test_templates_that_refuse_a_conversation_make_error_rows(engine: VllmChatEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}")
-    [answer] = ask(engine, [said("a template of its own")], WARM)
-    assert (answer.text, answer.error) == (None, "template_refused: TemplateError in the model's chat template")
-
-
 SCRIPT = Path(__file__).with_name("stoppable.py")
 
 
@@ -147,12 +141,14 @@ def test_signals_let_the_requests_in_hand_finish(town: ModelRef, tmp_path: Path,
     assert worker.stdout
     assert any(line == "busy\n" for line in worker.stdout)
     os.killpg(worker.pid, number) if number is signal.SIGINT else worker.send_signal(number)
-    said_last = json.loads(worker.stdout.read().splitlines()[-1])
+    report = next(line for line in worker.stdout if line.startswith("{"))  # among vLLM's own lines
+    worker.stdout.read()
     assert worker.wait(60) == 0
-    assert "StoppedError" in said_last["error"]
+    told = json.loads(report)
+    assert "StoppedError" in told["error"]
     stored = pl.concat([pl.read_parquet(file) for file in tmp_path.rglob("segment-*.parquet")])
-    assert 0 < said_last["handed_out"] < said_last["wanted"]
-    assert stored["key"].n_unique() == len(stored) == said_last["handed_out"]
+    assert 0 < told["handed_out"] < told["wanted"]
+    assert stored["key"].n_unique() == len(stored) == told["handed_out"]
     assert stored["error"].null_count() == len(stored)
 
 
@@ -167,6 +163,6 @@ def test_heads_that_vllm_cannot_run_are_named(tmp_path: Path, save_tiny_llama: C
 def test_too_little_memory_is_named(tmp_path: Path, save_tiny_llama: Callable[..., None]) -> None:
     from rlhi_dagster.engines.vllm_streaming import EngineStartError
 
-    save_tiny_llama(tmp_path, TEXTS, max_position_embeddings=4_000_000, head_dim=512)
-    with pytest.raises(EngineStartError, match=r"vLLM did not start with tiny@r1.*lower max_context_tokens \(4000000\)"):
-        chat_engine(ModelRef("tiny", "r1", str(tmp_path)), VllmSettings(dtype="float32", chunk_size=10, max_context_tokens=4_000_000))
+    save_tiny_llama(tmp_path, TEXTS, max_position_embeddings=300_000, head_dim=256)  # its cache wants 4 KiB a token
+    with pytest.raises(EngineStartError, match=r"vLLM did not start with tiny@r1.*lower max_context_tokens \(300000\)"):
+        chat_engine(ModelRef("tiny", "r1", str(tmp_path)), VllmSettings(dtype="float32", chunk_size=10, max_context_tokens=300_000))

@@ -80,6 +80,14 @@ class TestTransformersChatEngine(Conformance):
     """On a random model."""
 
 
+def test_a_template_that_refuses_a_conversation_makes_an_error_row(chat: TransformersChatEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat.tokenizer, "chat_template", "{% if messages[1:] %}{{ raise_exception('one at a time') }}{% endif %}hi")
+    messages = [{"role": "user", "content": "tulips"}, {"role": "user", "content": "tulips"}]
+    refused, answered = ask(chat, [ChatRequest(messages), said("tulips")])
+    assert (refused.text, refused.error) == (None, "template_refused: TemplateError in the model's chat template")
+    assert answered.error is None
+
+
 def rewards(engine: TransformersRewardEngine, requests: list[RewardRequest]) -> list[RewardAnswer]:
     found = dict(chain.from_iterable(engine.score((str(number), request) for number, request in enumerate(requests))))
     return [found[str(number)] for number in range(len(requests))]
