@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("tests.conformance")
+
 
 @pytest.fixture(scope="session")
 def save_tiny_llama() -> Callable[..., None]:

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("vllm")
-pytest.register_assert_rewrite("tests.conformance")
 
-from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine  # noqa: E402  (vLLM's absence skips it all)
-from rlhi_dagster.engines.models import ModelRef  # noqa: E402
-from rlhi_dagster.engines.transformers import TransformersChatEngine  # noqa: E402
+from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine
+from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.transformers import TransformersChatEngine
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 1024

@@ -71,7 +71,15 @@ def tested(base_url: str, town: ModelRef, town_reference: TransformersChatEngine
     engine = chat_engine(town, OpenAISettings(base_url=base_url, chunk_size=100, max_concurrency=32))
     silent = said("Say nothing.").messages
     return Subject(
-        engine, town, town_reference.tokenizer, CONTEXT, TEXTS, silent, 100, reference=town_reference, shows_cut_characters=False
+        engine,
+        town,
+        town_reference.tokenizer,
+        CONTEXT,
+        TEXTS,
+        silent,
+        most_in_hand=64,
+        reference=town_reference,
+        shows_cut_characters=False,
     )
 
 

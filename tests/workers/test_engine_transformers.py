@@ -15,10 +15,8 @@ from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.rewards import TransformersRewardEngine
 from rlhi_dagster.engines.transformers import TransformersChatEngine
-
-pytest.register_assert_rewrite("tests.conformance")
 from tests import conformance
-from tests.conformance import LETTERS, VERDICT, Conformance, Subject, said
+from tests.conformance import LETTERS, Conformance, Subject, said
 
 CONTEXT = 160
 SAMPLING = Sampling(0.6, 0.9, 24, 7)
