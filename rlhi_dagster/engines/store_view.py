@@ -30,7 +30,7 @@ class View:
         self._index: Index | None = None
         self._stamp: Stamp | None = None
         self._keys: dict[str, Keys] = {}
-        self._tail = Entries.joined([])
+        self._tail, self._tail_segments = Entries.joined([]), 0
 
     def refresh(self) -> None:
         """Notice what changed in the folder; writes the index anew where that is due.
@@ -46,10 +46,10 @@ class View:
             names = self._covered(listing(self.folder, FINAL))
         tail = [name for name in names if name not in self._indexed()]
         kept = self._index.segments if self._index else []
-        if [*kept, *tail] != self.names:
+        if [*kept, *tail] != self.names or len(tail) != self._tail_segments:
             self._keys = {name: self._read(self.folder / name) for name in tail}
             self._tail = Entries.joined([Entries.of(self._keys[name], len(kept) + n) for n, name in enumerate(tail)]).sorted()
-            self.names = [*kept, *tail]
+            self.names, self._tail_segments = [*kept, *tail], len(tail)
 
     def find(self, hi: np.ndarray, lo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of the segment and row of each key, -1 where it has none; ``hi`` is sorted."""
