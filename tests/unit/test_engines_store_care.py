@@ -147,6 +147,43 @@ def test_a_damaged_segment_stops_compaction_before_anything_is_deleted(store: Re
     assert set(listing(store.folder, "segment")) >= {segment.name for segment in segments}
 
 
+@pytest.mark.parametrize("dies", ["before the index", "before the first deletion", "after the third deletion"])
+def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_next(
+    store: ResponseStore, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    for chunk in range(6):
+        store.append(rows(keys(10 * chunk, 10 * chunk + 12), f"{chunk}"))
+    expected = texts(store, keys(0, 62))
+    deleted: list[Path] = []
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def unlink(file: Path, missing_ok: bool = False) -> None:
+        if file.suffix == ".parquet":
+            if dies == "before the first deletion" or len(deleted) == 3:
+                raise KeyboardInterrupt
+            deleted.append(file)
+        os.unlink(file) if file.exists() or not missing_ok else None  # noqa: PTH108
+
+    with monkeypatch.context() as patch:
+        if dies == "before the index":
+            # The first call brings the index up to date, before anything is replaced.
+            calls = iter([store_folding.refresh, die])
+            patch.setattr(store_compaction, "refresh", lambda *given: next(calls)(*given))
+        else:
+            patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            compact(store.folder, "chat")
+    assert len(listing(store.folder, "segment")) == (4 if "third" in dies else 7)
+    assert texts(store, keys(0, 62)) == expected
+    assert verify("chat", store.folder) == []
+    compact(store.folder, "chat")
+    assert len(listing(store.folder, "segment")) == 1
+    assert texts(store, keys(0, 62)) == expected
+    assert verify("chat", store.folder) == []
+
+
 # Garbage
 
 
