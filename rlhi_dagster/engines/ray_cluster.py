@@ -21,8 +21,6 @@ from rlhi_dagster.engines.loading import RayCluster
 log = logging.getLogger(__name__)
 ANNOUNCED_AFTER_SECONDS = 10.0
 """So long after the number without a place has changed, a person is told."""
-_engines = 0
-"""Those that use the connection: the last one closes it."""
 
 
 class ClusterError(RuntimeError):
@@ -30,28 +28,25 @@ class ClusterError(RuntimeError):
 
 
 def join(cluster: RayCluster) -> None:
-    """Connect this process to the cluster; every call needs a ``leave``.
+    """Connect this process to the cluster, until it ends; once is enough.
 
     Raises:
         ClusterError: There is none at the address, or it runs another version of Ray or Python.
     """
-    global _engines
-    if not ray.is_initialized():
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            _knock(cluster.address)
-            # What replicas print stays in Ray's logs on their nodes.
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError) as error:
-            detail = " ".join(str(error).split())[:300]
-            raise ClusterError(
-                f"no Ray cluster to join at {cluster.address!r}: run `ray start --head` on one machine and "
-                f"`ray start --address=HOST:6379` on the others ({type(error).__name__}: {detail})"
-            ) from None
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end a worker that means to finish what it has in hand
-    _engines += 1
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        _knock(cluster.address)
+        # What replicas print stays in Ray's logs on their nodes.
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ClusterError(
+            f"no Ray cluster to join at {cluster.address!r}: run `ray start --head` on one machine and "
+            f"`ray start --address=HOST:6379` on the others ({type(error).__name__}: {detail})"
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end a worker that means to finish what it has in hand
 
 
 def _knock(address: str) -> None:
@@ -59,14 +54,6 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def leave() -> None:
-    """Give the connection back."""
-    global _engines
-    _engines -= 1
-    if _engines == 0 and ray.is_initialized():
-        ray.shutdown()
 
 
 class Patience:

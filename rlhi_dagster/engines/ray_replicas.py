@@ -7,7 +7,6 @@ replacement of a dead replica is a new actor and not Ray's restart, so that its 
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from rlhi_dagster.engines.loading import NotInstalledError, TransformersSettings, VllmSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.ray_actor import Failure, Replica, Report
-from rlhi_dagster.engines.ray_cluster import Patience, join, leave
+from rlhi_dagster.engines.ray_cluster import Patience, join
 from rlhi_dagster.engines.ray_shards import DEATHS, Call, Shards
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class _Member:
 
 
 class Replicas:
-    """Loaded replicas; they stay until this is forgotten.
+    """Loaded replicas; they stay until this is forgotten: Ray ends an actor that nobody can call any more.
 
     Each has a share of ``chunk_size``: half of it in the engine, the rest waiting for the engine in shards of a quarter.
 
@@ -87,7 +86,6 @@ class Replicas:
         self._patience = Patience(settings.cluster)
         self._members: list[_Member] = []
         join(settings.cluster)
-        end = weakref.finalize(self, _end, self._members)
         options = {"num_cpus": settings.cluster.cpus_per_replica, "num_gpus": settings.cluster.gpus_per_replica}
         actor: Any = ray.remote(Replica).options(max_restarts=0, scheduling_strategy="SPREAD", **options)
         self._start = partial(actor.remote, kind, model, one, self._shard)
@@ -96,7 +94,8 @@ class Replicas:
             while not any(member.stage == "serving" for member in self._members):
                 self._step(Shards(iter(()), 1))
         except BaseException:
-            end()
+            for member in list(self._members):
+                self._remove(member)
             raise
 
     def run(self, calls: Iterator[Call], refused: Callable[[str], Any], *arguments: Any) -> Iterator[Answers]:
@@ -235,10 +234,3 @@ def _raised(failure: Failure) -> Exception:
     if failure.kind == NotInstalledError.__name__:
         return NotInstalledError(failure.message)
     return ReplicaError(f"a replica's engine failed: {failure.kind}: {failure.message}")
-
-
-def _end(members: list[_Member]) -> None:
-    if ray.is_initialized():
-        for member in members:
-            ray.kill(member.actor)
-    leave()

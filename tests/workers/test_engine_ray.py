@@ -6,6 +6,7 @@ The nodes are processes of this machine, without a GPU; the model is a tiny rand
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -116,9 +117,10 @@ def launch(tmp_path: Path, model: ModelRef) -> Iterator[Callable[..., Future[Any
 
 def worker(job: dict[str, Any]) -> dg.ExecuteInProcessResult:
     @dg.asset
-    def answers(context: dg.AssetExecutionContext) -> None:
+    def answers(context):  # Dagster cannot read annotations of an inner function
         client = dg.PipesSubprocessClient(cwd=str(ROOT))
-        client.run(context=context, command=[sys.executable, "-m", "rlhi_dagster.workers.generate"], extras=job)
+        command = [sys.executable, "-m", "rlhi_dagster.workers.generate"]
+        return client.run(context=context, command=command, extras=job).get_materialize_result()
 
     return dg.materialize([answers], raise_on_error=True)
 
@@ -198,7 +200,6 @@ def test_a_new_node_takes_over_from_a_dead_one(cluster: Cluster, echo: ModelRef,
     assert run.answer(wanted, "echo").answered == 1500
     notes = taken(Path(str(echo.path)))
     assert len(notes) == 3
-    assert min(len(keys) for keys in notes) > 50
     assert len({key for keys in notes for key in keys}) == 1500
     assert sum(map(len, notes)) - 1500 <= 16  # asked again: at most what the dead replica had, half of 32
 
@@ -220,11 +221,14 @@ def test_a_request_that_kills_replicas_is_an_error_row_and_its_neighbours_are_an
 
 
 def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    ray.shutdown()  # so that this process joins again
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     asked = count()
     run = generation(tmp_path, echo, settings(cluster), lambda: next(asked) >= 59)
     wanted = keyed(echo, requests(300), settings(cluster))
     with pytest.raises(StoppedError, match="59 of 300"):
         run.answer(wanted, "echo")
+    assert signal.getsignal(signal.SIGTERM) is on_sigterm
     assert len(table(run, wanted)) == 59
     run.desk.stop = lambda: False
     assert run.answer(wanted, "the same replicas go on").answered == 241
