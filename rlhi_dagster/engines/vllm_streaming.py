@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from transformers import AutoConfig
@@ -113,6 +114,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
     Ctrl-C in a terminal reaches the whole group; they would end at once, and the requests in hand with them. vLLM ends them by SIGTERM.
     """
+    resource_tracker.ensure_running()  # its start would lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
