@@ -92,9 +92,9 @@ def test_one_per_cent_more_conversations_ask_little_more_and_a_plan_tells(growin
 
 def test_a_limit_of_the_profile_stops_an_asset_before_it_asks(growing) -> None:
     run, _, _ = growing
-    settings_of(run, limits={"max_requests": 100})
+    settings_of(run, limits={"max_requests": 20})
     done = run.launch("preference_data", run.months())
     told = done.stdout + done.stderr
     assert done.returncode != 0
-    assert re.search(r"the model calls would take [\d,]+ requests, over limits\.max_requests 100 of the profile", told)
+    assert re.search(r"the model calls would take [\d,]+ requests, over limits\.max_requests 20 of the profile", told)
     assert answered(run) == 0
