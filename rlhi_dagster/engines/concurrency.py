@@ -11,7 +11,7 @@ from collections import deque
 
 STEPS = 16
 """About so many round trips without a failure lead from one request under way to the most that are allowed."""
-TOLERATED, OUTCOMES = 0.1, 32
+TOLERATED, OUTCOMES = 0.2, 32
 """A share of failures among about so many last outcomes that does not yet mean that a server has too much to do."""
 _TRACED = 4096
 

@@ -20,7 +20,8 @@ from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai_answers import Judge
 from rlhi_dagster.engines.openai_batches import Batches
-from rlhi_dagster.engines.openai_client import Client, ServerRefusedError, Tally, check_access, headers, http_timeout
+from rlhi_dagster.engines.openai_client import Client, ServerRefusedError, Tally, check_access, headers
+from rlhi_dagster.engines.openai_connections import CONNECT_SECONDS, Connections, time_limits
 from rlhi_dagster.engines.openai_flow import Flow, Settle
 from rlhi_dagster.engines.openai_replies import server_error
 from rlhi_dagster.engines.openai_requests import Dialect
@@ -28,7 +29,6 @@ from rlhi_dagster.engines.openai_tries import Solicitor
 from rlhi_dagster.engines.rate_limits import RateLimits
 from rlhi_dagster.engines.schemas import validator
 
-_PREFLIGHT_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +70,8 @@ class OpenAIChatEngine:
             self._meet()
         judge = Judge(self.ref, sampling, self.context, self.settings.prices.get(self.ref.name))
         if self.settings.uses_batches and self.folder:
-            with httpx.Client(base_url=self.settings.base_url, headers=self.headers, timeout=http_timeout(self.settings)) as http:
+            limits = time_limits(self.settings.timeout_seconds)
+            with httpx.Client(base_url=self.settings.base_url, headers=self.headers, timeout=limits) as http:
                 yield from Batches(self.settings, self.dialect, judge, http, self.folder).answer(chain([first], calls))
         else:
             yield from self._stream(chain([first], calls), judge)
@@ -93,10 +94,7 @@ class OpenAIChatEngine:
 
     @asynccontextmanager
     async def _solicitor(self, judge: Judge, slots: Slots) -> AsyncIterator[Settle]:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.settings.max_concurrency)
-        async with httpx.AsyncClient(
-            base_url=self.settings.base_url, headers=_JSON | self.headers, limits=limits, timeout=http_timeout(self.settings)
-        ) as http:
+        async with Connections(self.settings.base_url, self.headers, self.settings.timeout_seconds) as http:
             client = Client(self.settings, self.ref.name, http, self.limit, self.rates, self.tally, self._has_answered)
             yield Solicitor(client, self.dialect, judge, judge.sampling, slots).settle
             self._has_answered = client.has_answered
@@ -104,7 +102,7 @@ class OpenAIChatEngine:
     def _meet(self) -> None:
         """Ask for the server's models once: whether it is there and lets us in, and what it says about the model. It need not have them."""
         try:
-            response = httpx.get(f"{self.settings.base_url.rstrip('/')}/models", headers=self.headers, timeout=_PREFLIGHT_SECONDS)
+            response = httpx.get(f"{self.settings.base_url.rstrip('/')}/models", headers=self.headers, timeout=CONNECT_SECONDS)
             payload = response.json() if response.is_success else None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             name = type(error).__name__
@@ -122,9 +120,6 @@ class OpenAIChatEngine:
                 context = card.get("max_model_len")
                 self.context = context if type(context) is int else None
                 self.dialect.is_vllm = card.get("owned_by") == "vllm"
-
-
-_JSON = {"Content-Type": "application/json"}
 
 
 def _checked(calls: ChatCalls) -> ChatCalls:

@@ -18,13 +18,13 @@ import httpx
 
 from rlhi_dagster.engines.concurrency import AdaptiveLimit
 from rlhi_dagster.engines.loading import OpenAISettings
+from rlhi_dagster.engines.openai_connections import Connections
 from rlhi_dagster.engines.openai_replies import MalformedError, Response, ServerError, parse, retry_after, server_error
 from rlhi_dagster.engines.openai_requests import tokens_guessed
 from rlhi_dagster.engines.rate_limits import RateLimits
 
 _OF_THE_MOMENT = {408, 409, 425, 429}
 _BUSY = {429, 503, 529}
-_CONNECT_SECONDS = 10.0
 
 
 class ServerRefusedError(RuntimeError):
@@ -79,11 +79,6 @@ def headers(settings: OpenAISettings) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def http_timeout(settings: OpenAISettings) -> httpx.Timeout:
-    """Time limits of httpx, which are by read: the whole request's is set around it."""
-    return httpx.Timeout(settings.timeout_seconds, connect=min(_CONNECT_SECONDS, settings.timeout_seconds), pool=None)
-
-
 def check_access(settings: OpenAISettings, model: str, error: ServerError, *, has_answered: bool) -> None:
     """Raise for what no request can succeed with.
 
@@ -112,7 +107,7 @@ class Client:
     Attributes:
         settings: Of the engine.
         model: Its name.
-        http: With base address and headers.
+        http: To the server.
         limit: How many requests may be under way; each response and each fault moves it.
         rates: When the next request may be sent.
         tally: Counts.
@@ -121,7 +116,7 @@ class Client:
 
     settings: OpenAISettings
     model: str
-    http: httpx.AsyncClient
+    http: Connections
     limit: AdaptiveLimit
     rates: RateLimits
     tally: Tally
@@ -155,7 +150,7 @@ class Client:
     async def _post(self, body: dict[str, Any]) -> Any:
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
-                response = await self.http.post("chat/completions", content=json.dumps(body))
+                response = await self.http.post("chat/completions", json.dumps(body).encode())
         except (TimeoutError, httpx.TimeoutException) as error:
             raise FaultError("timeout", f"no whole response within {self.settings.timeout_seconds:g} s") from error
         except httpx.DecodingError as error:

@@ -147,7 +147,7 @@ def test_of_2000_requests_each_ends_once_and_the_limit_recovers(tmp_path: Path) 
     server, store = Faulty(), ResponseStore(tmp_path, "chat", MODEL.identity)
     with serving(server) as address:
         settings = OpenAISettings(
-            base_url=f"{address}/v1", chunk_size=100, max_concurrency=32, timeout_seconds=0.7, attempts=ATTEMPTS, max_error_fraction=1
+            base_url=f"{address}/v1", chunk_size=100, max_concurrency=32, timeout_seconds=1.5, attempts=ATTEMPTS, max_error_fraction=1
         )
         engine = OpenAIChatEngine(MODEL, settings)
         wanted = {request.key(MODEL, SAMPLING, settings.identity): request for request in requests()}
