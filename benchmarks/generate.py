@@ -16,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from rlhi_dagster.engines import calls as calling
+from rlhi_dagster.engines import vllm_streaming
 from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.loading import VllmSettings
@@ -31,8 +33,10 @@ from rlhi_dagster.workers.answering import Desk
 from rlhi_dagster.workers.generate import Generation
 
 CORPUS = Path(__file__).parents[1] / "data" / "sample" / "corpus.parquet"
-PERSONA_LINES = 12
-"""Of a made-up persona: some 120 tokens of the town's, so that there is a prefix worth keeping."""
+PERSONA_LINES = 36
+"""Of a made-up persona: some 400 tokens of the town's, so that there is a prefix worth keeping."""
+SMALL_CACHE = {"max_num_seqs": 32, "num_gpu_blocks_override": 160}
+"""Of the candidates' workload on a CPU: room for what is under way and little more, as a GPU has beside a month's requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,16 @@ def random_llama(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
+def started(path: Path, settings: VllmSettings, **more: int) -> VllmChatEngine:
+    """Load the engine; ``more`` goes to vLLM."""
+    kept = vllm_streaming.LLM
+    vllm_streaming.LLM = partial(kept, **more)  # type: ignore[misc, assignment]
+    try:
+        return VllmChatEngine(ModelRef("benchmark", weights_digest(path), str(path)), settings)
+    finally:
+        vllm_streaming.LLM = kept  # type: ignore[misc]
+
+
 def main() -> None:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,17 +172,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds after one that warms up (default: %(default)s)")
     given = parser.parse_args()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    workloads: list[tuple[dict[str, Way], list[ChatRequest], dict[str, int]]] = [
+        ({"bare `LLM.chat`": bare, "worker": through_worker}, mixed(given.requests), {}),
+        (
+            {"candidates, drawn order": in_drawn_order, "candidates, worker's order": through_worker},
+            candidates(given.candidate_requests, 64),
+            {} if given.random_8b else SMALL_CACHE,
+        ),
+    ]
+    lines = ["| way | requests | tokens written | tokens/s | of prompts cached | ratio |", "|---|--:|--:|--:|--:|--:|"]
     with tempfile.TemporaryDirectory() as folder:
         path = random_llama(Path(folder), given.model) if given.random_8b else given.model
         settings = VllmSettings(dtype="bfloat16" if given.random_8b else "float32", chunk_size=2048, max_context_tokens=1024)
-        engine = VllmChatEngine(ModelRef("benchmark", weights_digest(path), str(path)), settings)
-        sampling = Sampling(0.6, 0.9, 48, 7)
-        lines = ["| way | requests | tokens written | tokens/s | of prompts cached | ratio |", "|---|--:|--:|--:|--:|--:|"]
-        lines += measure(engine, {"bare `LLM.chat`": bare, "worker": through_worker}, mixed(given.requests), sampling, given.rounds)
-        both: dict[str, Way] = {"candidates, drawn order": in_drawn_order, "candidates, worker's order": through_worker}
-        lines += measure(engine, both, candidates(given.candidate_requests, 64), sampling, given.rounds)
-        print("\n".join(lines))
-        engine.llm.llm_engine.engine_core.shutdown()
+        for ways, requests, more in workloads:
+            engine = started(path, settings, **more)
+            lines += measure(engine, ways, requests, Sampling(0.6, 0.9, 48, 7), given.rounds)
+            engine.llm.llm_engine.engine_core.shutdown()
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -110,8 +111,13 @@ class NotInstalledError(RuntimeError):
     """An engine's extra is not installed; the message says which."""
 
 
-def chat_engine(model: ModelRef, settings: EngineSettings) -> ChatEngine:
+def chat_engine(model: ModelRef, settings: EngineSettings, batches: Path | None = None) -> ChatEngine:
     """Load a chat engine.
+
+    Args:
+        model: What to load, or to ask a server for.
+        settings: How it is run.
+        batches: Folder in which a server's batches under way are remembered; needed with ``uses_batches`` alone.
 
     Raises:
         NotInstalledError: The engine's extra is missing.
@@ -119,7 +125,7 @@ def chat_engine(model: ModelRef, settings: EngineSettings) -> ChatEngine:
     if settings.kind == "openai":
         from rlhi_dagster.engines.openai import OpenAIChatEngine
 
-        return OpenAIChatEngine(model, settings)
+        return OpenAIChatEngine(model, settings, batches)
     if settings.cluster:
         with _extra("ray"):
             from rlhi_dagster.engines.ray import RayChatEngine

@@ -1,9 +1,8 @@
-"""What workers that answer requests share: stopping at a signal, progress, limits, and a record of what the work cost."""
+"""What workers that answer requests share: stopping at a signal, limits, and a record of what the work cost."""
 
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -13,6 +12,7 @@ from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.calls import CallStats, Finished, Request, Standing, fulfil
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.workers.progress import CallProgress
 
 
 class Stop:
@@ -33,45 +33,6 @@ class Stop:
         self.is_wanted = True
         signal.signal(number, signal.SIG_DFL)
         self._log(f"{signal.Signals(number).name}: finishing the requests in hand; a second signal ends this at once")
-
-
-class CallProgress:
-    """Reports how far answering has come: counts, tokens, rate, cost, time left.
-
-    Args:
-        report: Where lines go.
-        what: Name of the work, first word of each line.
-        every_seconds: Shortest time between two lines; the last one is always reported.
-    """
-
-    def __init__(self, report: Callable[[str], None], what: str, every_seconds: float = 10.0) -> None:
-        self.report, self.what, self.every_seconds = report, what, every_seconds
-        self.last = time.monotonic()
-
-    def __call__(self, standing: Standing) -> None:
-        """Note where the work stands."""
-        now = time.monotonic()
-        stats = standing.stats
-        if stats.answered < standing.missing and now - self.last < self.every_seconds:
-            return
-        self.last = now
-        seconds = max(stats.seconds, 1e-9)
-        left = seconds * (1 - standing.fraction) / max(standing.fraction, 1e-9)
-        parts = [
-            f"{stats.answered:,} of {standing.missing:,} ({stats.answered / standing.missing:.0%})",
-            *([f"{stats.cached:,} cached"] if stats.cached else []),
-            *([f"{stats.errors:,} errors"] if stats.errors else []),
-            f"{stats.prompt_tokens:,} tokens in",
-            *(
-                [f"{stats.completion_tokens:,} out", f"{stats.completion_tokens / seconds:,.0f} tokens/s"]
-                if stats.completion_tokens
-                else []
-            ),
-            *([f"${stats.cost_usd:,.2f}"] if stats.cost_usd else []),
-            f"{seconds:,.0f} s",
-            f"{left:,.0f} s left",
-        ]
-        self.report(f"{self.what}: {', '.join(parts)}")
 
 
 class Desk:

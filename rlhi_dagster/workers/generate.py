@@ -35,7 +35,7 @@ class Generation:
     @cached_property
     def engine(self) -> ChatEngine:
         """The loaded model."""
-        return chat_engine(self.model, self.desk.settings)
+        return chat_engine(self.model, self.desk.settings, self.desk.root / "batches")
 
     def answer(self, requests: Mapping[str, ChatRequest], what: str) -> CallStats:
         """Answer what of ``requests`` (by key) is missing."""
