@@ -106,6 +106,11 @@ class Judge:
         return replace(blank, error=f"not_a_choice: the reply is none of {len(request.choices)} choices")
 
 
+def lacks_scores(body: dict[str, Any], response: Response) -> bool:
+    """Whether log-probabilities were asked for and a reply has none. It was drawn at temperature 1, so it is no answer either."""
+    return "logprobs" in body and any(reply.text and reply.first is None for reply in response.replies.values())
+
+
 def choice_scores(choices: tuple[str, ...], first: dict[str, float]) -> list[float] | None:
     """Log-probability per choice from those of first tokens; ``None`` if no choice has any."""
     scores = [-math.inf] * len(choices)

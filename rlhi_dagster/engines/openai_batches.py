@@ -17,7 +17,7 @@ import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls
 from rlhi_dagster.engines.loading import OpenAISettings
-from rlhi_dagster.engines.openai_answers import Judge
+from rlhi_dagster.engines.openai_answers import Judge, lacks_scores
 from rlhi_dagster.engines.openai_batch_api import BatchApi
 from rlhi_dagster.engines.openai_pending import Pending, PendingBatches
 from rlhi_dagster.engines.openai_replies import MalformedError, parse, server_error
@@ -161,9 +161,13 @@ class Batches:
                 return None
             return ChatAnswer(None, refusal(error, call[1]), None, 0, 0)
         try:
-            judged = self.judge([call], body, parse(response.get("body"), 1))
+            received = parse(response.get("body"), 1)
         except MalformedError as error:
             return ChatAnswer(None, f"malformed_response: {error}", None, 0, 0, is_retryable=True)
+        judged = self.judge([call], body, received)
+        if may_repeat and lacks_scores(body, received):
+            self.dialect.lacks_scores()
+            return None
         if judged.answers:
             return replace(judged.answers[0][1], cost_usd=judged.cost_usd)
         return None if may_repeat else replace(judged.unusable[0][1], cost_usd=judged.cost_usd)

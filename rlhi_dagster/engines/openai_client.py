@@ -91,7 +91,7 @@ def check_access(settings: OpenAISettings, model: str, error: ServerError, *, ha
         raise ServerRefusedError(f"{settings.base_url} denies access to {model} (status {error.status}): {remedy}")
     if error.status == 402 or error.code in {"insufficient_quota", "billing_hard_limit_reached"}:
         raise ServerRefusedError(f"{settings.base_url} says that the account has no credit left (status {error.status})")
-    if error.code == "model_not_found" or (is_misdirected(error) and not has_answered):
+    if not has_answered and (error.is_about_model or is_misdirected(error)):
         raise ServerRefusedError(f"{settings.base_url} has no chat completions of the model {model} (status {error.status})")
 
 

@@ -19,6 +19,7 @@ _SHOWN = 200
 _SHINGLE = 16
 """So many characters in a row that also stand in a message are part of it."""
 _TOO_LONG = re.compile(r"context[ _](length|window|size)|max_model_len|prompt is too long|input is too long", re.IGNORECASE)
+_NO_MODEL = re.compile(r"(invalid|unknown) model|model\b.{0,80}\b(not found|not exist)", re.IGNORECASE)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -134,11 +135,20 @@ class ServerError:
         """Prompt and reply have no room in the model's context."""
         return self.code == "context_length_exceeded" or (self.status in {400, 413, 422} and bool(_TOO_LONG.search(self.message)))
 
+    @property
+    def is_about_model(self) -> bool:
+        """The server has no such model."""
+        is_said = self.status in {400, 404, 422} and bool(_NO_MODEL.search(self.message))
+        return self.code == "model_not_found" or self.parameter == "model" or is_said
+
+    def quotes(self, messages: Messages) -> bool:
+        """Whether the message contains a part of the prompt."""
+        said = " ".join(self.message.split()).lower()
+        return any(_shares_text(said, " ".join(message["content"].split()).lower()) for message in messages)
+
     def shown(self, messages: Messages) -> str:
-        """The message in short; nothing of it if it contains a part of the prompt."""
-        said = " ".join(self.message.split())
-        is_quoted = any(_shares_text(said.lower(), " ".join(message["content"].split()).lower()) for message in messages)
-        return "the server's message quotes the prompt" if is_quoted else said[:_SHOWN]
+        """The message in short; nothing of it if it quotes the prompt."""
+        return "the server's message quotes the prompt" if self.quotes(messages) else " ".join(self.message.split())[:_SHOWN]
 
 
 def _shares_text(said: str, text: str) -> bool:

@@ -119,8 +119,9 @@ class Dialect:
 
         A schema is left out by itself: servers refuse some and take others.
         """
+        message = "" if error.quotes(request.messages) else error.message
         for field in _OPTIONAL:
-            if field in body and (error.parameter == field or re.search(rf"\b{field}\b", error.message)):
+            if field in body and (error.parameter == field or re.search(rf"\b{field}\b", message)):
                 self._leave_out(_constraint_name(request) if field == "response_format" else field, "refuses")
                 return True
         return False

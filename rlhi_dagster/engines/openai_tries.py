@@ -10,7 +10,7 @@ from typing import Any
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.concurrency import Slots
-from rlhi_dagster.engines.openai_answers import Judge, Judged
+from rlhi_dagster.engines.openai_answers import Judge, Judged, lacks_scores
 from rlhi_dagster.engines.openai_client import Client, FaultError, RefusalError, Tally, is_misdirected
 from rlhi_dagster.engines.openai_replies import Response, ServerError
 from rlhi_dagster.engines.openai_requests import Call, Dialect, run_length
@@ -117,11 +117,11 @@ class Solicitor:
 
     def _received(self, work: Work, group: list[Call], body: dict[str, Any], response: Response) -> None:
         self.slots.serve()
-        if "logprobs" in body and any(reply.text and reply.first is None for reply in response.replies.values()):
-            work.charged_usd += self.judge(group, body, response).cost_usd
-            self.dialect.lacks_scores()  # and ask anew: this reply was drawn at temperature 1
-            return
         judged = self.judge(group, body, response)
+        if lacks_scores(body, response):
+            work.charged_usd += judged.cost_usd
+            self.dialect.lacks_scores()
+            return
         if judged.unusable:
             self.dialect.ignores_constraint(group[0][1])
         work.take(group, judged)

@@ -392,6 +392,13 @@ def test_other_refusals_are_final_error_rows_without_the_prompt() -> None:
     assert not any(answer.is_retryable for answer in (quoted, short, other))
 
 
+def test_a_refusal_that_quotes_the_prompt_teaches_nothing() -> None:
+    server = Server(lambda body: refused("cannot read: which seed shall I sow, and n or m?"))
+    answers = ask(server, [said("Please tell me: which seed shall I sow, and n or m?", index) for index in range(2)])
+    assert [answer.error for answer in answers] == ["http_400: the server's message quotes the prompt"] * 2
+    assert len(server.bodies) == 1
+
+
 def test_a_moderated_prompt_is_a_content_filter_row() -> None:
     [answer] = ask(Server(lambda body: refused("The prompt was filtered.", code="content_filter")), [said("a")])
     assert (answer.error, answer.is_retryable) == ("content_filter: The prompt was filtered.", False)
@@ -409,6 +416,8 @@ def test_a_moderated_prompt_is_a_content_filter_row() -> None:
             refused("The model `x` does not exist", 404, code="model_not_found"),
             r"/v1 has no chat completions of the model town/model \(status 404\)",
         ),
+        (refused("Invalid model name passed in model=x"), "has no chat completions of the model town/model"),
+        (refused("no", param="model"), "has no chat completions of the model town/model"),
         (Told(404, content=b"<html>"), "has no chat completions of the model town/model"),
         (Told(301, content=b"", headers={"location": "/elsewhere"}), "has no chat completions of the model town/model"),
         (refused("pay", 402), "no credit left"),

@@ -168,6 +168,20 @@ def test_a_field_that_lines_refuse_is_left_out_in_the_next_batch(tmp_path: Path)
     assert len(server.batches) == 2
 
 
+def test_choices_without_scores_are_submitted_again_at_the_wanted_temperature(tmp_path: Path) -> None:
+    server = BatchServer()
+    temperatures = []
+
+    def reply(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        temperatures.append(body["temperature"])
+        return 200, completion("A")
+
+    server.reply = reply  # type: ignore[method-assign]
+    with serving(server) as address:
+        [answer] = ask(address, tmp_path, [said("which?", choices=("A", "B"))])
+    assert (answer.text, answer.probabilities, temperatures) == ("A", None, [1.0, 0.6])
+
+
 def test_a_batch_whose_acceptance_was_not_heard_is_found(tmp_path: Path) -> None:
     server = BatchServer()
     server.loses_replies = 1
