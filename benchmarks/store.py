@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.engines.store_compaction import compact
-from rlhi_dagster.engines.store_folding import fold
-from rlhi_dagster.engines.store_index import INDEX
-from rlhi_dagster.engines.store_segments import SCHEMAS, listing
+from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.folding import fold
+from rlhi_dagster.store.index import INDEX
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import SCHEMAS, listing
 
 WORDS = np.array(["alpha", "beta", "gamma", "the", "of", "a", "and", "garden", "answer", "because", "however", "tulips", "water", "to"])
 

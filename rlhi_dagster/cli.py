@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import profiles, store_command
+from rlhi_dagster import profiles
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.store import command as store_command
 
 if TYPE_CHECKING:
     from rlhi_dagster.feedback.classifier import FeedbackClassifier

@@ -22,14 +22,14 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines import forecast as forecasting
-from rlhi_dagster.engines import references
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
 from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
-from rlhi_dagster.engines.store import ResponseStore
 from rlhi_dagster.profiles import Profile, Role
+from rlhi_dagster.store import references
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.settings import TrainingSettings
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, RewardAnswer, RewardRequest, characters, trace
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 
 Request = TypeVar("Request", ChatRequest, RewardRequest)
 Finished = list[tuple[str, ChatAnswer]] | list[tuple[str, RewardAnswer]]

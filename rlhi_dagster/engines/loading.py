@@ -123,12 +123,12 @@ def chat_engine(model: ModelRef, settings: EngineSettings, batches: Path | None 
         NotInstalledError: The engine's extra is missing.
     """
     if settings.kind == "openai":
-        from rlhi_dagster.engines.openai import OpenAIChatEngine
+        from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
 
         return OpenAIChatEngine(model, settings, batches)
     if settings.cluster:
         with _extra("ray"):
-            from rlhi_dagster.engines.ray import RayChatEngine
+            from rlhi_dagster.engines.ray.engines import RayChatEngine
         return RayChatEngine(model, settings)
     if settings.kind == "vllm":
         with _extra("vllm"):
@@ -145,7 +145,7 @@ def reward_engine(model: ModelRef, settings: EngineSettings) -> RewardEngine:
         raise ValueError("a server of chat completions gives no rewards: set engines.reward to transformers or vllm")
     if settings.cluster:
         with _extra("ray"):
-            from rlhi_dagster.engines.ray import RayRewardEngine
+            from rlhi_dagster.engines.ray.engines import RayRewardEngine
         return RayRewardEngine(model, settings)
     if settings.kind == "vllm":
         with _extra("vllm"):

@@ -11,7 +11,7 @@ from typing import Any
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.calls import CallStats, Finished, Request, Standing, fulfil
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.progress import CallProgress
 
 

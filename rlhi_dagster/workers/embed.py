@@ -15,7 +15,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.calls import CallStats, StoppedError
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.progress import Progress
 

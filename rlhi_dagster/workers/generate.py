@@ -20,7 +20,7 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampl
 from rlhi_dagster.engines.calls import CallStats, read_chat, replay
 from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 
 

@@ -14,7 +14,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from rlhi_dagster.engines.base import RewardRequest
 from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 
 

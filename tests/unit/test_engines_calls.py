@@ -22,7 +22,7 @@ from rlhi_dagster.engines.calls import (
     unanswered,
 )
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 
 MODEL = ModelRef("town/model", "r1")
 SAMPLING = Sampling(0.6, 0.9, 8, 7)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhi_dagster.engines.base import ChatRequest
-from rlhi_dagster.engines.ray_shards import Call, Shards
+from rlhi_dagster.engines.ray.shards import Call, Shards
 
 
 def calls(openings: str) -> list[Call]:

@@ -12,7 +12,7 @@ from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import StoppedError, fulfil
 from rlhi_dagster.engines.loading import VllmSettings, chat_engine
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
 
 

@@ -19,9 +19,9 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, Samplin
 from rlhi_dagster.engines.choices import pick
 from rlhi_dagster.engines.loading import OpenAISettings, Price, chat_engine
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import OpenAIChatEngine
-from rlhi_dagster.engines.openai_client import ServerRefusedError
-from rlhi_dagster.engines.openai_replies import retry_after, server_error
+from rlhi_dagster.engines.openai.client import ServerRefusedError
+from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
+from rlhi_dagster.engines.openai.replies import retry_after, server_error
 from rlhi_dagster.engines.schemas import InvalidSchemaError
 from tests.servers import Asked, Told, completion, refused, serving
 
@@ -559,7 +559,7 @@ def test_errors_are_read_in_every_shape(payload: Any, message: str) -> None:
 
 
 def test_instructions_stand_in_the_users_last_message_or_in_one_of_their_own() -> None:
-    from rlhi_dagster.engines.openai_requests import instructed
+    from rlhi_dagster.engines.openai.requests import instructed
 
     messages: Messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert instructed(messages, "do") == [messages[0], {"role": "user", "content": "u\n\ndo"}]

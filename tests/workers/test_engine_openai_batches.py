@@ -19,8 +19,8 @@ from rlhi_dagster.engines import openai_batches, openai_tries
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.loading import OpenAISettings, Price
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import OpenAIChatEngine
-from rlhi_dagster.engines.openai_client import ServerRefusedError
+from rlhi_dagster.engines.openai.client import ServerRefusedError
+from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
 from tests.servers import Asked, Told, completion, serving
 
 MODEL = ModelRef("town/model", "r1")

@@ -19,11 +19,11 @@ import pytest
 from rlhi_dagster.engines import openai_tries
 from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat
-from rlhi_dagster.engines.concurrency import AdaptiveLimit
 from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import OpenAIChatEngine, summary
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit
+from rlhi_dagster.engines.openai.engine import OpenAIChatEngine, summary
+from rlhi_dagster.store.responses import ResponseStore
 from tests.servers import Asked, Told, completion, refused, serving
 
 MODEL = ModelRef("town/model", "r1")

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from rlhi_dagster.engines import rate_limits
-from rlhi_dagster.engines.concurrency import AdaptiveLimit, Slots
-from rlhi_dagster.engines.rate_limits import RateLimits, TokenBucket
+from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
+from rlhi_dagster.engines.openai.rate_limits import RateLimits, TokenBucket
 
 
 def test_the_limit_is_halved_once_per_round_trip_and_comes_back() -> None:

@@ -32,9 +32,9 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sa
 from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.engines.loading import NotInstalledError, RayCluster, TransformersSettings, VllmSettings, chat_engine, reward_engine
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.engines.ray_actor import Replica
-from rlhi_dagster.engines.ray_cluster import ClusterError
-from rlhi_dagster.engines.ray_replicas import ReplicaError
+from rlhi_dagster.engines.ray.actor import Replica
+from rlhi_dagster.engines.ray.cluster import ClusterError
+from rlhi_dagster.engines.ray.replicas import ReplicaError
 from rlhi_dagster.workers.answering import Desk
 from rlhi_dagster.workers.generate import Generation
 

@@ -34,7 +34,7 @@ from rlhi_dagster.engines.loading import TransformersSettings, reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.reward_layouts import Athene
 from rlhi_dagster.engines.rewards import TransformersRewardEngine
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.policy import CHAT_TEMPLATE
 from rlhi_dagster.workers.train_policy import build_tokenizer
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.calls import read_chat
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import TrainingSettings
 
@@ -64,7 +64,7 @@ from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import fulfil
 from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 
 given, dies_in = json.loads(sys.argv[1]), int(sys.argv[2])

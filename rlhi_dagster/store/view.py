@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlhi_dagster.engines.store_folding import Keys, fold, is_due, segment_keys
-from rlhi_dagster.engines.store_index import INDEX, Entries, Index, find, open_index
-from rlhi_dagster.engines.store_segments import ERRORS, FINAL, listing
+from rlhi_dagster.store.folding import Keys, fold, is_due, segment_keys
+from rlhi_dagster.store.index import INDEX, Entries, Index, find, open_index
+from rlhi_dagster.store.segments import ERRORS, FINAL, listing
 
 Stamp = tuple[int, int, int]
 

@@ -15,18 +15,18 @@ from pathlib import Path
 import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, Sampling
-from rlhi_dagster.engines.concurrency import AdaptiveLimit, Slots
 from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai_answers import Judge
-from rlhi_dagster.engines.openai_batches import Batches
-from rlhi_dagster.engines.openai_client import Client, ServerRefusedError, Tally, check_access, headers
-from rlhi_dagster.engines.openai_connections import CONNECT_SECONDS, Connections, time_limits
-from rlhi_dagster.engines.openai_flow import Flow, Settle
-from rlhi_dagster.engines.openai_replies import server_error
-from rlhi_dagster.engines.openai_requests import Dialect
-from rlhi_dagster.engines.openai_tries import Solicitor
-from rlhi_dagster.engines.rate_limits import RateLimits
+from rlhi_dagster.engines.openai.answers import Judge
+from rlhi_dagster.engines.openai.batches import Batches
+from rlhi_dagster.engines.openai.client import Client, ServerRefusedError, Tally, check_access, headers
+from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
+from rlhi_dagster.engines.openai.connections import CONNECT_SECONDS, Connections, time_limits
+from rlhi_dagster.engines.openai.flow import Flow, Settle
+from rlhi_dagster.engines.openai.rate_limits import RateLimits
+from rlhi_dagster.engines.openai.replies import server_error
+from rlhi_dagster.engines.openai.requests import Dialect
+from rlhi_dagster.engines.openai.tries import Solicitor
 from rlhi_dagster.engines.schemas import validator
 
 _log = logging.getLogger(__name__)

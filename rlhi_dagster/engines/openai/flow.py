@@ -16,9 +16,9 @@ from itertools import islice
 from typing import Any
 
 from rlhi_dagster.engines.base import ChatAnswer
-from rlhi_dagster.engines.concurrency import AdaptiveLimit, Slots
-from rlhi_dagster.engines.openai_requests import Call, Dialect, run_length
-from rlhi_dagster.engines.openai_tries import Emit
+from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
+from rlhi_dagster.engines.openai.requests import Call, Dialect, run_length
+from rlhi_dagster.engines.openai.tries import Emit
 
 Finished = list[tuple[str, ChatAnswer]]
 Settle = Callable[[list[Call], Emit], Awaitable[None]]

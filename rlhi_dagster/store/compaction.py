@@ -1,7 +1,7 @@
 """Compaction: many small segments become few large ones, each key is kept once, answered errors go.
 
 What belongs here: what is merged, and replacing segments by others without losing a row or disturbing readers. What does not: which
-rows are garbage (``store_garbage.py``, which uses the same replacement).
+rows are garbage (``garbage.py``, which uses the same replacement).
 
 Order of a replacement, under the folder's lock: the new segments appear, the index takes them up, the old ones are deleted. Killed at any
 moment, every row is there at least once, and the next compaction removes what is there twice. It needs as much free disk as what it merges.
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.store_folding import locked, refresh, segment_keys
-from rlhi_dagster.engines.store_index import Entries, Index, find
-from rlhi_dagster.engines.store_segments import (
+from rlhi_dagster.store.folding import locked, refresh, segment_keys
+from rlhi_dagster.store.index import Entries, Index, find
+from rlhi_dagster.store.segments import (
     ERRORS,
     FINAL,
     SCHEMAS,

@@ -1,7 +1,7 @@
 """Why an answer was computed although a similar one was there: what differs between their requests.
 
 What belongs here: finding an answer, the earlier ones most like it, and naming the difference. What does not: the words on the terminal
-(``store_command.py``). Requests are compared by the digests and settings that the store remembers (``engines.base.Trace``), never by text.
+(``command.py``). Requests are compared by the digests and settings that the store remembers (``engines.base.Trace``), never by text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines import references
-from rlhi_dagster.engines.store_compaction import Tell, folders
-from rlhi_dagster.engines.store_segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, read_rows, stored_schema
-from rlhi_dagster.engines.store_view import ErrorView, View
+from rlhi_dagster.store import references
+from rlhi_dagster.store.compaction import Tell, folders
+from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, read_rows, stored_schema
+from rlhi_dagster.store.view import ErrorView, View
 
 _COMPARED = ("key", "message_id", "history_id", "system_id", "sample_index", "settings", ANSWERED_AT)
 _SCHEMA = pl.Schema({**{name: stored_schema("chat")[name] for name in _COMPARED}, "model": pl.String()})

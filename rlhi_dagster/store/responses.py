@@ -1,7 +1,7 @@
 """The response store: every model answer, kept by the content of its request.
 
-What belongs here: adding answers and finding them. What does not: the files (``store_segments.py``), where keys lie
-(``store_view.py``, ``store_index.py``) and the care of a store (``store_compaction.py`` and others): docs/response_store.md.
+What belongs here: adding answers and finding them. What does not: the files (``segments.py``), where keys lie
+(``view.py``, ``index.py``) and the care of a store (``compaction.py`` and others): docs/response_store.md.
 
 One folder per kind of answer and model. A finished chunk is a segment, so a kill at any moment loses at most the chunk in flight, and
 readers never see half a file. A key answered twice (two processes at once) is read once: the answer that was there first. An error of
@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.store_index import ascending, key_bits, parse
-from rlhi_dagster.engines.store_segments import (
+from rlhi_dagster.store.index import ascending, key_bits, parse
+from rlhi_dagster.store.segments import (
     ANSWERED_AT,
     ERRORS,
     FINAL,
@@ -32,7 +32,7 @@ from rlhi_dagster.engines.store_segments import (
     stored_schema,
     write_segment,
 )
-from rlhi_dagster.engines.store_view import ErrorView, View
+from rlhi_dagster.store.view import ErrorView, View
 
 Found = TypeVar("Found", pl.Series, pl.DataFrame)
 _TRIES = 20

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.concurrency import Slots
-from rlhi_dagster.engines.openai_answers import Judge, Judged, lacks_scores
-from rlhi_dagster.engines.openai_client import Client, FaultError, RefusalError, Tally, is_misdirected
-from rlhi_dagster.engines.openai_replies import Response, ServerError
-from rlhi_dagster.engines.openai_requests import Call, Dialect, run_length
+from rlhi_dagster.engines.openai.answers import Judge, Judged, lacks_scores
+from rlhi_dagster.engines.openai.client import Client, FaultError, RefusalError, Tally, is_misdirected
+from rlhi_dagster.engines.openai.concurrency import Slots
+from rlhi_dagster.engines.openai.replies import Response, ServerError
+from rlhi_dagster.engines.openai.requests import Call, Dialect, run_length
 
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0

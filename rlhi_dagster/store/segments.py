@@ -1,7 +1,7 @@
 """Segments of the response store: immutable Parquet files of answers, sorted by key.
 
 What belongs here: names, columns, writing one so that it is whole or not there, and reading chosen rows of one. What does not: which
-segment holds a key (``store_index.py``, ``store_view.py``) and merging segments (``store_compaction.py``).
+segment holds a key (``index.py``, ``view.py``) and merging segments (``compaction.py``).
 
 A segment appears by rename after its bytes and before its name are synced, is never changed, and ends by being deleted. Readers that
 find one gone list the folder again. Two kinds: ``segment-*`` with final answers, ``errors-*`` with errors of the moment.

@@ -11,14 +11,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlhi_dagster import store_command
-from rlhi_dagster.engines import references
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling, trace
-from rlhi_dagster.engines.explain import Reason, differing, explain, explain_last_run, locate
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.engines.store_compaction import compact
-from rlhi_dagster.engines.store_segments import ANSWERED_AT, SCHEMAS
+from rlhi_dagster.store import command as store_command
+from rlhi_dagster.store import references
+from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.explain import Reason, differing, explain, explain_last_run, locate
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS
 
 MODEL, SAMPLING, ENGINE = ModelRef("town/model", "r1"), Sampling(0.6, 0.9, 8, 7), "echo"
 CONVERSATION = [

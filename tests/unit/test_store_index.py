@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlhi_dagster.engines import store_folding, store_index, store_segments, store_view
-from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.engines.store_folding import fold, is_due, locked
-from rlhi_dagster.engines.store_index import INDEX, Entries, Index, key_bits
-from rlhi_dagster.engines.store_segments import SCHEMAS, DamagedSegmentError, listing
+from rlhi_dagster.store import folding, segments, view
+from rlhi_dagster.store.folding import fold, is_due, locked
+from rlhi_dagster.store.index import INDEX, SCHEMA, Entries, Index, key_bits
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import SCHEMAS, DamagedSegmentError, listing
 
 
 def rows(keys: list[str], text: str = "") -> pl.DataFrame:
@@ -43,9 +43,9 @@ def store(tmp_path: Path) -> ResponseStore:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes so small that a few hundred keys take many batches, runs and parts."""
-    monkeypatch.setattr(store_folding, "ENTRIES_PER_BATCH", 64)
-    monkeypatch.setattr(store_folding, "_SAMPLED_EVERY", 8)
-    monkeypatch.setattr(store_folding, "_ENTRIES_PER_RUN", 100)
+    monkeypatch.setattr(folding, "ENTRIES_PER_BATCH", 64)
+    monkeypatch.setattr(folding, "_SAMPLED_EVERY", 8)
+    monkeypatch.setattr(folding, "_ENTRIES_PER_RUN", 100)
 
 
 def check(store: ResponseStore, known: dict[str, str], absent: list[str]) -> None:
@@ -110,7 +110,7 @@ def test_a_long_tail_is_folded_and_a_short_one_is_not(store: ResponseStore, monk
     for key in keys[250:]:
         store.append(rows([key]))
     read: list[Path] = []
-    monkeypatch.setattr(store_view, "segment_keys", lambda file: read.append(file) or store_folding.segment_keys(file))
+    monkeypatch.setattr(view, "segment_keys", lambda file: read.append(file) or folding.segment_keys(file))
     assert len(store.missing(pl.Series("key", keys))) == 0
     assert Index(store.folder / INDEX).rows == 300
     read.clear()
@@ -157,10 +157,10 @@ def test_an_index_that_lies_about_rows_is_found_out_and_made_again(store: Respon
     shifted = [Entries(batch.hi, batch.lo, batch.segment, np.roll(batch.row, 1)) for batch in index.batches]
     beyond = [Entries(batch.hi, batch.lo, batch.segment, batch.row + np.uint32(1)) for batch in index.batches]
     for lies in (shifted, beyond):
-        schema = store_index.SCHEMA.with_metadata({"segments": f'["{index.segments[0]}"]'})
-        with store_segments.published(store.folder / INDEX) as stream, pa.ipc.new_file(stream, schema) as writer:
+        schema = SCHEMA.with_metadata({"segments": f'["{index.segments[0]}"]'})
+        with segments.published(store.folder / INDEX) as stream, pa.ipc.new_file(stream, schema) as writer:
             for batch in lies:
-                writer.write_batch(store_folding._batch(batch, schema))
+                writer.write_batch(folding._batch(batch, schema))
         check(ResponseStore(store.root, "chat", store.model), {key: key for key in keys}, [])
         assert not (store.folder / INDEX).exists()
 

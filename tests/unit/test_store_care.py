@@ -16,16 +16,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from rlhi_dagster.engines import references, store_compaction, store_folding
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.engines.store_compaction import compact
-from rlhi_dagster.engines.store_folding import fold
-from rlhi_dagster.engines.store_garbage import Rule, collect
-from rlhi_dagster.engines.store_index import INDEX, SCHEMA, Entries, Index
-from rlhi_dagster.engines.store_segments import ANSWERED_AT, SCHEMAS, listing, published, stored_schema, write_segment
-from rlhi_dagster.engines.store_stats import stats
-from rlhi_dagster.engines.store_verify import verify
+from rlhi_dagster.store import compaction, folding, references
+from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.folding import fold
+from rlhi_dagster.store.garbage import Rule, collect
+from rlhi_dagster.store.index import INDEX, SCHEMA, Entries, Index
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, published, stored_schema, write_segment
+from rlhi_dagster.store.stats import stats
+from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 MODEL = "town/model@r1"
@@ -66,7 +66,7 @@ def texts(store: ResponseStore, wanted: list[str]) -> dict[str, str | None]:
 
 
 def test_small_segments_become_few_and_each_key_is_kept_once(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_compaction, "MAX_ROWS", 1_000)
+    monkeypatch.setattr(compaction, "MAX_ROWS", 1_000)
     for chunk in range(30):
         store.append(rows(keys(100 * chunk, 100 * chunk + 110), f"{chunk}"))
     expected = {key: f"{max(number - 10, 0) // 100 if number % 100 < 10 else number // 100}" for number, key in enumerate(keys(0, 3_010))}
@@ -82,7 +82,7 @@ def test_small_segments_become_few_and_each_key_is_kept_once(store: ResponseStor
 
 
 def test_a_merge_is_bounded_in_bytes_too(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_compaction, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(compaction, "MAX_BYTES", 100_000)
     for chunk in range(12):
         store.append(rows(keys(20 * chunk, 20 * chunk + 20), os.urandom(10_000).hex()))
     assert 2 < compact(store.folder, "chat").segments_after < 12
@@ -169,8 +169,8 @@ def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_nex
     with monkeypatch.context() as patch:
         if dies == "before the index":
             # The first call brings the index up to date, before anything is replaced.
-            calls = iter([store_folding.refresh, die])
-            patch.setattr(store_compaction, "refresh", lambda *given: next(calls)(*given))
+            calls = iter([folding.refresh, die])
+            patch.setattr(compaction, "refresh", lambda *given: next(calls)(*given))
         else:
             patch.setattr(Path, "unlink", unlink)
         with pytest.raises(KeyboardInterrupt):
@@ -332,7 +332,7 @@ def test_verify_compares_every_part_of_the_index_with_the_segments(store: Respon
     columns[column][[10, 200]] = columns[column][[10, 200]] ^ 1 if column != "segment" else (columns[column][[10, 200]] + 1) % 3
     schema = SCHEMA.with_metadata(pa.ipc.open_file(store.folder / INDEX).schema.metadata)
     with published(store.folder / INDEX) as stream, pa.ipc.new_file(stream, schema) as writer:
-        writer.write_batch(store_folding._batch(Entries(**columns), schema))
+        writer.write_batch(folding._batch(Entries(**columns), schema))
     problems = verify("chat", store.folder)
     assert problems
     assert {problem.file.name for problem in problems} == {INDEX}

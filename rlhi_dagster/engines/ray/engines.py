@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, RewardAnswer, RewardCalls, Sampling
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.ray_replicas import Replicas, Settings
+from rlhi_dagster.engines.ray.replicas import Replicas, Settings
 
 
 class RayChatEngine:

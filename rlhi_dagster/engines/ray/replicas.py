@@ -18,9 +18,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rlhi_dagster.engines.loading import NotInstalledError, TransformersSettings, VllmSettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.ray_actor import Failure, Replica, Report
-from rlhi_dagster.engines.ray_cluster import Patience, join
-from rlhi_dagster.engines.ray_shards import DEATHS, Call, Shards
+from rlhi_dagster.engines.ray.actor import Failure, Replica, Report
+from rlhi_dagster.engines.ray.cluster import Patience, join
+from rlhi_dagster.engines.ray.shards import DEATHS, Call, Shards
 
 log = logging.getLogger(__name__)
 Answers = list[tuple[str, Any]]

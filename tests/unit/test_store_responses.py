@@ -13,7 +13,7 @@ import pytest
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
 from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, Standing, fulfil, read_chat, read_rewards, replay
 from rlhi_dagster.engines.models import ModelRef, digest_of
-from rlhi_dagster.engines.store import SCHEMAS, ResponseStore
+from rlhi_dagster.store.responses import SCHEMAS, ResponseStore
 
 MODEL = ModelRef("town/model", "r1")
 SAMPLING = Sampling(0.6, 0.9, 8, 7)

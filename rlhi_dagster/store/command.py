@@ -1,6 +1,6 @@
 """``rlhi store``: what is in the response store, whether it is sound, and its care.
 
-What belongs here: the command's arguments and words. What does not: the work (``engines/store_*.py``, ``engines/explain.py``).
+What belongs here: the command's arguments and words. What does not: the work (the other modules here).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines import explain, references, store_compaction, store_garbage, store_stats, store_verify
-from rlhi_dagster.engines.store_compaction import Tell, folders
-from rlhi_dagster.engines.store_segments import ANSWERED_AT
+from rlhi_dagster.store import compaction, explain, garbage, references, stats, verify
+from rlhi_dagster.store.compaction import Tell, folders
+from rlhi_dagster.store.segments import ANSWERED_AT
 from rlhi_dagster.workers.progress import Progress
 
 EXAMPLES_SHOWN = 10
@@ -74,13 +74,13 @@ def run(given: argparse.Namespace, say: Callable[[str], None]) -> str:
     tell = partial(_progress, say)
     match given.action:
         case "stats":
-            return "\n".join(_stats_lines(store_stats.stats(kind, folder, tell(folder.name))) for kind, folder in folders(root))
+            return "\n".join(_stats_lines(stats.stats(kind, folder, tell(folder.name))) for kind, folder in folders(root))
         case "verify":
             return _verify(root, tell)
         case "compact":
-            return "\n".join(_compact_line(store_compaction.compact(folder, kind, tell(folder.name))) for kind, folder in folders(root))
+            return "\n".join(_compact_line(compaction.compact(folder, kind, tell(folder.name))) for kind, folder in folders(root))
         case "gc":
-            return _collect(root, store_garbage.Rule(given.older_than, given.unreferenced), given.yes, tell)
+            return _collect(root, garbage.Rule(given.older_than, given.unreferenced), given.yes, tell)
         case _:
             return _explain(root, given.what, tell)
 
@@ -98,7 +98,7 @@ def _progress(say: Callable[[str], None], what: str) -> Tell:
     return lambda done, total: report(done, total) if done < total or report.last > report.started else None
 
 
-def _stats_lines(found: store_stats.Stats) -> str:
+def _stats_lines(found: stats.Stats) -> str:
     lines = [f"{found.kind} {found.model}: {found.rows:,} answers in {found.segments:,} files, {_size(found.size)}"]
     if found.oldest and found.newest:
         lines.append(f"  kept from {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC")
@@ -113,7 +113,7 @@ def _stats_lines(found: store_stats.Stats) -> str:
 def _verify(root: Path, tell: Callable[[str], Tell]) -> str:
     lines, problems = [], 0
     for kind, folder in folders(root):
-        found = store_verify.verify(kind, folder, tell(folder.name))
+        found = verify.verify(kind, folder, tell(folder.name))
         lines.append(f"{kind} {folder.name}: {f'{len(found):,} problems' if found else 'sound'}")
         lines += [f"  {each.file}: {each.what}" for each in found[:EXAMPLES_SHOWN]]
         lines += [f"  and {len(found) - EXAMPLES_SHOWN:,} more"] if len(found) > EXAMPLES_SHOWN else []
@@ -123,7 +123,7 @@ def _verify(root: Path, tell: Callable[[str], Tell]) -> str:
     return "\n".join(lines)
 
 
-def _compact_line(done: store_compaction.Compaction) -> str:
+def _compact_line(done: compaction.Compaction) -> str:
     removed = [
         f"{count:,} {what}"
         for count, what in (
@@ -137,8 +137,8 @@ def _compact_line(done: store_compaction.Compaction) -> str:
     return f"{done.folder.parent.name} {done.folder.name}: {done.segments_before:,} files before, {done.segments_after:,} after{gone}"
 
 
-def _collect(root: Path, rule: store_garbage.Rule, delete: bool, tell: Callable[[str], Tell]) -> str:
-    found = store_garbage.collect(root, rule, delete=delete, tell=tell)
+def _collect(root: Path, rule: garbage.Rule, delete: bool, tell: Callable[[str], Tell]) -> str:
+    found = garbage.collect(root, rule, delete=delete, tell=tell)
     lines = [
         f"{each.kind} {each.folder.name}: {each.note or f'{each.rows:,} of {each.of_rows:,} answers, about {_size(each.size)}'}"
         for each in found

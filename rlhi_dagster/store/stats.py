@@ -1,6 +1,6 @@
 """What is in a response store: counts, sizes and costs by kind and model.
 
-What belongs here: reading the figures. What does not: how they are printed (``store_command.py``).
+What belongs here: reading the figures. What does not: how they are printed (``command.py``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import polars as pl
 
-from rlhi_dagster.engines.store_compaction import Tell
-from rlhi_dagster.engines.store_segments import ANSWERED_AT, ERRORS, FINAL, SCHEMAS, listing, read_columns
+from rlhi_dagster.store.compaction import Tell
+from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, SCHEMAS, listing, read_columns
 
 _SUMMED = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
 

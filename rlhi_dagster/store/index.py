@@ -1,6 +1,6 @@
 """The index of a model's segments: which key lies in which row of which segment, in one file that is searched where it lies.
 
-What belongs here: keys as numbers, finding keys among sorted entries, and the file. What does not: making the file (``store_folding.py``).
+What belongs here: keys as numbers, finding keys among sorted entries, and the file. What does not: making the file (``folding.py``).
 
 ``index.arrow`` is an Arrow IPC file, memory-mapped: entries sorted by key in record batches of about a million, those with the same
 first half always in one, and the names of the segments that it covers. It is a cache: without it every segment's keys are read, and

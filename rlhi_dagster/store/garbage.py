@@ -1,7 +1,7 @@
 """Garbage of the response store: answers that are old, or that no asset's last materialization used.
 
 What belongs here: which rows are garbage, how much that is, and deleting them. What does not: replacing segments
-(``store_compaction.py``) and recording what assets use (``references.py``).
+(``compaction.py``) and recording what assets use (``references.py``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines import references
-from rlhi_dagster.engines.store_compaction import Tell, folders, replace
-from rlhi_dagster.engines.store_folding import locked
-from rlhi_dagster.engines.store_index import Entries, find, key_bits
-from rlhi_dagster.engines.store_segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns
+from rlhi_dagster.store import references
+from rlhi_dagster.store.compaction import Tell, folders, replace
+from rlhi_dagster.store.folding import locked
+from rlhi_dagster.store.index import Entries, find, key_bits
+from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns
 
 GRACE = timedelta(days=1)
 """An answer younger than this is never unreferenced: the run that asked for it may not have said so yet."""

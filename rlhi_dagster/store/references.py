@@ -1,6 +1,6 @@
 """Which answers of the store each asset's last materialization used.
 
-What belongs here: recording it, and asking for it. What does not: deleting what nobody uses (``store_garbage.py``).
+What belongs here: recording it, and asking for it. What does not: deleting what nobody uses (``garbage.py``).
 
 ``references/<asset>/<run>-<n>.parquet`` below the store: kind, model and key of the answers, ordered by key; in the file's metadata the
 run, its partitions, and the time. The first record of a run drops the asset's records of earlier runs whose partitions it repeats.
@@ -19,7 +19,7 @@ from uuid import uuid4
 import polars as pl
 import pyarrow.parquet as pq
 
-from rlhi_dagster.engines.store_segments import folder_name, sync_folder
+from rlhi_dagster.store.segments import folder_name, sync_folder
 
 _SCHEMA = pl.Schema({"kind": pl.String(), "model": pl.String(), "key": pl.String()})
 _ROWS_PER_GROUP = 65_536

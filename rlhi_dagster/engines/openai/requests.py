@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhi_dagster.engines.base import ChatRequest, Messages, Sampling, characters
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai_replies import ServerError
+from rlhi_dagster.engines.openai.replies import ServerError
 
 Call = tuple[str, ChatRequest]
 MOST_SAMPLES = 128

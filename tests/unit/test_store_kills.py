@@ -13,24 +13,24 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.engines.store import ResponseStore
-from rlhi_dagster.engines.store_compaction import compact
-from rlhi_dagster.engines.store_segments import SCHEMAS, listing
-from rlhi_dagster.engines.store_verify import verify
+from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import SCHEMAS, listing
+from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
 import sys
 from pathlib import Path
 import polars as pl
-from rlhi_dagster.engines import store_compaction, store_folding, store_view
+from rlhi_dagster.store import compaction, folding, view
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.engines.store import ResponseStore
+from rlhi_dagster.store.responses import ResponseStore
 
 # So small that every process folds and merges all the time.
-store_folding.ENTRIES_PER_BATCH, store_folding._SAMPLED_EVERY, store_folding._ENTRIES_PER_RUN = 64, 8, 100
-store_view.is_due = lambda segments, rows, indexed: segments > 10
-store_compaction.MAX_ROWS = 400
+folding.ENTRIES_PER_BATCH, folding._SAMPLED_EVERY, folding._ENTRIES_PER_RUN = 64, 8, 100
+view.is_due = lambda segments, rows, indexed: segments > 10
+compaction.MAX_ROWS = 400
 root = Path(sys.argv[1])
 store = ResponseStore(root, "chat", "m@r1")
 
@@ -64,14 +64,14 @@ print("done")
 COMPACTER = """
 import time
 for round_ in range(int(sys.argv[2])):
-    store_compaction.compact(store.folder, "chat")
+    compaction.compact(store.folder, "chat")
     print(round_, flush=True)
 """
 FOLDER = """
 print("ready", flush=True)
 while True:
     (store.folder / "index.arrow").unlink(missing_ok=True)
-    store_folding.fold(store.folder)
+    folding.fold(store.folder)
 """
 
 

@@ -1,6 +1,6 @@
 """Making the index: entries of many segments merged into one sorted file, in bounded memory.
 
-What belongs here: the lock of a folder, the merge, and when a merge is due. What does not: searching (``store_index.py``).
+What belongs here: the lock of a folder, the merge, and when a merge is due. What does not: searching (``index.py``).
 
 The merge takes sorted runs (the index there is, and what the new segments add, two million entries at a time) and writes them part by
 part of the key space. Whoever adds to or takes from a folder's segments other than by ``append``, and whoever writes the index, holds
@@ -21,8 +21,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rlhi_dagster.engines.store_index import ENTRIES_PER_BATCH, INDEX, SCHEMA, Entries, Index, key_bits, open_index
-from rlhi_dagster.engines.store_segments import FINAL, DamagedSegmentError, listing, opened, published
+from rlhi_dagster.store.index import ENTRIES_PER_BATCH, INDEX, SCHEMA, Entries, Index, key_bits, open_index
+from rlhi_dagster.store.segments import FINAL, DamagedSegmentError, listing, opened, published
 
 LOCK = "lock"
 _ENTRIES_PER_RUN = 2_000_000
@@ -47,7 +47,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def segment_keys(file: Path) -> Keys:
-    """The keys of a segment as numbers; errors as of ``store_segments.opened``."""
+    """The keys of a segment as numbers; errors as of ``segments.opened``."""
     with opened(file) as parquet:
         keys = pl.DataFrame(pl.from_arrow(parquet.read(columns=["key"])))["key"]
     try:

@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from rlhi_dagster.engines.store_compaction import PARTIAL_SECONDS, Tell
-from rlhi_dagster.engines.store_folding import LOCK, locked
-from rlhi_dagster.engines.store_index import INDEX, Entries, Index, parse
-from rlhi_dagster.engines.store_segments import ERRORS, FINAL, DamagedSegmentError, listing, opened, stored_schema
+from rlhi_dagster.store.compaction import PARTIAL_SECONDS, Tell
+from rlhi_dagster.store.folding import LOCK, locked
+from rlhi_dagster.store.index import INDEX, Entries, Index, parse
+from rlhi_dagster.store.segments import ERRORS, FINAL, DamagedSegmentError, listing, opened, stored_schema
 
 
 @dataclass(frozen=True, slots=True)
