@@ -1,19 +1,15 @@
-"""The transformers engines on a tiny random Llama: sampling that depends on the request alone, limits, rewards."""
+"""The transformers engines on a tiny random Llama: sampling that depends on the request alone, limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.rewards import TransformersRewardEngine
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from tests import conformance
 from tests.conformance import LETTERS, Conformance, Subject, said
@@ -26,30 +22,24 @@ TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I 
 SaveTinyLlama = Callable[..., None]
 
 
-def _saved(save: SaveTinyLlama, folder: Path, kind: type[LlamaForCausalLM] | type[LlamaForSequenceClassification]) -> ModelRef:
-    """A random model; wide initial weights, so that what it says depends on what it reads."""
-    save(folder, TEXTS, kind, max_position_embeddings=CONTEXT, initializer_range=0.4, num_labels=1)
-    return ModelRef("tiny", "r1", str(folder))
-
-
 def settings(batch_size: int = 8, chunk_size: int = 1000) -> TransformersSettings:
     return TransformersSettings(device="cpu", dtype="float32", batch_size=batch_size, chunk_size=chunk_size)
 
 
+def _saved(save: SaveTinyLlama, folder: Path) -> ModelRef:
+    """A random model; wide initial weights, so that what it says depends on what it reads."""
+    save(folder, TEXTS, max_position_embeddings=CONTEXT, initializer_range=0.4)
+    return ModelRef("tiny", "r1", str(folder))
+
+
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> ModelRef:
-    return _saved(save_tiny_llama, tmp_path_factory.mktemp("chat"), LlamaForCausalLM)
+    return _saved(save_tiny_llama, tmp_path_factory.mktemp("chat"))
 
 
 @pytest.fixture(scope="module")
 def chat(chat_model: ModelRef) -> TransformersChatEngine:
     return TransformersChatEngine(chat_model, settings())
-
-
-@pytest.fixture(scope="module")
-def reward(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> TransformersRewardEngine:
-    model = _saved(save_tiny_llama, tmp_path_factory.mktemp("reward"), LlamaForSequenceClassification)
-    return TransformersRewardEngine(model, settings())
 
 
 def ask(engine: TransformersChatEngine, requests: list[ChatRequest], sampling: Sampling = SAMPLING) -> list[ChatAnswer]:
@@ -62,7 +52,7 @@ SILENT = said("Say nothing.")
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: SaveTinyLlama) -> Subject:
     """A random model whose stop token is likeliest after one prompt: its row of the last layer is turned to that prompt's state."""
-    model = _saved(save_tiny_llama, tmp_path_factory.mktemp("silent"), LlamaForCausalLM)
+    model = _saved(save_tiny_llama, tmp_path_factory.mktemp("silent"))
     engine = TransformersChatEngine(model, settings(chunk_size=50))
     states = []
     for request in [SILENT, *(said(text) for text in TEXTS)]:
@@ -84,11 +74,6 @@ def test_a_template_that_refuses_a_conversation_makes_an_error_row(chat: Transfo
     refused, answered = ask(chat, [ChatRequest(messages), said("tulips")])
     assert (refused.text, refused.error) == (None, "template_refused: TemplateError in the model's chat template")
     assert answered.error is None
-
-
-def rewards(engine: TransformersRewardEngine, requests: list[RewardRequest]) -> list[RewardAnswer]:
-    found = dict(chain.from_iterable(engine.score((str(number), request) for number, request in enumerate(requests))))
-    return [found[str(number)] for number in range(len(requests))]
 
 
 def test_an_answer_does_not_depend_on_its_batch(chat: TransformersChatEngine) -> None:
@@ -171,22 +156,3 @@ def test_choices_are_part_of_the_key_and_their_absence_is_not(chat_model: ModelR
     assert said("hi").draw(chat_model, SAMPLING) != choice("hi").draw(chat_model, SAMPLING)
     assert choice("hi").draw(chat_model, SAMPLING) != choice("hi", choices=LETTERS[::-1]).draw(chat_model, SAMPLING)
     assert said("hi").draw(chat_model, SAMPLING) == "f8bf09e4350fb0313e8259990b0b7a94"
-
-
-def judged(request: str, reply: str) -> RewardRequest:
-    return RewardRequest([{"role": "user", "content": request}, {"role": "assistant", "content": reply}])
-
-
-def test_padding_does_not_change_a_reward(reward: TransformersRewardEngine) -> None:
-    requests = [judged(text, "yes " * length) for text in TEXTS for length in (1, 5, 20)]
-    together = [answer.reward for answer in rewards(reward, requests)]
-    alone = [rewards(reward, [request])[0].reward for request in requests]
-    assert together == pytest.approx(alone, abs=1e-5)
-    assert [answer.reward for answer in rewards(reward, requests[::-1])][::-1] == pytest.approx(together, abs=1e-5)
-    assert len({round(value, 3) for value in alone if value is not None}) == 9
-
-
-def test_a_conversation_beyond_the_context_is_an_error_row(reward: TransformersRewardEngine) -> None:
-    fits, long = rewards(reward, [judged("hi", "yes"), judged("hi", "tulips " * 200)])
-    assert (fits.error, long.reward) == (None, None)
-    assert long.error == f"conversation_too_long: {long.prompt_tokens} tokens, context {CONTEXT}"
