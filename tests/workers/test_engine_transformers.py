@@ -1,8 +1,9 @@
-"""The transformers engines on a tiny random Llama: sampling that depends on the request alone, limits."""
+"""The transformers engine on a tiny random Llama: sampling that depends on the request alone; limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
