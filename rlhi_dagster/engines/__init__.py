@@ -1,5 +1,5 @@
-"""Model engines behind small interfaces, and the response store that every model call goes through.
+"""Model engines behind small interfaces, and running requests through them and the response store.
 
-What belongs here: turning requests into answers (chat, reward, embedding) and remembering them by content. What does not: what to ask
-(the stages' packages) and starting processes (``workers/``, ``resources.py``).
+What belongs here: turning requests into answers (chat, reward, embedding), order and counts, forecasts of cost. What does not: what to
+ask (the stages' packages), remembering answers (``store``), and starting processes (``workers/``, ``resources.py``).
 """
