@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -14,25 +15,32 @@ from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.progress import CallProgress
 
+ECHO_SECONDS = 3.0
+"""A signal so soon after the first is its echo: Ctrl-C reaches a whole process group, and Dagster passes it on once more."""
+
 
 class Stop:
-    """Whether somebody wants this process to end: true from the first SIGTERM or SIGINT on; a second one ends it at once."""
+    """Whether somebody wants this process to end: true from the first SIGTERM or SIGINT on; a later second one ends it at once."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         """Take over both signals; must be made in the main thread."""
         self._log = log
-        self.is_wanted = False
+        self._wanted_at: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self.is_wanted
+        return self._wanted_at is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_wanted = True
-        signal.signal(number, signal.SIG_DFL)
-        self._log(f"{signal.Signals(number).name}: finishing the requests in hand; a second signal ends this at once")
+        now = time.monotonic()
+        if self._wanted_at is None:
+            self._wanted_at = now
+            self._log(f"{signal.Signals(number).name}: finishing the requests in hand; another signal in some seconds ends this at once")
+        elif now - self._wanted_at > ECHO_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 class Desk:
