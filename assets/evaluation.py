@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import checks, declare, metadata
+from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation import scores as scoring
@@ -61,14 +62,16 @@ def judgements(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, eval_prompts: pl.LazyFrame, responses: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is one judge's verdict on a reply against the base's, in one order."""
-    items = eval_prompts.collect()
-    found = judge_recipes(items, responses.collect(), context.partition_keys, judge_of(context, settings, workers, items))
+    items, spent = eval_prompts.collect(), list[CallStats]()
+    judge = judge_of(context, settings, workers, items, spent)
+    found = judge_recipes(items, responses.collect(), context.partition_keys, judge)
     verdicts = found.group_by("recipe", "verdict").len().sort("recipe", "verdict")
     return metadata.result(
         "judgements",
         found,
         illegible_verdicts=found["verdict"].null_count(),
         verdicts=metadata.markdown_table(verdicts),
+        **(call_metadata(sum(spent, CallStats())) if spent else {}),
     )
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatRequest
+from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
 from rlhi_dagster.resources import Settings, Workers
@@ -16,8 +17,8 @@ from rlhi_dagster.simulation import truth
 from rlhi_dagster.training.artefacts import hub_model
 
 
-def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Workers, items: pl.DataFrame) -> Judge:
-    """The profile's judge over ``items`` (``EVAL_PROMPTS``).
+def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Workers, items: pl.DataFrame, spent: list[CallStats]) -> Judge:
+    """The profile's judge over ``items`` (``EVAL_PROMPTS``); what its model calls cost is added to ``spent``.
 
     Raises:
         dg.Failure: The town's judge is asked about a source whose truth nobody knows.
@@ -28,9 +29,9 @@ def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Wor
         model = hub_model(profile.evaluation.judge_model, profile.evaluation.judge_revision)
 
         def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
-            (answers,), _ = workers.chat(
-                context, [(model, [ChatRequest(messages) for messages in asked])], settings.sampling(temperature=0.0), role="judge"
-            )
+            requests = [ChatRequest(messages) for messages in asked]
+            (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="judge")
+            spent.append(stats)
             return [answer.text for answer in answers]
 
         return ChatJudge.with_default_prompt(model.identity, chat)
