@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from rlhi_dagster.engines import openai_tries
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, Sampling
 from rlhi_dagster.engines.choices import pick
 from rlhi_dagster.engines.loading import OpenAISettings, Price, chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.openai import tries
 from rlhi_dagster.engines.openai.client import ServerRefusedError
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
 from rlhi_dagster.engines.openai.replies import retry_after, server_error
@@ -50,7 +50,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_tries, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.001)
 
 
 def said(text: str, sample_index: int = 0, **more: Any) -> ChatRequest:
@@ -497,9 +497,9 @@ def test_a_server_that_asks_to_wait_is_left_alone_for_so_long(monkeypatch: pytes
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(openai_tries, "_sleep", sleep)
-    tries = iter([Told(429, headers={"retry-after": "20"}), Told(503), Told(500)])
-    server = Server(lambda body: next(tries, None) or echo(body))
+    monkeypatch.setattr(tries, "_sleep", sleep)
+    faults = iter([Told(429, headers={"retry-after": "20"}), Told(503), Told(500)])
+    server = Server(lambda body: next(faults, None) or echo(body))
     [answer] = ask(server, [said("a")], attempts=4)
     assert answer.error is None
     assert 20 <= waits[0] <= 20.001

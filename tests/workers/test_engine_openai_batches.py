@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from rlhi_dagster.engines import openai_batches, openai_tries
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.engines.loading import OpenAISettings, Price
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.openai import batches, tries
 from rlhi_dagster.engines.openai.client import ServerRefusedError
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
 from tests.servers import Asked, Told, completion, serving
@@ -104,8 +104,8 @@ class BatchServer:
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_batches, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(openai_tries, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(batches, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.001)
 
 
 def said(text: str, sample_index: int = 0, **more: Any) -> ChatRequest:
@@ -129,7 +129,7 @@ def ask(address: str, folder: Path, requests: list[ChatRequest], **more: Any) ->
 
 
 def test_calls_are_lines_of_batches_and_answers_come_back_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_batches, "MOST_LINES", 6)
+    monkeypatch.setattr(batches, "MOST_LINES", 6)
     server = BatchServer()
     requests = [said(f"question {number}", index) for number in range(10) for index in range(4)]
     price = Price(prompt_usd_per_million=1, completion_usd_per_million=10)
@@ -223,10 +223,10 @@ def test_another_model_does_not_wait_for_these_batches(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from rlhi_dagster.engines import openai_batches
+from rlhi_dagster.engines.openai import batches
 from tests.workers.test_engine_openai_batches import SAMPLING, calls_of, engine, said
 
-openai_batches.POLL_SECONDS = 0.05
+batches.POLL_SECONDS = 0.05
 for finished in engine(sys.argv[1], Path(sys.argv[2])).answer(calls_of([said(f"question {n}") for n in range(20)]), SAMPLING):
     print(len(finished), flush=True)
     sys.stdin.read()

@@ -16,11 +16,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlhi_dagster.engines import openai_tries
 from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat
 from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.openai import tries
 from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine, summary
 from rlhi_dagster.store.responses import ResponseStore
@@ -140,7 +140,7 @@ def stored(store: ResponseStore, prefix: str) -> Counter[str]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_tries, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.02)
 
 
 @pytest.mark.usefixtures("hurried")

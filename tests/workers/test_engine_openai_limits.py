@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rlhi_dagster.engines import rate_limits
+from rlhi_dagster.engines.openai import rate_limits
 from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
 from rlhi_dagster.engines.openai.rate_limits import RateLimits, TokenBucket
 

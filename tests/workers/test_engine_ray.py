@@ -27,11 +27,12 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 from transformers import LlamaForSequenceClassification
 
-from rlhi_dagster.engines import ray_cluster, ray_replicas
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
 from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.engines.loading import NotInstalledError, RayCluster, TransformersSettings, VllmSettings, chat_engine, reward_engine
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.engines.ray import cluster as ray_cluster
+from rlhi_dagster.engines.ray import replicas
 from rlhi_dagster.engines.ray.actor import Replica
 from rlhi_dagster.engines.ray.cluster import ClusterError
 from rlhi_dagster.engines.ray.replicas import ReplicaError
@@ -161,7 +162,7 @@ def taken(folder: Path) -> list[list[str]]:
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Replica]], None]:
     """Lets replicas be of another class, which Ray is to send along: the nodes do not know this file."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    return lambda kind: monkeypatch.setattr(ray_replicas, "Replica", kind)
+    return lambda kind: monkeypatch.setattr(replicas, "Replica", kind)
 
 
 def test_a_node_that_dies_under_the_program_changes_no_table(

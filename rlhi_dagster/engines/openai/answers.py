@@ -1,6 +1,6 @@
 """From a server's response to the answers of the calls that shared the request: choices, JSON, lengths, tokens, cost.
 
-What belongs here: judging replies. What does not: asking again for those that are unusable (``openai_client.py``).
+What belongs here: judging replies. What does not: asking again for those that are unusable (``client.py``).
 
 Probabilities of choices are read from the log-probabilities at the reply's first token: those of tokens that begin exactly one choice are
 added up, a choice that none of them begins counts as 0, and the rest is renormalised. vLLM gives them after its mask, so that all

@@ -1,6 +1,6 @@
 """The batch endpoint: calls as lines of uploaded files, answers within a day, nothing paid twice.
 
-What belongs here: submitting, waiting, reading results. What is remembered on disk: ``openai_pending.py``. Samples are lines of their own.
+What belongs here: submitting, waiting, reading results. What is remembered on disk: ``pending.py``. Samples are lines of their own.
 """
 
 from __future__ import annotations

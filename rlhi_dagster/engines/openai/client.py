@@ -1,7 +1,7 @@
 """One request to a server of OpenAI's chat completions, and what can become of it: a response, a fault, a refusal, or the run's end.
 
-What belongs here: sending, and telling these apart. What does not: trying again (``openai_tries.py``) and which calls make a request when
-(``openai_flow.py``).
+What belongs here: sending, and telling these apart. What does not: trying again (``tries.py``) and which calls make a request when
+(``flow.py``).
 """
 
 from __future__ import annotations

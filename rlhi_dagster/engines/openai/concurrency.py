@@ -1,7 +1,7 @@
 """How many requests are under way at a server: fewer as it becomes too busy, more again as it recovers.
 
 What belongs here: the limit (additive increase, multiplicative decrease) and the places under it. What does not: what counts as too
-busy (``openai_client.py``) and limits by the minute (``rate_limits.py``).
+busy (``client.py``) and limits by the minute (``rate_limits.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calls in, answers out, and between them an event loop in a thread of its own, so that the server is busy while answers are kept.
 
-What belongs here: which calls make the next request, and when it may go. What does not: what becomes of it (``openai_tries.py``).
+What belongs here: which calls make the next request, and when it may go. What does not: what becomes of it (``tries.py``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What comes back from a server of OpenAI's chat completions, as values: replies, what was used, errors; and nothing taken on trust.
 
-What belongs here: shapes of payloads. What does not: what they mean for the calls (``openai_answers.py``).
+What belongs here: shapes of payloads. What does not: what they mean for the calls (``answers.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is sent to a server of OpenAI's chat completions: calls as one request body, and what to do where a server lacks a field.
 
 What belongs here: grouping samples of the same messages, the body's fields, and the instructions that stand in for fields that a server
-refuses. What does not: sending (``openai_client.py``, ``openai_batches.py``) and reading (``openai_replies.py``, ``openai_answers.py``).
+refuses. What does not: sending (``client.py``, ``batches.py``) and reading (``replies.py``, ``answers.py``).
 """
 
 from __future__ import annotations

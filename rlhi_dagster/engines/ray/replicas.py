@@ -1,6 +1,6 @@
 """The replicas of one model on a Ray cluster: started, kept supplied with calls, and replaced when they die.
 
-What belongs here: the side of whoever asks. What runs on the nodes is in ``ray_actor``, and what is asked next in ``ray_shards``. The
+What belongs here: the side of whoever asks. What runs on the nodes is in ``actor``, and what is asked next in ``shards``. The
 replacement of a dead replica is a new actor and not Ray's restart, so that its calls and its starts are counted here.
 """
 
