@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
+from itertools import groupby
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -270,14 +271,19 @@ def _keys(keys: Iterable[str]) -> pl.Series:
 
 
 def _chat_rows(requests: Mapping[str, ChatRequest]) -> pl.DataFrame:
+    """One row for samples of the same messages that follow one another: their messages are told once."""
     schema = {
-        "key": pl.String(),
         "messages": MESSAGES,
-        "sample_index": pl.Int32(),
         "choices": pl.List(pl.String()),
         "json_schema": pl.String(),
+        "keys": pl.List(pl.String()),
+        "sample_indices": pl.List(pl.Int32()),
     }
-    rows = [(key, each.messages, each.sample_index, list(each.choices), each.json_schema) for key, each in requests.items()]
+    groups = groupby(requests.items(), key=lambda item: (item[1].messages, item[1].choices, item[1].json_schema))
+    rows = []
+    for (messages, choices, json_schema), group in groups:
+        samples = list(group)
+        rows.append((messages, list(choices), json_schema, [key for key, _ in samples], [each.sample_index for _, each in samples]))
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

@@ -58,7 +58,8 @@ def opening_requests(
 
 def candidate_requests(requests: pl.DataFrame, count: int) -> list[ChatRequest]:
     """``count`` samples of each request with its persona, request by request."""
-    return [ChatRequest(with_persona(row["prompt"], row["persona"]), index) for row in requests.to_dicts() for index in range(count)]
+    seen = (with_persona(row["prompt"], row["persona"]) for row in requests.to_dicts())
+    return [ChatRequest(messages, index) for messages in seen for index in range(count)]
 
 
 def candidates(requests: pl.DataFrame, answers: Sequence[ChatAnswer], count: int, model: str) -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """Worker: answer chat requests, or replay whole dialogues turn by turn, through the response store.
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``forecast.Limits``), ``sampling`` (``Sampling``) and
-``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``key, messages, sample_index, choices,
-json_schema``) or ``dialogues`` (Parquet of ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as
+``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``messages, choices, json_schema, keys,
+sample_indices``) or ``dialogues`` (Parquet of ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as
 a custom message.
 """
 
@@ -66,9 +66,10 @@ def run_batch(batch: Mapping[str, Any], sampling: Sampling, desk: Desk) -> CallS
     """Answer one batch and return what it cost."""
     generation = Generation(desk, ModelRef(**batch["model"]), sampling)
     if "requests" in batch:
-        rows = pl.read_parquet(batch["requests"]).to_dicts()
         requests = {
-            row["key"]: ChatRequest(row["messages"], row["sample_index"], tuple(row["choices"]), row["json_schema"]) for row in rows
+            key: ChatRequest(row["messages"], index, tuple(row["choices"]), row["json_schema"])
+            for row in pl.read_parquet(batch["requests"]).iter_rows(named=True)
+            for key, index in zip(row["keys"], row["sample_indices"], strict=True)
         }
         return generation.answer(requests, generation.model.name)
     frame = pl.read_parquet(batch["dialogues"])

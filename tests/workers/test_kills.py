@@ -100,7 +100,7 @@ class Job:
         requests = [ChatRequest([{"role": "user", "content": TEXTS[n % 3] * (1 + n % 4)}], n) for n in range(count)]
         self.keys = [request.key(model, SAMPLING, SETTINGS.identity) for request in requests]
         rows = [
-            {"key": key, "messages": request.messages, "sample_index": request.sample_index, "choices": [], "json_schema": None}
+            {"messages": request.messages, "choices": [], "json_schema": None, "keys": [key], "sample_indices": [request.sample_index]}
             for key, request in zip(self.keys, requests, strict=True)
         ]
         schema = {"choices": pl.List(pl.String()), "json_schema": pl.String()}

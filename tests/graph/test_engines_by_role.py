@@ -1,0 +1,75 @@
+"""A role with an engine of its own: a judge behind a server, in a run like any other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import AssetKey, DagsterInstance
+
+from rlhi_dagster.lake import Lake
+from tests.graph.conftest import BIN, Run
+from tests.servers import Asked, Told, completion, serving
+
+pytestmark = pytest.mark.slow
+
+RECIPE = "dpo_rewards"
+PRICE = {"prompt_usd_per_million": 100.0, "completion_usd_per_million": 200.0}
+
+
+class Judge:
+    """Prefers the longer reply, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self, asked: Asked) -> Told:
+        if asked.method == "GET":
+            return Told(payload={"data": [{"id": "judges/long"}]})
+        self.asked += 1
+        text = asked.json["messages"][-1]["content"]
+        one, two = (text.split(f"<reply_{side}>")[1].split(f"</reply_{side}>")[0] for side in "ab")
+        verdict = "A" if len(one) > len(two) else "B" if len(two) > len(one) else "tie"
+        return Told(payload=completion(f"Longer.\n{verdict}"))
+
+
+def copied(run: Run, folder: Path, address: str) -> Run:
+    """The run with everything that it made, and with a judge behind ``address``."""
+    origin = Path(run.env["RLHI_PROFILE"]).parent
+    shutil.copytree(origin, folder)
+    settings = yaml.safe_load((folder / "miniature.yaml").read_text())
+    settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/long", "judge_revision": "r1"}
+    prices = {"judges/long": PRICE}
+    settings["engines"] = {"judge": {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 16, "prices": prices}}
+    (folder / "miniature.yaml").write_text(yaml.safe_dump(settings))
+    moved = {name: value.replace(str(origin), str(folder)) for name, value in run.env.items()}
+    return Run(moved, Lake(root=run.lake.root.replace(str(origin), str(folder))))
+
+
+def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge()
+    with serving(judge) as address:
+        run = copied(undisturbed, tmp_path / "run", address)
+        command = [BIN / "dg", "launch", "--assets", "judgements", "--partition", RECIPE]
+        for _ in range(2):
+            done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            asked = judge.asked
+    judgements = run.table("judgements").filter(recipe=RECIPE)
+    assert judgements["judge"].unique().to_list() == ["judges/long@r1"]
+    assert judgements["verdict"].null_count() == 0
+    assert 0 < asked <= len(judgements)
+    assert judge.asked == asked, "a second run asks nothing"
+    monkeypatch.setenv("DAGSTER_HOME", run.env["DAGSTER_HOME"])
+    with DagsterInstance.get() as instance:
+        runs = instance.fetch_materializations(AssetKey("judgements"), limit=2).records
+        first = runs[1].asset_materialization.metadata
+        observed = instance.fetch_observations(AssetKey("judgements"), limit=1).records[0].event_log_entry.asset_observation.metadata
+    assert first["calls/answered"].value == asked
+    assert first["calls/errors"].value == 0
+    assert first["calls/cost_usd"].value == pytest.approx(asked * (10 * 100 + 5 * 200) / 1e6)
+    assert observed["forecast/missing"].value == asked
+    assert observed["forecast/cost_usd"].value > 0
