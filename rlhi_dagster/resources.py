@@ -221,7 +221,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         context.log.info(f"{context.assets_def.node_def.name}: {planned}")
         shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
         for key in context.selected_asset_keys:
-            context.log_event(dg.AssetObservation(key, metadata=shown))
+            context.log_event(dg.AssetObservation(key, description=str(planned), metadata=shown))
         try:
             forecasting.check(Limits.model_validate_json(self.limits), planned)
         except OverLimitError as error:
@@ -263,7 +263,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 def call_metadata(stats: CallStats) -> dict[str, float]:
     """What model calls cost, under stable keys for the UI."""
     rate = stats.completion_tokens / stats.seconds if stats.seconds else 0.0
-    return {f"calls/{name}": value for name, value in asdict(stats).items()} | {"calls/tokens_per_second": round(rate, 1)}
+    rounded = {"seconds": round(stats.seconds, 1), "cost_usd": round(stats.cost_usd, 4), "tokens_per_second": round(rate, 1)}
+    return {f"calls/{name}": value for name, value in (asdict(stats) | rounded).items()}
 
 
 def _keys(keys: Iterable[str]) -> pl.Series:
