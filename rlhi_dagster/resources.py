@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
-from itertools import groupby
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, repla
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.profiles import Profile, Role
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
@@ -117,7 +117,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._announce(context, reduce(add, plans))
         if any(lacking):
             files = [
-                {"model": model.to_dict(), "requests": self._job_file(context, _chat_rows(requests))}
+                {"model": model.to_dict(), "requests": self._job_file(context, chat_rows(requests))}
                 for (model, requests), keys in zip(keyed, lacking, strict=True)
                 if keys
             ]
@@ -269,23 +269,6 @@ def call_metadata(stats: CallStats) -> dict[str, float]:
 
 def _keys(keys: Iterable[str]) -> pl.Series:
     return pl.Series("key", list(keys), dtype=pl.String())
-
-
-def _chat_rows(requests: Mapping[str, ChatRequest]) -> pl.DataFrame:
-    """One row for samples of the same messages that follow one another: their messages are told once."""
-    schema = {
-        "messages": MESSAGES,
-        "choices": pl.List(pl.String()),
-        "json_schema": pl.String(),
-        "keys": pl.List(pl.String()),
-        "sample_indices": pl.List(pl.Int32()),
-    }
-    groups = groupby(requests.items(), key=lambda item: (item[1].messages, item[1].choices, item[1].json_schema))
-    rows = []
-    for (messages, choices, json_schema), group in groups:
-        samples = list(group)
-        rows.append((messages, list(choices), json_schema, [key for key, _ in samples], [each.sample_index for _, each in samples]))
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _sum(messages: Sequence[Any]) -> CallStats:

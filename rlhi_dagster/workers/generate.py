@@ -1,9 +1,8 @@
 """Worker: answer chat requests, or replay whole dialogues turn by turn, through the response store.
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``forecast.Limits``), ``sampling`` (``Sampling``) and
-``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``messages, choices, json_schema, keys,
-sample_indices``) or ``dialogues`` (Parquet of ``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as
-a custom message.
+``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``engines.requests``) or ``dialogues`` (Parquet of
+``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as a custom message.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampl
 from rlhi_dagster.engines.calls import CallStats, read_chat, replay
 from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.requests import chat_requests
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 
@@ -66,12 +66,7 @@ def run_batch(batch: Mapping[str, Any], sampling: Sampling, desk: Desk) -> CallS
     """Answer one batch and return what it cost."""
     generation = Generation(desk, ModelRef(**batch["model"]), sampling)
     if "requests" in batch:
-        requests = {
-            key: ChatRequest(row["messages"], index, tuple(row["choices"]), row["json_schema"])
-            for row in pl.read_parquet(batch["requests"]).iter_rows(named=True)
-            for key, index in zip(row["keys"], row["sample_indices"], strict=True)
-        }
-        return generation.answer(requests, generation.model.name)
+        return generation.answer(chat_requests(pl.read_parquet(batch["requests"])), generation.model.name)
     frame = pl.read_parquet(batch["dialogues"])
     return generation.replay(dict(zip(frame["dialogue_id"].to_list(), frame["user_messages"].to_list(), strict=True)))
 

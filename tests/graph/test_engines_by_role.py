@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
@@ -58,7 +59,7 @@ def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_pat
             done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             asked = judge.asked
-    judgements = run.table("judgements").filter(recipe=RECIPE)
+    judgements = run.table("judgements").filter(pl.col("recipe") == RECIPE, pl.col("benchmark") == "user_eval")
     assert judgements["judge"].unique().to_list() == ["judges/long@r1"]
     assert judgements["verdict"].null_count() == 0
     assert 0 < asked <= len(judgements)

@@ -59,7 +59,7 @@ def test_the_report_needs_no_network(undisturbed) -> None:
 
 def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
     before = undisturbed.fingerprints()
-    segments = sorted(Path(undisturbed.lake.root).parent.glob("responses/**/*.parquet"))
+    segments = sorted(Path(undisturbed.lake.root).parent.glob("responses/**/segment-*.parquet"))
     trained = {file: file.stat().st_mtime_ns for file in Path(undisturbed.lake.root).glob("**/model.safetensors")}
     for job, partitions in (("preference_data", undisturbed.months()), ("training", "base...sft_rewrites")):
         done = undisturbed.launch(job, partitions)
@@ -68,7 +68,7 @@ def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
         reports = [line for line in (done.stdout + done.stderr).splitlines() if " s left" in line]
         assert [line for line in reports if "conversations: " not in line] == []
     assert undisturbed.fingerprints() == before
-    assert sorted(Path(undisturbed.lake.root).parent.glob("responses/**/*.parquet")) == segments
+    assert sorted(Path(undisturbed.lake.root).parent.glob("responses/**/segment-*.parquet")) == segments
     assert {file: file.stat().st_mtime_ns for file in trained} == trained
 
 

@@ -22,6 +22,7 @@ from rlhi_dagster.engines.calls import (
     unanswered,
 )
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.requests import chat_requests, chat_rows
 from rlhi_dagster.store.responses import ResponseStore
 
 MODEL = ModelRef("town/model", "r1")
@@ -177,3 +178,18 @@ def test_what_a_replay_lacks_is_counted_to_the_end_of_each_conversation(store: R
 
     replay(dialogues, complete)
     assert unanswered(dialogues, store, key_of) == []
+
+
+def test_samples_of_the_same_messages_are_one_row_of_a_file() -> None:
+    schema = '{"type": "object"}'
+    asked = [
+        *(said("hello", persona="B", sample_index=n) for n in (0, 1, 5)),
+        said("hello", persona="C"),
+        ChatRequest(said("hello").messages, choices=("A", "B")),
+        ChatRequest(said("hello").messages, json_schema=schema),
+    ]
+    rows = chat_rows(keyed(*asked))
+    assert rows["sample_indices"].to_list() == [[0, 1, 5], [0], [0], [0]]
+    assert chat_requests(rows) == keyed(*asked)
+    assert list(chat_requests(rows)) == list(keyed(*asked))
+    assert chat_requests(chat_rows({})) == {}

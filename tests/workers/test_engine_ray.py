@@ -36,6 +36,7 @@ from rlhi_dagster.engines.ray import replicas
 from rlhi_dagster.engines.ray.actor import Replica
 from rlhi_dagster.engines.ray.cluster import ClusterError
 from rlhi_dagster.engines.ray.replicas import ReplicaError
+from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.workers.answering import Desk
 from rlhi_dagster.workers.generate import Generation
 
@@ -105,10 +106,7 @@ def launch(tmp_path: Path, model: ModelRef) -> Iterator[Callable[..., Future[Any
     with ThreadPoolExecutor() as pool:
 
         def run(asked: dict[str, ChatRequest], chosen: TransformersSettings) -> Future[Any]:
-            rows = [(key, each.messages, each.sample_index, [], None) for key, each in asked.items()]
-            columns = {"key": pl.String(), "messages": pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))}
-            columns |= {"sample_index": pl.Int32(), "choices": pl.List(pl.String()), "json_schema": pl.String()}
-            pl.DataFrame(rows, schema=columns, orient="row").write_parquet(tmp_path / "requests.parquet")
+            chat_rows(asked).write_parquet(tmp_path / "requests.parquet")
             batch = {"model": model.to_dict(), "requests": str(tmp_path / "requests.parquet")}
             job = {"store": str(tmp_path / "store"), "engine": chosen.model_dump(), "limits": {}, "sampling": asdict(SAMPLING)}
             return pool.submit(worker, job | {"batches": [batch]})

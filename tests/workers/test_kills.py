@@ -17,6 +17,7 @@ from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.calls import read_chat
 from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.store.responses import ResponseStore
 
 ROOT = Path(__file__).parents[2]
@@ -98,13 +99,9 @@ class Job:
     def __init__(self, folder: Path, model: ModelRef, count: int) -> None:
         self.folder, self.model = folder, model
         requests = [ChatRequest([{"role": "user", "content": TEXTS[n % 3] * (1 + n % 4)}], n) for n in range(count)]
-        self.keys = [request.key(model, SAMPLING, SETTINGS.identity) for request in requests]
-        rows = [
-            {"messages": request.messages, "choices": [], "json_schema": None, "keys": [key], "sample_indices": [request.sample_index]}
-            for key, request in zip(self.keys, requests, strict=True)
-        ]
-        schema = {"choices": pl.List(pl.String()), "json_schema": pl.String()}
-        pl.DataFrame(rows, schema_overrides=schema).write_parquet(folder / "requests.parquet")
+        keyed = {request.key(model, SAMPLING, SETTINGS.identity): request for request in requests}
+        self.keys = list(keyed)
+        chat_rows(keyed).write_parquet(folder / "requests.parquet")
         self.asked = folder / "asked"
 
     def command(self, program: str) -> list[str]:
