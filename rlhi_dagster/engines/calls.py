@@ -21,6 +21,8 @@ Request = TypeVar("Request", ChatRequest, RewardRequest)
 Finished = list[tuple[str, ChatAnswer]] | list[tuple[str, RewardAnswer]]
 ERRORS_BEFORE_JUDGING = 20
 """So few errors never stop a run, whatever their share."""
+NOT_ASKED = {"prompt_too_long", "conversation_too_long"}
+"""Errors of requests that do not fit: they say something about the logs, and nothing about the engine. They stop no run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def fulfil(
             complete store loads no model.
         settings: What of a request's key is neither model nor messages, for ``rlhi store explain``.
         chunk_size: Answers per stored segment; what a kill can cost at most, beside what the engine has in hand.
-        max_error_fraction: Largest share of error rows among the answers.
+        max_error_fraction: Largest share of error rows among the answers, those of ``NOT_ASKED`` apart.
         usd_per_hour: Price of the machine, if it is to be counted.
         on_progress: Told after each list of answers.
         is_stopping: Asked before each call: when true no further call is handed out, the engine finishes what it has, and that is kept.
@@ -161,7 +163,7 @@ def fulfil(
             for key, answer in finished:
                 request = requests[key]
                 kept.append({"key": key, **asdict(answer), "settings": settings(request), **asdict(trace(request))})
-                reasons.update([answer.error.split(":")[0]] if answer.error else [])
+                reasons.update({answer.error.split(":")[0]} - NOT_ASKED if answer.error else ())
                 stats += _of(request, answer)
                 read += weights[key]
             if len(kept) >= chunk_size:
@@ -200,7 +202,7 @@ def _judge(reasons: Counter[str], answered: int, limit: float) -> None:
     if errors >= ERRORS_BEFORE_JUDGING and errors > limit * answered:
         digest = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(8))
         raise TooManyErrorsError(
-            f"{errors:,} of {answered:,} answers are errors, over max_error_fraction {limit:g} of the engine's settings: {digest}. "
+            f"{errors:,} of {answered:,} answers are failures, over max_error_fraction {limit:g} of the engine's settings: {digest}. "
             "What was answered is kept; launching again asks for the rest."
         )
 

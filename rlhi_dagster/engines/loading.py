@@ -28,7 +28,11 @@ class _Settings(BaseModel, frozen=True, extra="forbid"):
         ge=1, description="Answers per stored segment: a kill costs at most these, and as many that the engine has in hand."
     )
     max_error_fraction: float = Field(
-        default=0.2, ge=0, le=1, description="Largest share of error rows among the answers of a run; over it the run stops and says why."
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Largest share of failures among the answers of a run; over it the run stops and says why. "
+        "Requests that do not fit into the model's context are no failures.",
     )
     usd_per_hour: float = Field(default=0.0, ge=0, description="Price of the machine, for forecasts and the cost of a run.")
 

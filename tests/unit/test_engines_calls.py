@@ -134,17 +134,23 @@ def refuse_some(request: ChatRequest) -> ChatAnswer:
     number = request.sample_index
     if number % 4 == 0:
         return echo(request)
-    return ChatAnswer(None, "timeout: 30 s" if number % 4 == 1 else "prompt_too_long: 9 tokens", None, 5, 0, is_retryable=number % 4 == 1)
+    return ChatAnswer(None, "timeout: 30 s" if number % 4 == 1 else "http_400: no", None, 5, 0, is_retryable=number % 4 == 1)
 
 
 def test_too_many_errors_end_the_run_with_their_reasons(store: ResponseStore) -> None:
     wanted = keyed(*(said("hello", sample_index=n) for n in range(200)))
-    with pytest.raises(TooManyErrorsError, match=r"over max_error_fraction 0\.7 .*: prompt_too_long \d+, timeout \d+\.") as raised:
+    with pytest.raises(TooManyErrorsError, match=r"over max_error_fraction 0\.7 .*: http_400 \d+, timeout \d+\.") as raised:
         run(store, wanted, engine(refuse_some), chunk_size=50, max_error_fraction=0.7)
     assert "hello" not in str(raised.value)
     answered = int(str(raised.value).split(" of ")[1].split()[0])
     assert 20 < answered < 60
     assert run(store, wanted, engine(refuse_some), max_error_fraction=1.0).answered >= 200 - answered
+
+
+def test_requests_that_do_not_fit_stop_nothing(store: ResponseStore) -> None:
+    wanted = keyed(*(said("hello", sample_index=n) for n in range(100)))
+    stats = run(store, wanted, engine(lambda _: ChatAnswer(None, "prompt_too_long: 9 tokens", None, 9, 0)), max_error_fraction=0.0)
+    assert stats.errors == 100
 
 
 def test_a_few_errors_stop_nothing(store: ResponseStore) -> None:
