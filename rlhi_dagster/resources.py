@@ -105,7 +105,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> tuple[list[list[ChatAnswer]], CallStats]:
         """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
         engine = self.engine(role).identity
-        keyed = [(model, {request.key(model, sampling, engine): request for request in requests}) for model, requests in batches]
+        order = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
+        keyed = [(model, dict(zip(keys, requests, strict=True))) for (model, requests), keys in zip(batches, order, strict=True)]
         stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
         lacking = [store.missing(_keys(requests)).to_list() for store, (_, requests) in zip(stores, keyed, strict=True)]
         wanted, plans = sum(len(requests) for _, requests in batches), list[Forecast]()
@@ -122,7 +123,6 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
                 if keys
             ]
             total = _with_cached(self._generate(context, files, sampling, role), wanted)
-        order = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
         self._note_use(context, zip(stores, order, strict=True))
         return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
 
