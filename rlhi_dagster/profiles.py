@@ -29,6 +29,7 @@ from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.personas.conditioning import PersonaPlacement
+from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import TrainingSettings
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 """The checkout."""
 
 
-Role = Literal["policy", "reward", "labeller", "judge"]
+Role = Literal["policy", "reward", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"]
 """What a model is asked for; each role may have an engine of its own."""
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -53,6 +54,18 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
 def _require_revision(hub_model: str | None, hub_revision: str | None) -> None:
     if hub_model and not hub_revision and not Path(hub_model).is_dir():
         raise ValueError(f"hub_model {hub_model} needs hub_revision: an unpinned model can change under a run")
+
+
+class HubModel(BaseModel, frozen=True, extra="forbid"):
+    """A model of the Hub at a commit, or a local folder."""
+
+    hub_model: str = Field(description="Hub id or local folder.")
+    hub_revision: str | None = Field(default=None, description="Hub commit; required unless it is a local folder.")
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> HubModel:
+        _require_revision(self.hub_model, self.hub_revision)
+        return self
 
 
 class PolicySettings(BaseModel, frozen=True, extra="forbid"):
@@ -74,6 +87,13 @@ class PolicySettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class HumanPreferences(BaseModel, frozen=True, extra="forbid"):
+    """Pairs that people ranked, in hh-rlhf's layout: JSON lines of `chosen` and `rejected` transcripts."""
+
+    name: str = Field(description="Name of the set in `reward_model_scores.pairs`.")
+    location: str = Field(description="Path, glob or `hf://` location of `.jsonl` or `.jsonl.gz` files.")
+
+
 class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     """The reward model: one of the Hub, or a persona-conditioned one trained on the rewrite pairs."""
 
@@ -84,6 +104,9 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     persona_placement: PersonaPlacement = Field(
         default=PersonaPlacement.SYSTEM,
         description="Where the model sees the persona: `system`, or `first_user` for a chat template without a system role.",
+    )
+    human_preferences: tuple[HumanPreferences, ...] = Field(
+        default=(), description="Sets of human preferences on which the reward model's accuracy is reported beside that on held-out pairs."
     )
 
     @model_validator(mode="after")
@@ -122,8 +145,59 @@ class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
+    """Who writes personas, of what, and how much."""
+
+    writer: HubModel | None = Field(default=None, description="Chat model that writes the lines; null for the extractive writer.")
+    extracts: tuple[Literal["wishes", "languages", "domains"], ...] = Field(
+        default=("wishes", "languages", "domains"),
+        description="What the extractive writer aggregates: wishes about answers in feedback and requests, languages, subjects asked about.",
+    )
+    max_lines: int = Field(default=8, ge=1, description="Most lines of a user at a moment.")
+    max_line_characters: int = Field(default=160, ge=20, description="Longest line.")
+    language: str = Field(default="English", description="Language that the model writes lines in.")
+    conversations_per_update: int = Field(default=3, ge=1, description="Conversations that the model reads at a time to revise its lines.")
+    corrections: str | None = Field(
+        default=None, description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs."
+    )
+
+
+class PairJudgeSettings(BaseModel, frozen=True, extra="forbid"):
+    """Who tells whether criticism fits a reply and whether a rewrite meets it."""
+
+    kind: Literal["rule", "town", "chat"] = Field(
+        default="rule",
+        description="`rule`: length, format and language are read off the replies. `town`: the sample's grammar. `chat`: a chat model.",
+    )
+    model: HubModel | None = Field(default=None, description="The chat model of kind `chat`.")
+
+    @model_validator(mode="after")
+    def _is_named(self) -> PairJudgeSettings:
+        if (self.kind == "chat") != (self.model is not None):
+            raise ValueError("pair_judge: kind chat needs a model, the other kinds take none")
+        return self
+
+
+class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which rewrites become pairs. A limit that is null is not looked at; everything that is measured stays in the table."""
+
+    min_meets_feedback: float | None = Field(
+        default=0.5, ge=0, le=1, description="Least probability that the rewrite meets the feedback; rewrites of which nobody can tell stay."
+    )
+    min_reward_margin: float | None = Field(default=None, description="Least reward of the rewrite minus reward of the original.")
+    min_reward: float | None = Field(default=None, description="Least reward of the rewrite.")
+    min_length_ratio: float | None = Field(default=0.1, gt=0, description="Least length of the rewrite relative to the original's, in characters.")
+    max_length_ratio: float | None = Field(default=10.0, gt=0, description="Largest length of the rewrite relative to the original's.")
+    max_similarity: float | None = Field(
+        default=0.98, gt=0, le=1, description="Largest similarity of the sides: 1 - Levenshtein distance / longer length."
+    )
+    refusals: bool = Field(default=True, description="Drop pairs of which a side is a refusal.")
+    languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
+    toxicity: bool = Field(default=True, description="Drop pairs whose rewrite has words of abuse that the request does not.")
+
+
 class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which rewrites become pairs."""
+    """How criticised replies are rewritten, and which rewrites become pairs."""
 
     min_feedback_probability: float = Field(
         ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count."
@@ -132,6 +206,16 @@ class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
         description="Follow-ups whose criticism does not fit the regenerated reply: `drop` the pair, take the `logged` reply as the "
         "rejected side (flagged off-policy), or `keep` the pair as it is."
     )
+    strategies: tuple[Strategy, ...] = Field(
+        default=(Strategy.FEEDBACK, Strategy.SCRATCH, Strategy.LOGGED), description="Which rewrites are made; recipes name them as sources."
+    )
+    rewriter: HubModel | None = Field(default=None, description="Chat model that rewrites; null for the policy itself.")
+    form: Literal["instruction", "dialogue"] = Field(
+        default="instruction",
+        description="`instruction`: the rewriter gets `prompts/rewrite.md`. `dialogue`: it continues the dialogue, for models that know "
+        "dialogues only.",
+    )
+    filters: PairFilterSettings = Field(default=PairFilterSettings(), description="Which rewrites become pairs.")
 
 
 class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
@@ -142,11 +226,48 @@ class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
         default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all."
     )
     min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
+    length_penalty: float = Field(
+        default=0.0, ge=0, description="Reward taken off per 1,000 characters before ranking: reward models like length. The paper has none."
+    )
+    ties: Literal["shorter", "first"] = Field(
+        default="shorter", description="Of equal rewards: the `shorter` reply is the better one, or the `first` sampled."
+    )
     pairs_per_request: int = Field(
         default=1, ge=1, description="1 is the paper's best against worst; 2 adds the second best against the second worst, and so on."
     )
     with_persona_only: bool = Field(
         description="Leave out requests of users of whom nothing is known yet; the paper uses every first request."
+    )
+
+
+class ReasoningSettings(BaseModel, frozen=True, extra="forbid"):
+    """Erroneous solutions and the simulated user who points at the error."""
+
+    prm800k: str = Field(description="PRM800K (JSON lines) in its original layout or as decoded steps: path or glob.")
+    errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
+    simulated_user: HubModel | None = Field(default=None, description="Chat model that points at the first wrong step; null for a template.")
+
+
+class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
+    """What counts as an evaluation item among the pairs."""
+
+    benchmarks: tuple[str, ...] | None = Field(
+        default=None, description="Benchmarks (`eval_prompts.benchmark`) that pairs must not repeat; null for all of them."
+    )
+    ngram_words: int = Field(default=13, ge=2, description="So many words in a row that both have are a hit; shorter prompts as a whole.")
+    min_similarity: float | None = Field(
+        default=0.95, gt=0, le=1, description="Cosine similarity of MiniLM embeddings from which on prompts with the same numbers are a hit."
+    )
+
+
+class PairSettings(BaseModel, frozen=True, extra="forbid"):
+    """The union of all sources."""
+
+    near_duplicate_jaccard: float = Field(
+        default=0.9, gt=0, le=1, description="Estimated Jaccard similarity of word 5-grams from which on pairs of a source are duplicates."
+    )
+    decontamination: DecontaminationSettings = Field(
+        default=DecontaminationSettings(), description="What counts as an evaluation item among the pairs."
     )
 
 
@@ -179,17 +300,25 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     held_out_fraction: float = Field(gt=0, lt=1, description="Share of users kept for evaluation.")
     salt: str | None = Field(default=None, description="Public salt of simulated users; null to require RLHI_SALT.")
     truth: str | None = Field(default=None, description="Folder with the truth of a simulated source; null for real logs.")
-    prm800k: str = Field(description="PRM800K in its original layout (JSON lines): path or glob.")
-    reasoning_errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
+    reasoning: ReasoningSettings = Field(description="Erroneous solutions and who points at the error.")
     engine: EngineSettings = Field(description="How models are run.")
-    engines: dict[Role, EngineSettings] = Field(default={}, description="Engines of single roles: `policy`, `reward`, `labeller`, `judge`.")
+    engines: dict[Role, EngineSettings] = Field(
+        default={},
+        description="Engines of single roles: `policy`, `reward`, `labeller`, `persona_writer`, `rewriter` (unless it is the policy), "
+        "`pair_judge`, `simulated_user`, `judge`.",
+    )
     limits: Limits = Field(default=Limits(), description="What the model calls of one asset may cost in one run.")
     sampling: SamplingSettings = Field(description="How replies are drawn.")
     policy: PolicySettings = Field(description="The starting model.")
     reward: RewardSettings = Field(description="The reward model.")
     labeller: LabellerSettings = Field(default=LabellerSettings(), description="Who labels follow-ups.")
-    rewrites: RewriteSettings = Field(description="Which rewrites become pairs.")
+    personas: PersonaSettings = Field(default=PersonaSettings(), description="Who writes personas, of what, and how much.")
+    pair_judge: PairJudgeSettings = Field(
+        default=PairJudgeSettings(), description="Who tells whether criticism fits a reply and whether a rewrite meets it."
+    )
+    rewrites: RewriteSettings = Field(description="How criticised replies are rewritten, and which rewrites become pairs.")
     candidates: CandidateSettings = Field(description="Sampling and ranking of candidates.")
+    pairs: PairSettings = Field(default=PairSettings(), description="Duplicates and decontamination of the union of all pairs.")
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs per recipe; all recipes use equally many.")
     validation_fraction: float = Field(gt=0, lt=1, description="Share of training users whose pairs validate.")
     sft: TrainingSettings = Field(description="Training of `sft` recipes.")

@@ -84,6 +84,7 @@ class ChatAnswer:
         cached_tokens: Those of the prompt's tokens that the engine's prefix cache had.
         cost_usd: What a server charged for it; 0 where nobody charges by token.
         is_retryable: The error is of the moment (a time-out, a busy server): the next run asks again.
+        call_id: Key in the response store; empty until it is read from there.
     """
 
     text: str | None
@@ -95,6 +96,7 @@ class ChatAnswer:
     cached_tokens: int = 0
     cost_usd: float = 0.0
     is_retryable: bool = False
+    call_id: str = ""
 
 
 def too_long(request: ChatRequest, prompt_tokens: int, sampling: Sampling, context: int) -> ChatAnswer | None:
@@ -130,6 +132,7 @@ class RewardAnswer:
     prompt_tokens: int
     cached_tokens: int = 0
     is_retryable: bool = False
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def test_every_shipped_profile_loads_under_its_name(name: str) -> None:
 
 def test_the_papers_values() -> None:
     paper = profiles.load("paper")
-    assert (paper.sampling.temperature, paper.sampling.top_p, paper.candidates.count, paper.reasoning_errors) == (0.6, 0.9, 64, 10_000)
+    assert (paper.sampling.temperature, paper.sampling.top_p, paper.candidates.count, paper.reasoning.errors) == (0.6, 0.9, 64, 10_000)
     assert (paper.dpo.learning_rate, paper.dpo.beta, paper.dpo.batch_size, paper.dpo.sft_weight) == (7e-7, 0.1, 48, 0.0)
 
 
