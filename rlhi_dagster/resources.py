@@ -163,7 +163,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             rows = {"key": list(keyed), "messages": [each.messages for each in keyed.values()]}
             file = self._job_file(context, pl.DataFrame(rows, schema={"key": pl.String(), "messages": MESSAGES}))
             job = self._job("reward") | {"model": model.to_dict(), "requests": file}
-            total = _with_cached(_sum(self._run(context, "score", job)), len(order))
+            total = _with_cached(_sum(self._run(context, "score", job, self._python("reward"))), len(order))
         self._note_use(context, [(store, order)])
         return read_rewards(order, store), total
 
@@ -239,13 +239,30 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return {"store": str(self.store), "engine": self.engine(role).model_dump(), "limits": json.loads(self.limits)}
 
     def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling, role: Role) -> CallStats:
-        return _sum(self._run(context, "generate", self._job(role) | {"sampling": asdict(sampling), "batches": batches}))
+        job = self._job(role) | {"sampling": asdict(sampling), "batches": batches}
+        return _sum(self._run(context, "generate", job, self._python(role)))
 
-    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any]) -> Sequence[Any]:
+    def _python(self, role: Role) -> str:
+        """The interpreter of the role's worker.
+
+        Raises:
+            dg.Failure: The profile names one that is not there.
+        """
+        named = getattr(self.engine(role), "python", None)
+        if named is None:
+            return sys.executable
+        file = profiles.project_path(named)
+        if not os.access(file, os.X_OK):
+            raise dg.Failure(
+                f"engine of {role}: python {named} is no program; name the interpreter of an environment with vLLM", allow_retries=False
+            )
+        return str(file)
+
+    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
         client = dg.PipesSubprocessClient(
             env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT), termination_timeout_seconds=_SECONDS_TO_STOP
         )
-        ran = client.run(context=context, command=[sys.executable, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
+        ran = client.run(context=context, command=[python, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
         return ran.get_custom_messages()
 
     def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:

@@ -62,6 +62,11 @@ class VllmSettings(_Local, frozen=True, extra="forbid"):
     max_context_tokens: int = Field(default=8192, ge=16, description="Longest prompt plus reply.")
     memory_fraction: float = Field(default=0.9, gt=0, le=1, description="Share of the device's memory for weights and key-value cache.")
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one copy of the model.")
+    python: str | None = Field(
+        default=None,
+        description="Interpreter of an environment that has vLLM and this project, for where vLLM and the trainers cannot share one; "
+        "null for the project's own.",
+    )
 
     @property
     def identity(self) -> str:
