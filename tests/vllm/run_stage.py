@@ -1,6 +1,7 @@
 """Runs the whole preference stage on a miniature town through vLLM: ``python tests/vllm/run_stage.py FOLDER PYTHON``.
 
-Runs in the project's own environment, whose workers then run models with PYTHON, the interpreter of vLLM's. Prints the folder of the tables.
+Runs in the project's own environment, whose workers then run models with PYTHON, the interpreter of vLLM's. Writes where the tables
+are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main(folder: Path, python: str) -> None:
     done = run.launch("preference_data", run.months())
     if done.returncode:
         sys.exit(done.stdout[-6000:] + done.stderr[-6000:])
-    print(run.lake.root)
+    sys.stdout.write(run.lake.root)
 
 
 if __name__ == "__main__":
