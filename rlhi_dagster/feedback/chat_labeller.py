@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatRequest, Messages
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages
 from rlhi_dagster.engines.questions import Chat, choice_probabilities, question, template
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.labels import rows
@@ -61,20 +61,22 @@ class ChatLabeller:
     def label(self, follow_ups: pl.DataFrame) -> pl.DataFrame:
         """See ``Labeller.label``."""
         chosen = self.chat([ChatRequest(_asked(self.question, row), choices=LETTERS) for row in follow_ups.to_dicts()])
-        is_answered = [answer.text is not None for answer in chosen]
-        answered = follow_ups.filter(pl.Series(is_answered, dtype=pl.Boolean))
-        if not len(answered):
+        given = [answer for answer in chosen if answer.text is not None]
+        answered = follow_ups.filter(pl.Series([answer.text is not None for answer in chosen], dtype=pl.Boolean))
+        if not given:
             return FEEDBACK_LABELS.empty()
-        probabilities = np.array([choice_probabilities(answer, LETTERS) for answer in chosen if answer.text is not None])
-        return rows(answered, probabilities, self.name, self._spans(answered, probabilities))
+        probabilities = np.array([choice_probabilities(answer, LETTERS) for answer in given])
+        spans = self._spans(answered, probabilities)
+        calls = [[each.call_id for each in (answer, span) if each is not None] for answer, span in zip(given, spans, strict=True)]
+        said = [exact_span(span and span.text, text) for span, text in zip(spans, answered["follow_up"], strict=True)]
+        return rows(answered, probabilities, self.name, said, calls)
 
-    def _spans(self, follow_ups: pl.DataFrame, probabilities: np.ndarray) -> list[str | None]:
+    def _spans(self, follow_ups: pl.DataFrame, probabilities: np.ndarray) -> list[ChatAnswer | None]:
         """What each follow-up asks to change, in the user's words; asked of re-attempts with feedback only."""
         is_asked = probabilities.argmax(axis=1) == LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)
         asked = follow_ups.filter(pl.Series(is_asked))
-        answers = self.chat([ChatRequest(_asked(self.span_question, row)) for row in asked.to_dicts()])
-        found = iter([exact_span(answer.text, text) for answer, text in zip(answers, asked["follow_up"], strict=True)])
-        return [next(found) if wanted else None for wanted in is_asked]
+        answers = iter(self.chat([ChatRequest(_asked(self.span_question, row)) for row in asked.to_dicts()]))
+        return [next(answers) if wanted else None for wanted in is_asked]
 
 
 def exact_span(answer: str | None, follow_up: str) -> str | None:

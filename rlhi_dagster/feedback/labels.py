@@ -6,7 +6,7 @@ how a label is found (``classifier``, ``chat_labeller``), who labels what (``cas
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,10 +100,13 @@ class ClassifierLabeller:
         """See `Labeller.label`."""
         if not len(follow_ups):
             return FEEDBACK_LABELS.empty()
-        return rows(follow_ups, self.classifier.predict_proba(follow_ups, self.embed), self.name, map(span, follow_ups["follow_up"]))
+        probabilities = self.classifier.predict_proba(follow_ups, self.embed)
+        return rows(follow_ups, probabilities, self.name, map(span, follow_ups["follow_up"]), [[]] * len(follow_ups))
 
 
-def rows(follow_ups: pl.DataFrame, probabilities: np.ndarray, labeller: str, spans: Iterable[str | None]) -> pl.DataFrame:
+def rows(
+    follow_ups: pl.DataFrame, probabilities: np.ndarray, labeller: str, spans: Iterable[str | None], call_ids: Sequence[Sequence[str]]
+) -> pl.DataFrame:
     """Rows of ``tables.FEEDBACK_LABELS`` from the probabilities of the labels.
 
     Args:
@@ -111,6 +114,7 @@ def rows(follow_ups: pl.DataFrame, probabilities: np.ndarray, labeller: str, spa
         probabilities: [n, 6], columns in the order of ``scoring.LABELS``.
         labeller: Who gave them.
         spans: What each follow-up asks to change; kept where the likeliest label is ``reattempt_with_feedback``.
+        call_ids: The model calls that gave each label and span.
     """
     wanted = Feedback.REATTEMPT_WITH_FEEDBACK
     labels = [LABELS[i].value for i in probabilities.argmax(axis=1)]
@@ -122,6 +126,7 @@ def rows(follow_ups: pl.DataFrame, probabilities: np.ndarray, labeller: str, spa
             reattempt_probability=pl.Series(probabilities[:, LABELS.index(wanted)]),
             span=pl.Series(kept, dtype=pl.String),
             labeller=pl.lit(labeller),
+            call_ids=pl.Series(call_ids, dtype=pl.List(pl.String)),
         )
     )
 

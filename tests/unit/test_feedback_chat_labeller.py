@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 import pytest
@@ -25,8 +25,9 @@ class Model:
     span: str = '"make it shorter"'
 
     def __call__(self, requests: list[ChatRequest]) -> list[ChatAnswer]:
+        first = len(self.asked)
         self.asked += requests
-        return [self.answer(request) for request in requests]
+        return [replace(self.answer(request), call_id=f"call {number}") for number, request in enumerate(requests, first)]
 
     def answer(self, request: ChatRequest) -> ChatAnswer:
         text = request.messages[0]["content"]
@@ -65,6 +66,7 @@ def test_one_choice_a_follow_up_and_a_span_where_it_is_feedback() -> None:
     assert found["span"].to_list() == ["make it shorter", None, None, None]
     assert [bool(request.choices) for request in model.asked] == [True] * 4 + [False] * 2
     assert found["labeller"].unique().to_list() == [labeller(model).name]
+    assert found["call_ids"].to_list() == [["call 0", "call 4"], ["call 1"], ["call 2"], ["call 3", "call 5"]]
 
 
 def test_the_letters_are_the_labels_in_order() -> None:
@@ -123,6 +125,7 @@ def given(probabilities: list[float]) -> pl.DataFrame:
             reattempt_probability=pl.lit(0.1),
             span=pl.lit(None, pl.String),
             labeller=pl.lit("cheap"),
+            call_ids=pl.lit([], pl.List(pl.String)),
         )
     )
 
@@ -133,6 +136,7 @@ def test_the_cascade_asks_only_where_the_classifier_is_not_sure() -> None:
     assert found["turn_id"].to_list() == ["x:2", "x:4", "x:6", "x:8"]
     assert found["labeller"].to_list() == ["cheap", "cheap", labeller(model).name, "cheap"]  # the second got no answer
     assert found["label"].to_list() == ["new_request", "new_request", "continuation", "new_request"]
+    assert found["call_ids"].list.len().to_list() == [0, 0, 1, 0], "only what the model decided names its call"
     assert len(model.asked) == 2
     assert cascade.agreement(given([0.9] * 4), found) == 0.0
 
