@@ -1,0 +1,53 @@
+r"""Does a reply decline what it was asked for?
+
+What belongs here: the lexicon, as data, and its reader. What does not: what becomes of a pair with a refusal (``filters``).
+
+A refusal opens by declining: it says that it will not, may not or cannot do the thing. A reply that says so and then gives much of what
+was asked is none, so one with code in it does not count, and one longer than ``MOST_CHARACTERS`` only if it declines on principle (law,
+harm, policy). English, Spanish, Portuguese, French, German, Italian, Russian and Chinese.
+"""
+
+# ruff: noqa: E501 -- a pattern on one line can be searched and compared with its neighbours
+
+from __future__ import annotations
+
+import re
+
+OPENING_CHARACTERS = 220
+MOST_CHARACTERS = 700
+
+_DO = r"(?:provide|assist|help|fulfil+|generate|create|write|produce|support|engage|continue|comply|participate|complete|answer|respond|discuss|offer|give|share|do|make|access|browse|view|see|open|display|draw|show|recommend|endorse|condone|encourage|facilitate|translate|perform|send|play|say|tell|describe|use|accommodate|meet|process|promote|allow|proceed|directly|physically|actually|predict|find|search|retrieve|analy[sz]e|review|advise|suggest|teach|reproduce|reveal|download|execute|run|upload|watch|listen|determine|identify|confirm|verify)"
+_DECLINES = re.compile(
+    rf"""
+    \bi(?:['’]m|\ am)\ (?:\w+\ )?(?:sorry|afraid)\b[^.!?\n]{{0,60}}\b(?:can(?:no|['’])?t|won['’]t|unable|not\ able|not\ (?:possible|appropriate|comfortable)|do\ not|don['’]t)\b
+    |\b(?:sorry|apologi(?:[sz]e|es))\b[^.!?\n]{{0,40}}\bi\ (?:can(?:no|['’])?t|won['’]t|am\ (?:unable|not\ able)|do(?:\ not|n['’]t)\ have)\b
+    |\bi(?:['’]m|\ am)\ (?:\w+\ )?(?:unable|not\ able|not\ (?:allowed|permitted|programmed|designed|capable|comfortable))\b
+    |\bi\ (?:\w+\ )?(?:can(?:no|['’])?t|will\ not|won['’]t|must\ decline|refuse|decline)\ (?:to\ )?(?!see\ any)(?:\w+\ ){{0,2}}{_DO}\b
+    |\bas\ an?\ (?:ai|artificial\ intelligence|text-based|language\ model|responsible)\b[^.!?\n]{{0,80}}\b(?:can(?:no|['’])?t|(?:un|not\ )able|incapable|not\ (?:capable|programmed|designed|ethical|appropriate))\b
+    |\bi\ do(?:\ not|n['’]t)\ have\ (?:\w+\ ){{0,2}}(?:access|ability|capabilit\w+|permission)\b
+    |\b(?:it\ is|it['’]s)\ not\ (?:\w+\ )?(?:appropriate|ethical|possible\ for\ me)\b|\b(?:violates?|against)\ (?:\w+\ ){{0,3}}(?:polic|guidelines|content)
+    |\b(?:no\ puedo|no\ me\ es\ posible|no\ tengo\ (?:la\ capacidad|acceso)|no\ estoy\ (?:autorizad|programad|capacitad))\b
+    |\b(?:n[aã]o\ (?:posso|consigo|tenho\ (?:acesso|a\ capacidade))|n[aã]o\ sou\ capaz)\b
+    |\bje\ (?:ne\ (?:peux|suis)\ pas|n['’]ai\ pas\ (?:acc[eè]s|la\ capacit[eé])|ne\ peux)\b
+    |\b(?:ich\ kann\b[^.!?\n]{{0,60}}\b(?:nicht|keine?n?)|(?:leider|tut\ mir\ leid)\b[^.!?\n]{{0,60}}\b(?:nicht|keine?n?)|bin\ nicht\ in\ der\ lage)\b
+    |\b(?:non\ posso|non\ sono\ in\ grado|non\ ho\ (?:accesso|la\ capacit[aà]))\b
+    |(?:\bя\ не\ (?:могу|имею|способ\w+|в\ состоянии)|к\ сожалению[^.!?\n]{{0,40}}не\ (?:могу|имею)|\bне\ могу\ (?:выполнить|предоставить|помочь|ответить|создать))
+    |(?:我(?:无法|無法|不能|不会|没有能力|没有权限)|(?:抱歉|对不起|對不起)[^。！？\n]{{0,16}}(?:无法|無法|不能|不会|没有)|作为(?:一个|一名)?(?:AI|人工智能)[^。！？\n]{{0,24}}(?:无法|不能|不会|没有能力))
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_ON_PRINCIPLE = re.compile(
+    r"\b(?:il)?legal|ethic|inappropriate|harm|\bpolic(?:y|ies)\b|guidelines|explicit|dangerous|ilegal|étic|dañin|nocivo|illég|éthique|illegal|unethisch|schädlich|незаконн|этич|вредн|违法|非法|不道德|有害|不当",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(reply: str) -> bool:
+    """Whether ``reply`` declines rather than answers."""
+    said = reply.strip()
+    if "```" in said:
+        return False
+    opening = said[:OPENING_CHARACTERS]
+    if len(said) > MOST_CHARACTERS and not _ON_PRINCIPLE.search(opening):
+        return False
+    return bool(_DECLINES.search(opening))
