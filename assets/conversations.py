@@ -11,6 +11,7 @@ from rlhi_dagster.conversations.shape import conversation_lengths, entries, quar
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
+from rlhi_dagster.forgetting import tombstones
 from rlhi_dagster.lake import Lake, Staged
 from rlhi_dagster.resources import Settings
 from rlhi_dagster.tables import TABLES
@@ -60,7 +61,8 @@ def ingested(
 ) -> Iterator[dg.MaterializeResult[Staged | pl.DataFrame]]:
     """Read the months' rows of the source; every row is accepted or quarantined with one reason."""
     profile = settings.profile
-    judged = judge(profiles.source_settings(profile), context.partition_keys, profiles.salt(profile))
+    forgotten = tombstones.read(profiles.data_root())
+    judged = judge(profiles.source_settings(profile), context.partition_keys, profiles.salt(profile), forgotten=forgotten)
     with lake.writer("conversations", context.partition_keys) as writer:
         progress, rows = Progress(context.log.info, "conversations"), 0
         for found in judged.conversations():

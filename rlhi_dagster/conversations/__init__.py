@@ -21,6 +21,8 @@ class Reason(StrEnum):
     """A line that is no JSON (or no UTF-8), or the end of a compressed file from where it is damaged."""
     MISTYPED_FIELD = "mistyped_field"
     """A line of JSON that is no object, or in which a field is of another type than it must be."""
+    USER_FORGOTTEN = "user_forgotten"
+    """The user was forgotten (`rlhi forget`). The row's conversation id is not kept."""
     MISSING_FIELD = "missing_field"
     """No conversation id, no message list, or no name of the model that replied (and no source setting `assumed_model`)."""
     NOT_A_LIST_OF_MESSAGES = "not_a_list_of_messages"

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -103,7 +103,9 @@ class Judged:
                 )
 
 
-def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Judged:
+def judge(
+    settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None, forgotten: Collection[str] = ()
+) -> Judged:
     """Accept or reject the rows of some months of a source.
 
     A row belongs to the month of its start; without a plausible start, to the month of the setting `assumed_start`.
@@ -113,6 +115,7 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
         months: Months to deliver, `YYYY-MM`; the others are looked at for repeats and templates only.
         salt: Secret key of the user fingerprints; the same salt gives the same user ids.
         now: Later times are impossible; the present by default.
+        forgotten: User ids, made with the same salt, whose rows are rejected.
 
     Returns:
         The verdicts. Template clusters are made over the whole source, so a month comes out the same whichever other months are asked
@@ -132,7 +135,7 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
     rows_in = {month: counts.get(month, 0) for month in sorted(set(months))}
 
     rows = SourceRows(settings, now=now)
-    judged = verdicts(rows, settings, now)
+    judged = verdicts(rows, settings, now, _is_forgotten(frozenset(forgotten), salt))
     is_wanted = pl.col("month").is_in(list(rows_in))
     accepted = judged.filter(pl.col("reason").is_null())
     in_template = templates.clusters(accepted.select(*templates.ORDER, "signature"))
@@ -140,9 +143,11 @@ def judge(settings: SourceSettings, months: Sequence[str], salt: str, *, now: da
     return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, entities, now)
 
 
-def ingest(settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None) -> Ingested:
+def ingest(
+    settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None, forgotten: Collection[str] = ()
+) -> Ingested:
     """`judge` the rows of some months and hold all that is accepted in memory; arguments and errors as there and of `Judged`."""
-    judged = judge(settings, months, salt, now=now)
+    judged = judge(settings, months, salt, now=now, forgotten=forgotten)
     conversations = pl.concat([CONVERSATIONS.empty(), *judged.conversations()])
     return Ingested(CONVERSATIONS.conform(conversations), judged.quarantine, judged.rows_in)
 
@@ -153,6 +158,19 @@ def user_id(user_key: str | None, conversation_id: str, salt: str) -> str:
     Keyed BLAKE2b, 16 bytes as hex: without the salt the key cannot be found by trying.
     """
     return _fingerprint("conversation", conversation_id, salt) if user_key is None else _fingerprint("connection", user_key, salt)
+
+
+def _is_forgotten(forgotten: frozenset[str], salt: str) -> pl.Expr:
+    """Whether a normalised row is of a forgotten user. Fingerprints are made only if there is one: they cost a hash a row."""
+    if not forgotten:
+        return pl.lit(value=False)
+
+    def look(rows: pl.Series) -> pl.Series:
+        names = rows.struct.unnest()
+        is_known = [user_id(key, own_id or "", salt) in forgotten for key, own_id in names.iter_rows()]
+        return pl.Series(is_known, dtype=pl.Boolean)
+
+    return pl.struct("user_key", "conversation_id").map_batches(look, return_dtype=pl.Boolean(), is_elementwise=True)
 
 
 def _fingerprint(kind: str, text: str, salt: str) -> str:

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import polars as pl
 import rensa
 
+from rlhi_dagster.shingles import runs
+
 MIN_CHARACTERS = 80
 """Shorter openings ("hello", "write a poem") are alike by chance."""
 MIN_CONVERSATIONS = 5
@@ -39,7 +41,6 @@ _SEED = 20240501
 _ROUNDS = 8
 _SLICE_ROWS = 256
 _PAIRS = 1 << 18
-_PRIME = 0x9E3779B97F4A7C15
 
 
 def folded(opening: pl.Expr) -> pl.Expr:
@@ -147,17 +148,7 @@ def _signed(texts: pl.Series) -> pl.Series:
 def _minima(texts: list[str]) -> npt.NDArray[np.uint16]:
     """Signatures of texts of at least `SHINGLE_CHARACTERS` characters, (texts, `PERMUTATIONS`)."""
     characters = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    lengths = np.array([len(text) for text in texts])
-    hashes = np.zeros(len(characters) - SHINGLE_CHARACTERS + 1, dtype=np.uint64)
-    for place in range(SHINGLE_CHARACTERS):
-        hashes *= np.uint64(_PRIME)  # wraps around: a polynomial modulo 2**64
-        hashes += characters[place : place + len(hashes)]
-    hashes ^= hashes >> np.uint64(32)
-    hashes *= np.uint64(_PRIME)
-    hashes ^= hashes >> np.uint64(29)
-    ends = np.cumsum(lengths)
-    spans_two = (ends[:-1, None] - np.arange(1, SHINGLE_CHARACTERS)).ravel()
-    kept = np.delete(hashes, spans_two)
-    offsets = np.concatenate([[0], np.cumsum(lengths - SHINGLE_CHARACTERS + 1)]).astype(np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(kept, offsets, PERMUTATIONS, _SEED)
+    hashes, counts = runs(characters, np.array([len(text) for text in texts]), SHINGLE_CHARACTERS)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, PERMUTATIONS, _SEED)
     return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16)

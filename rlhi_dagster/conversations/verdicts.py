@@ -36,13 +36,15 @@ class _Rule:
     detail: pl.Expr
 
 
-def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime) -> pl.DataFrame:
+def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime, is_forgotten: pl.Expr) -> pl.DataFrame:
     """Judge every row of the source; what comes back has digests in place of text.
+
+    ``is_forgotten`` says of normalised rows whether their user was forgotten; of those no id comes back either.
 
     Columns: ``source_file``, ``row_number``, ``month``, ``started_at``, ``conversation_id``, ``codes`` (roles), ``signature`` (of the
     opening request, see ``templates``), ``reason`` and ``detail`` (null if accepted).
     """
-    judged = rows.collect(lambda scanned: _judged(scanned, settings, now))
+    judged = rows.collect(lambda scanned: _judged(scanned.with_columns(is_forgotten.alias("is_forgotten")), settings, now))
     return _with_repeats(judged).drop("content_hash")
 
 
@@ -76,6 +78,7 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
             "started_at",
             "is_toxic",
             "language",
+            "is_forgotten",
             "unreadable",
             "unreadable_detail",
             "codes",
@@ -93,7 +96,7 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
         .select(
             *ROW,
             "month",
-            "conversation_id",
+            pl.when(~pl.col("is_forgotten")).then("conversation_id").alias("conversation_id"),
             "codes",
             "signature",
             "content_hash",
@@ -126,6 +129,7 @@ def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
     is_other_language = ~pl.col("language").is_in(settings.languages).fill_null(False) if settings.languages else pl.lit(False)
     return [
         *(_Rule(reason, pl.col("unreadable") == reason.value, pl.col("unreadable_detail")) for reason in unreadable),
+        _Rule(Reason.USER_FORGOTTEN, pl.col("is_forgotten"), pl.lit("the user has a tombstone")),
         _Rule(Reason.MISSING_FIELD, no_id | pl.col("has_no_list") | no_assistant, pl.format("no {}", missing)),
         _Rule(
             Reason.NOT_A_LIST_OF_MESSAGES,

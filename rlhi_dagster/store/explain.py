@@ -7,6 +7,7 @@ What belongs here: finding an answer, the earlier ones most like it, and naming 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ import polars as pl
 
 from rlhi_dagster.store import references
 from rlhi_dagster.store.compaction import Tell, folders
+from rlhi_dagster.store.index import ascending, parse
 from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, read_rows, stored_schema
 from rlhi_dagster.store.view import ErrorView, View
 
@@ -108,6 +110,23 @@ def locate(root: Path, prefix: str) -> list[Found]:
                 frame = read_rows(folder / view.names[number], kind, np.array([row]))
                 told = frame.drop("text", "vector", strict=False).row(0, named=True)
                 found += [Found(kind, folder, view.names[number], told)] if told["key"].startswith(prefix) else []
+    return found
+
+
+def located(root: Path, keys: Collection[str]) -> dict[str, Found]:
+    """Where the answers of whole keys are, final ones before errors of the moment; keys that the store lacks are left out."""
+    is_key, hi, lo = parse(pl.Series("key", sorted(keys), dtype=pl.String()))
+    order = ascending(hi, lo)
+    found: dict[str, Found] = {}
+    for kind, folder in folders(root) if is_key.any() else ():
+        for view in (View(folder), ErrorView(folder)):
+            view.refresh()
+            segments, rows = view.find(hi[order], lo[order])
+            for number in np.unique(segments[segments >= 0]).tolist():
+                chosen = np.sort(rows[segments == number])
+                frame = read_rows(folder / view.names[number], kind, chosen).drop("text", "vector", strict=False)
+                for row in frame.iter_rows(named=True):
+                    found.setdefault(row["key"], Found(kind, folder, view.names[number], row))
     return found
 
 

@@ -108,6 +108,39 @@ def last_run(root: Path, asset: str) -> tuple[list[Record], pl.DataFrame]:
     return own, pl.concat([pl.read_parquet(each.file) for each in own]).unique(maintain_order=True)
 
 
+def without(root: Path, keys: pl.Series) -> int:
+    """Take keys out of every record; how many entries went. Each file is replaced at once; a run's own times and partitions stay."""
+    gone = 0
+    for file in _files(root):
+        try:
+            entries, told = pl.read_parquet(file), pq.read_metadata(file).metadata
+        except FileNotFoundError:  # its asset's next run dropped it
+            continue
+        kept = entries.filter(~pl.col("key").is_in(keys.implode()))
+        if len(kept) < len(entries):
+            names = ("run_id", "partitions", "recorded_at", "since")
+            _replace(file, kept, {name: told[name.encode()].decode() for name in names})
+            gone += len(entries) - len(kept)
+    return gone
+
+
+def _replace(file: Path, frame: pl.DataFrame, told: dict[str, str]) -> None:
+    partial = file.with_name(f"{uuid4().hex}.partial")
+    try:
+        _synced(partial, frame, told)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)
+
+
+def _synced(file: Path, frame: pl.DataFrame, told: dict[str, str]) -> None:
+    with file.open("wb") as stream:
+        frame.write_parquet(stream, compression="zstd", row_group_size=_ROWS_PER_GROUP, metadata=told)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def _frame(uses: Mapping[tuple[str, str], Sequence[str]]) -> pl.DataFrame:
     parts = [
         pl.DataFrame({"key": pl.Series(keys, dtype=pl.String())}).select(
@@ -122,10 +155,7 @@ def _write(folder: Path, run_id: str, frame: pl.DataFrame, told: dict[str, str])
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{uuid4().hex}.partial"
     try:
-        with partial.open("wb") as stream:
-            frame.write_parquet(stream, compression="zstd", row_group_size=_ROWS_PER_GROUP, metadata=told)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _synced(partial, frame, told)
         number = 0
         while True:
             file = folder / f"{run_id}-{number}.parquet"

@@ -186,7 +186,7 @@ def test_a_model_can_be_assumed(source: Source) -> None:
 
 
 def test_every_reason_is_produced_by_a_test() -> None:
-    tested_apart = {Reason.DUPLICATE_CONVERSATION, Reason.LANGUAGE, Reason.UNREADABLE_ROW_GROUP}
+    tested_apart = {Reason.DUPLICATE_CONVERSATION, Reason.LANGUAGE, Reason.UNREADABLE_ROW_GROUP, Reason.USER_FORGOTTEN}
     assert {reason for _, reason, _ in BROKEN.values()} | set(LINES) | tested_apart == set(Reason)
 
 
@@ -434,3 +434,42 @@ def test_messages_are_redacted_and_the_kinds_are_kept(source: Source) -> None:
     plain = run(source(row("c1", merged), redaction={"kinds": []})).conversations
     assert plain["messages"][0][0]["content"] == texts[0]
     assert plain["redactions"].to_list() == [[]]
+
+
+def test_rows_of_a_forgotten_user_are_counted_and_nothing_else_of_them_is_kept(source: Source) -> None:
+    ip = "ip of c1"
+    same_user = {"hashed_ip": ip, "header": {"accept-language": "en", "user-agent": "browser"}}
+    settings = source(
+        row("c1"),
+        row("c2", talk("And roses?", "Taller."), **same_user, timestamp=datetime(2023, 5, 2, tzinfo=UTC)),
+        row(None, **same_user),  # would be a missing_field
+        row("c1", hashed_ip="somebody else", timestamp=datetime(2023, 4, 11, tzinfo=UTC)),
+    )
+    before = run(settings)
+    forgotten = before.conversations.filter(conversation_id="c1")["user_id"].item()
+    assert dict(before.quarantine.group_by("reason").len().iter_rows()) == {"missing_field": 1, "duplicate_conversation": 1}
+
+    after = ingest(settings, ["2023-04", "2023-05", "2023-06"], "pepper", now=NOW, forgotten={forgotten, "never seen"})
+    assert after.rows_in == before.rows_in
+    assert len(after.conversations) + len(after.quarantine) == sum(after.rows_in.values())
+    assert after.conversations["conversation_id"].to_list() == ["c1"], "another user's row is no repeat of a forgotten one"
+    assert forgotten not in after.conversations["user_id"].to_list()
+    rejected = after.quarantine
+    assert rejected["reason"].to_list() == [Reason.USER_FORGOTTEN] * 3
+    assert rejected["month"].to_list().count("2023-05") == 1
+    assert rejected["conversation_id"].null_count() == 3
+    assert set(rejected["detail"]) == {"the user has a tombstone"}
+
+
+def test_a_tombstone_made_with_another_salt_matches_nobody(source: Source) -> None:
+    settings = source(row("c1"))
+    forgotten = run(settings).conversations["user_id"].item()
+    assert len(ingest(settings, ["2023-04"], "salt", now=NOW, forgotten={forgotten}).conversations) == 1
+    assert len(ingest(settings, ["2023-04"], "pepper", now=NOW, forgotten={forgotten}).conversations) == 0
+
+
+def test_a_conversation_that_is_a_user_of_its_own_can_be_forgotten(source: Source) -> None:
+    settings = source(row("c1", hashed_ip=None, header=None), row("c2", hashed_ip=None, header=None))
+    users = dict(run(settings).conversations.select("conversation_id", "user_id").iter_rows())
+    after = ingest(settings, ["2023-04"], "pepper", now=NOW, forgotten={users["c1"]})
+    assert after.conversations["conversation_id"].to_list() == ["c2"]
