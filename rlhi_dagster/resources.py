@@ -28,6 +28,7 @@ from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
 from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.profiles import Profile, Role
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
@@ -183,6 +184,16 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         place = {key: row for row, key in enumerate(found["key"])}
         vectors = np.array(found["vector"].to_list(), dtype=np.float32)
         return vectors[[place[key] for key in keys]] if keys else np.zeros((0, 0), np.float32)
+
+    def verify(self, context: dg.AssetExecutionContext, solutions: Sequence[Solution]) -> dict[Solution, Grade]:
+        """Whether solutions end in the known answers. Nothing is kept: grades are cheap and the same every time."""
+        keyed = {str(number): solution for number, solution in enumerate(dict.fromkeys(solutions))}
+        if not keyed:
+            return {}
+        items = [(key, each.known, each.text, each.announced_only) for key, each in keyed.items()]
+        schema = {"key": pl.String(), "known": pl.String(), "solution": pl.String(), "announced_only": pl.Boolean()}
+        messages = self._run(context, "verify", {"items": self._job_file(context, pl.DataFrame(items, schema=schema, orient="row"))})
+        return {keyed[key]: Grade(value) for message in messages for key, value in message.items()}
 
     def train(self, context: dg.AssetExecutionContext, worker: str, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
         """Train artefacts that are not there yet from the same inputs; return all manifests by name."""

@@ -1,146 +1,153 @@
-"""PRM800K: erroneous solutions, a simulated user's remark on the first wrong step, and the corrected solution as the preferred one.
+"""Reasoning pairs: the corrected solution against the erroneous one.
 
-Records in PRM800K's original layout. Erroneous = ``finish_reason`` is ``found_error`` and the last labelled step is rated -1; records of
-quality control and screening are not used.
+What belongs here: what the policy is asked, and which corrections become pairs. What does not: which solutions are wrong (``prm800k``),
+the remark on them (``simulated_user``), and grading (``evaluation.math_answers``, in ``workers.verify``).
 """
 
 from __future__ import annotations
 
-import glob
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.evaluation.judges import arithmetic_answer
-from rlhi_dagster.tables import REASONING_ERRORS, REASONING_PAIRS
+from rlhi_dagster.evaluation.math_answers import Grade, Solution
+from rlhi_dagster.preferences.mentions import mentions_feedback
+from rlhi_dagster.preferences.simulated_user import numbered
+from rlhi_dagster.tables import REASONING_PAIRS
+
+_PROMPT = Path(__file__).parents[1] / "prompts" / "reasoning_correction.md"
+_PLACEHOLDER = re.compile(r"\{(problem|steps|remark)\}")
+_REMARK = re.compile(
+    r"\bstep\s+\d+\s+(?:was|is|has|had|contain(?:s|ed))\s+(?:\w+\s+){0,2}(?:wrong|incorrect|mistaken?|errors?)\b"
+    r"|\b(?:mistakes?|errors?)\s+(?:was\s+|is\s+)?in\s+step\s+\d+\b|\bthe\s+(?:\w+\s+)?(?:attempt|remark|reader)\b",
+    re.IGNORECASE,
+)
 
 
-def read_records(location: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Records of the JSON-lines files at ``location`` with where they stand; ``None`` for a line that is not a JSON object.
+class Drop(StrEnum):
+    """Why a pair is dropped, in the order in which reasons are looked at."""
 
-    Raises:
-        ValueError: No file matches.
-    """
-    files = sorted(glob.glob(location))  # noqa: PTH207 - the location may be absolute, which Path.glob refuses
-    if not files:
-        raise ValueError(f"no PRM800K file at {location}: set `prm800k` in the profile to the JSON-lines files of openai/prm800k")
-    for file in files:
-        with Path(file).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    record = None
-                yield f"{Path(file).name}:{number}", record if isinstance(record, dict) else None
+    REMARK_FAILED = "remark_failed"
+    CORRECTION_FAILED = "correction_failed"
+    """No correction, or one that was cut off."""
+    ANSWER_UNKNOWN = "answer_unknown"
+    CORRECTION_IS_WRONG = "correction_is_wrong"
+    """It gives another answer than the known one, or none."""
+    ORIGINAL_IS_RIGHT = "original_is_right"
+    VERIFICATION_FAILED = "verification_failed"
+    """It could not be told in time whether one of the two is right."""
+    MENTIONS_FEEDBACK = "mentions_feedback"
+    """The correction speaks of the remark, which the trained policy will not have seen."""
 
 
-def reasoning_errors(records: Iterator[tuple[str, dict[str, Any] | None]], most: int) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Select erroneous solutions and let the simulated user point at the first wrong step.
+def correction_requests(errors: pl.DataFrame, form: Literal["instruction", "dialogue"]) -> list[ChatRequest]:
+    """What the policy is asked about each error that has a remark, in order.
 
     Args:
-        records: As ``read_records`` gives them.
-        most: At most this many, those with the smallest digests.
-
-    Returns:
-        ``REASONING_ERRORS``, and how many records met which fate; the fates add up to the records read.
+        errors: ``REASONING_ERRORS``.
+        form: As of rewrites: `dialogue` is problem, wrong solution, remark; `instruction` is ``prompts/reasoning_correction.md``.
     """
-    fates: Counter[str] = Counter()
-    rows: dict[str, dict[str, Any]] = {}
-    for _, record in records:
-        try:
-            fate, row = _read(record)
-        except (KeyError, TypeError, IndexError):
-            fate, row = "malformed_record", None
-        if row and row["error_id"] in rows:
-            fate, row = "duplicate", None
-        fates[fate] += 1
-        if row:
-            rows[row["error_id"]] = row
-    kept = [rows[key] for key in sorted(rows)[:most]]
-    fates["selected"] -= len(rows) - len(kept)
-    fates["beyond_limit"] += len(rows) - len(kept)
-    return REASONING_ERRORS.conform(pl.DataFrame(kept, schema=REASONING_ERRORS.schema)), dict(sorted((+fates).items()))
+    question = _PROMPT.read_text(encoding="utf-8")
+    asked = _dialogue if form == "dialogue" else lambda row: _instruction(question, row)
+    return [ChatRequest(asked(row)) for row in errors.filter(pl.col("feedback").is_not_null()).to_dicts()]
 
 
-def _read(record: Mapping[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
-    if record is None:
-        return "unreadable_line", None
-    if record.get("is_quality_control_question") or record.get("is_initial_screening_question"):
-        return "quality_control_or_screening", None
-    if record["label"]["finish_reason"] != "found_error":
-        return "no_error_found", None
-    shown = [_shown(step) for step in record["label"]["steps"]]
-    if not shown or shown[-1][1] != -1:
-        return "last_step_not_wrong", None
-    problem, solution = record["question"]["problem"], "\n".join(text for text, _ in shown)
-    answer = record["question"].get("ground_truth_answer")
-    return "selected", {
-        "error_id": digest_of("reasoning", problem, solution),
-        "problem": problem,
-        "solution": solution,
-        "first_error_step": len(shown),
-        "feedback": f"Step {len(shown)} is wrong.",
-        "answer": None if answer is None else str(answer),
-    }
-
-
-def _shown(step: Mapping[str, Any]) -> tuple[str, int | None]:
-    """Text and rating of the completion that the labeller saw as this step: the one chosen, else the human's, else the first rated -1."""
-    completions = step["completions"] or []
-    if step["chosen_completion"] is not None:
-        chosen = completions[step["chosen_completion"]]
-        return chosen["text"], chosen["rating"]
-    if step.get("human_completion"):
-        return step["human_completion"]["text"], 1
-    wrong = next((completion for completion in completions if completion["rating"] == -1), completions[0])
-    return wrong["text"], wrong["rating"]
-
-
-def correction_requests(errors: pl.DataFrame) -> list[ChatRequest]:
-    """What the policy is asked: the problem, the wrong solution, the remark."""
+def _dialogue(row: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
-        ChatRequest(
-            [
-                {"role": "user", "content": row["problem"]},
-                {"role": "assistant", "content": row["solution"]},
-                {"role": "user", "content": row["feedback"]},
-            ]
-        )
-        for row in errors.to_dicts()
+        {"role": "user", "content": row["problem"]},
+        {"role": "assistant", "content": row["solution"]},
+        {"role": "user", "content": row["feedback"]},
     ]
 
 
-def reasoning_pairs(errors: pl.DataFrame, answers: Sequence[ChatAnswer], model: str) -> pl.DataFrame:
-    """Corrected against erroneous solutions; kept only where the correction ends in the known answer.
+def _instruction(question: str, row: Mapping[str, Any]) -> list[dict[str, str]]:
+    shown = {"problem": row["problem"], "steps": numbered(row["steps"]), "remark": row["feedback"]}
+    return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: shown[match.group(1)], question)}]
 
-    Drop reasons, the first that applies: ``correction_failed``, ``answer_unknown``, ``correction_is_wrong``.
+
+def corrections(errors: pl.DataFrame, answers: Sequence[ChatAnswer]) -> pl.DataFrame:
+    """Errors with the correction of each.
+
+    Args:
+        errors: ``REASONING_ERRORS``.
+        answers: To ``correction_requests``, in order.
 
     Returns:
-        ``REASONING_PAIRS``, one row an error.
+        ``REASONING_ERRORS`` with ``correction`` (null if there is none, or only a cut or blank one) and ``correction_call_id``.
+    """
+    given = iter(answers)
+    of_row = [next(given) if has_remark else None for has_remark in errors["feedback"].is_not_null()]
+    texts = [answer.text if answer and answer.finish_reason != "length" and (answer.text or "").strip() else None for answer in of_row]
+    ids = [answer.call_id or None if answer else None for answer in of_row]
+    return errors.with_columns(correction=pl.Series(texts, dtype=pl.String()), correction_call_id=pl.Series(ids, dtype=pl.String()))
+
+
+def to_verify(corrected: pl.DataFrame) -> list[Solution]:
+    """The correction and the original of every error that has a correction and a known answer, one after the other.
+
+    The original stops at its first wrong step, so that its last expression is no answer to the problem.
+    """
+    rows = corrected.filter(pl.col("correction").is_not_null(), pl.col("answer").is_not_null()).to_dicts()
+    both = ((Solution(row["answer"], row["correction"]), Solution(row["answer"], row["solution"], announced_only=True)) for row in rows)
+    return [solution for pair in both for solution in pair]
+
+
+def speaks_of_the_remark(correction: str, problem: str) -> bool:
+    """Whether a correction gives away that there was an earlier solution, or a remark on it."""
+    return mentions_feedback(correction, problem) or (_REMARK.search(correction) is not None and not _REMARK.search(problem))
+
+
+def reasoning_pairs(corrected: pl.DataFrame, grades: Mapping[Solution, Grade], model: str) -> pl.DataFrame:
+    """Corrected against erroneous solutions; kept only where the correction is right, the original is not, and no remark is spoken of.
+
+    Args:
+        corrected: What ``corrections`` gives.
+        grades: Of everything in ``to_verify``.
+        model: Identity of the policy.
+
+    Returns:
+        ``REASONING_PAIRS``, one row an error, with every ``Drop`` that applies.
     """
     rows = []
-    for row, answer in zip(errors.to_dicts(), answers, strict=True):
-        text = None if answer.finish_reason == "length" else answer.text
-        known = row["answer"] is not None and arithmetic_answer(row["answer"]) is not None
-        correct = arithmetic_answer(text) == arithmetic_answer(row["answer"]) if text and known else None
-        reason = "correction_failed" if not text else "answer_unknown" if not known else None if correct else "correction_is_wrong"
+    for row in corrected.to_dicts():
+        is_graded = row["correction"] is not None and row["answer"] is not None
+        chosen = grades[Solution(row["answer"], row["correction"])] if is_graded else None
+        rejected = grades[Solution(row["answer"], row["solution"], announced_only=True)] if is_graded else None
+        reasons = [str(reason) for reason in _drops(row, chosen, rejected)]
         rows.append(
             {
                 "pair_id": digest_of("reasoning_pair", row["error_id"], model),
                 "error_id": row["error_id"],
                 "prompt": [{"role": "user", "content": row["problem"]}],
-                "chosen": text,
+                "chosen": row["correction"],
                 "rejected": row["solution"],
-                "is_chosen_correct": correct,
-                "is_kept": reason is None,
-                "drop_reason": reason,
+                "is_chosen_correct": None if chosen in (None, Grade.UNDECIDED) else chosen is Grade.RIGHT,
+                "is_rejected_correct": None if rejected in (None, Grade.UNDECIDED, Grade.NO_ANSWER) else rejected is Grade.RIGHT,
+                "is_kept": not reasons,
+                "drop_reasons": reasons,
                 "model": model,
+                "call_ids": [each for each in (row["call_id"], row["correction_call_id"]) if each],
             }
         )
     return REASONING_PAIRS.conform(pl.DataFrame(rows, schema=REASONING_PAIRS.schema))
+
+
+def _drops(row: Mapping[str, Any], chosen: Grade | None, rejected: Grade | None) -> list[Drop]:
+    if row["feedback"] is None:
+        return [Drop.REMARK_FAILED]
+    if row["correction"] is None:
+        return [Drop.CORRECTION_FAILED]
+    holds = {
+        Drop.ANSWER_UNKNOWN: row["answer"] is None,
+        Drop.CORRECTION_IS_WRONG: chosen in (Grade.WRONG, Grade.NO_ANSWER),
+        Drop.ORIGINAL_IS_RIGHT: rejected is Grade.RIGHT,
+        Drop.VERIFICATION_FAILED: Grade.UNDECIDED in (chosen, rejected),
+        Drop.MENTIONS_FEEDBACK: speaks_of_the_remark(row["correction"], row["problem"]),
+    }
+    return [reason for reason, applies in holds.items() if applies]

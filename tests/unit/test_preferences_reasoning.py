@@ -1,19 +1,27 @@
-"""PRM800K: which records are used, where the wrong step is, and which corrections become pairs."""
+"""PRM800K: which records are used, where the wrong step is, what a simulated user may say, and which corrections become pairs."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhi_dagster.engines.base import ChatAnswer
-from rlhi_dagster.preferences.reasoning import correction_requests, read_records, reasoning_errors, reasoning_pairs
+from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
+from rlhi_dagster.preferences.prm800k import ErroneousSolution, erroneous_solutions, read_records
+from rlhi_dagster.preferences.reasoning import correction_requests, corrections, reasoning_pairs, speaks_of_the_remark, to_verify
+from rlhi_dagster.preferences.simulated_user import fault, remark_requests, spoken, templated
 from rlhi_dagster.simulation.arithmetic import prm800k
 from rlhi_dagster.tables import REASONING_ERRORS, REASONING_PAIRS
 
-EXAMPLES = Path(__file__).parents[2] / "../shared/data/prm800k/original_schema_examples.json"
+PUBLISHED = Path(__file__).parents[2] / "../shared/data/prm800k"
+EXAMPLES, DECODED = PUBLISHED / "original_schema_examples.json", PUBLISHED / "solutions.jsonl"
 
 
 def step(text: str, rating: int = 1, *, chosen: bool = True) -> dict[str, Any]:
@@ -28,16 +36,39 @@ def record(*steps: dict[str, Any], finish: str = "found_error", problem: str = "
 WRONG = (step("1 + 2 = 3"), step("3 = 4", -1, chosen=False))
 
 
+def decoded(*ratings: int | None, final: str | None = None, problem: str = "What is 1 + 2?") -> dict[str, Any]:
+    steps = [{"text": f"line {number}", "rating": rating} for number, rating in enumerate(ratings, 1)]
+    return {"problem": problem, "steps": steps, "final_answer": final, "all_steps_positive": all(rating == 1 for rating in ratings)}
+
+
+def solutions_of(*records: dict[str, Any] | None, most: int = 10) -> tuple[list[ErroneousSolution], dict[str, int]]:
+    return erroneous_solutions(iter([(f"f:{number}", each) for number, each in enumerate(records)]), most)
+
+
 def errors_of(*records: dict[str, Any] | None, most: int = 10) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    found, fates = reasoning_errors(iter([(f"f:{number}", each) for number, each in enumerate(records)]), most)
-    assert found.schema == REASONING_ERRORS.schema
-    return found.to_dicts(), fates
+    found, fates = solutions_of(*records, most=most)
+    errors = templated(found)
+    assert errors.schema == REASONING_ERRORS.schema
+    return errors.to_dicts(), fates
 
 
 def test_the_solution_ends_with_its_first_wrong_step() -> None:
     (row,), fates = errors_of(record(*WRONG))
     assert (row["solution"], row["first_error_step"], row["feedback"], row["answer"]) == ("1 + 2 = 3\n3 = 4", 2, "Step 2 is wrong.", "3")
+    assert (row["steps"], row["simulated_user"], row["error"], row["call_id"]) == (["1 + 2 = 3", "3 = 4"], "template", None, None)
     assert fates == {"selected": 1}
+
+
+def test_a_decoded_solution_ends_with_its_first_wrong_step_too() -> None:
+    (row,), fates = errors_of(decoded(1, 0, -1, 1, -1, final="4"), decoded(1, 1, final="3"), decoded(1, 0))
+    assert fates == {"no_error_found": 2, "selected": 1}
+    assert (row["solution"], row["first_error_step"], row["feedback"]) == ("line 1\nline 2\nline 3", 3, "Step 3 is wrong.")
+
+
+def test_the_final_answer_of_a_decoded_solution_is_its_own_and_not_the_truth() -> None:
+    (row,), _ = errors_of(decoded(1, -1, final="4"))
+    assert row["answer"] is None
+    assert row["steps"][-1] == "line 2\n\n# Answer\n\n4"
 
 
 def test_every_record_has_one_fate() -> None:
@@ -52,17 +83,25 @@ def test_every_record_has_one_fate() -> None:
         record(),
         {"question": {}, "label": None},
         {"label": {"finish_reason": "found_error", "steps": [{}]}, "question": {"problem": "p"}},
+        record(step("1 + 2 = 3"), step(" ", -1, chosen=False)),
+        {"problem": "p", "steps": ["no object"]},
+        {"problem": None, "steps": [{"text": "x", "rating": -1}]},
+        {"text": "of neither layout"},
+        decoded(1, -1),
+        decoded(1, -1, problem="What is 2 + 2?"),
+        decoded(1, 1),
         None,
     ]
     rows, fates = errors_of(*records)
-    assert len(rows) == 1
+    assert len(rows) == 3
+    assert sum(fates.values()) == len(records)
     assert fates == {
         "duplicate": 1,
         "last_step_not_wrong": 2,
-        "malformed_record": 2,
-        "no_error_found": 2,
+        "malformed_record": 6,
+        "no_error_found": 3,
         "quality_control_or_screening": 2,
-        "selected": 1,
+        "selected": 3,
         "unreadable_line": 1,
     }
 
@@ -107,6 +146,26 @@ def test_published_records_are_read() -> None:
         assert row["answer"] == source["question"]["ground_truth_answer"]
 
 
+def test_published_decoded_records_are_read() -> None:
+    if not DECODED.is_file():
+        pytest.skip("no decoded PRM800K solutions beside the repository")
+    found, fates = erroneous_solutions(read_records(str(DECODED)), 10_000)
+    assert sum(fates.values()) == 1391
+    assert set(fates) == {"selected", "duplicate", "no_error_found"}
+    rated = {
+        (record["problem"], tuple((step["text"], step["rating"]) for step in record["steps"]))
+        for _, record in read_records(str(DECODED))
+        if record
+    }
+    for problem, steps in rated:
+        assert [rating for _, rating in steps].count(-1) <= 1, problem
+    wrong = {(problem, tuple(text for text, _ in steps)) for problem, steps in rated if steps[-1][1] == -1}
+    for solution in found:
+        last = solution.steps[-1].split("# Answer")[0].rstrip("\n")
+        assert solution.answer is None
+        assert {(solution.problem, solution.steps), (solution.problem, (*solution.steps[:-1], last))} & wrong
+
+
 def test_lines_that_are_no_object_are_reported_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"a": 1}\nnot json\n')
     (tmp_path / "a.jsonl").write_text("[1]\n")
@@ -115,32 +174,161 @@ def test_lines_that_are_no_object_are_reported_with_their_place(tmp_path: Path) 
         list(read_records(str(tmp_path / "nothing*.jsonl")))
 
 
+SOLUTION = ErroneousSolution("What is 17 + 25 + 100?", ("17 + 25 = 52", "52 + 100 = 152"), "142")
+
+
 @pytest.mark.parametrize(
-    ("text", "finish", "known", "correct", "reason"),
+    ("remark", "reason"),
     [
-        ("1 + 2 = 3\nAnswer: 3", "stop", "3", True, None),
-        ("Answer: 4", "stop", "3", False, "correction_is_wrong"),
-        ("no number", "stop", "3", False, "correction_is_wrong"),
-        ("Answer: 3", "length", "3", None, "correction_failed"),
-        (None, None, "3", None, "correction_failed"),
-        ("", "stop", "3", None, "correction_failed"),
-        ("Answer: 3", "stop", None, None, "answer_unknown"),
-        ("Answer: 3", "stop", r"x", None, "answer_unknown"),
+        ("Step 2 does not follow: look at the sum again.", None),
+        ("In step #2 you added the tens wrongly.", None),
+        ("Check steps 2 and on; you need not start from 17 again.", None),
+        ("", "empty_remark"),
+        ("The second line is wrong.", "remark_misses_the_step"),
+        ("Step 1 is wrong.", "remark_misses_the_step"),
+        ("Step 21 is wrong.", "remark_misses_the_step"),
+        ("Step 2 is wrong, it should be 142.", "remark_reveals_the_answer"),
+        ("Step 2 is wrong: $142$.", "remark_reveals_the_answer"),
+        ("Step 2 is wrong, surely not 1421 or 0.142 or 142.5.", None),
     ],
 )
-def test_drop_reasons(text: str | None, finish: str | None, known: str | None, correct: bool | None, reason: str | None) -> None:
+def test_what_a_simulated_user_may_say(remark: str, reason: str | None) -> None:
+    assert fault(SOLUTION, remark) == reason
+
+
+def test_an_answer_that_problem_or_solution_say_is_no_secret() -> None:
+    assert fault(ErroneousSolution("Is it 142 or 143?", ("a", "b"), "142"), "Step 2 is wrong, think of 142.") is None
+    assert fault(ErroneousSolution("Add.", ("142 = 142", "b"), "142"), "Step 2 is wrong, think of 142.") is None
+    assert fault(ErroneousSolution("Add.", ("a", "b"), None), "Step 2 is wrong, it is 142.") is None
+    assert fault(ErroneousSolution("Add.", ("a", "b"), "2"), "Step 2 is wrong.") is None
+    assert fault(ErroneousSolution("Add.", ("a", "b"), "2"), "Step 2 is wrong, take 2.") == "remark_reveals_the_answer"
+
+
+@given(st.integers(1, 10**6), st.text(alphabet="abc ., ", max_size=20))
+def test_the_answer_is_found_wherever_it_stands(number: int, around: str) -> None:
+    told = ErroneousSolution("Add.", ("a",), str(number))
+    assert fault(told, f"Step 1 is off {around} {number} {around}") == "remark_reveals_the_answer"
+    assert fault(told, f"Step 1 is off {around} x{number}y {around}") is None
+
+
+def test_the_simulated_user_sees_problem_and_numbered_steps_and_which_is_wrong() -> None:
+    (request,) = remark_requests([ErroneousSolution("Mind {steps}.", ("a {wrong}", "b"), "142")])
+    text = request.messages[0]["content"]
+    assert "Mind {steps}." in text
+    assert "Step 1: a {wrong}\nStep 2: b" in text
+    assert "Step 2 is the first wrong step" in text
+    assert "142" not in text
+
+
+def test_remarks_that_fail_are_error_rows() -> None:
+    solutions = [ErroneousSolution(f"Problem {number}", ("a",), "99") for number in range(4)]
+    answers = [
+        ChatAnswer(" Step 1 is off. ", None, "stop", 1, 1, call_id="c0"),
+        ChatAnswer("Step 1 is off by", None, "length", 1, 1, call_id="c1"),
+        ChatAnswer(None, "prompt_too_long: 9 tokens", None, 1, 0, call_id="c2"),
+        ChatAnswer("Step 1: 99", None, "stop", 1, 1, call_id="c3"),
+    ]
+    errors = spoken(solutions, answers, "model@1")
+    assert errors.schema == REASONING_ERRORS.schema
+    by_problem = {row["problem"]: (row["feedback"], row["error"], row["call_id"]) for row in errors.to_dicts()}
+    assert by_problem == {
+        "Problem 0": ("Step 1 is off.", None, "c0"),
+        "Problem 1": (None, "cut_off_at_max_new_tokens", "c1"),
+        "Problem 2": (None, "prompt_too_long: 9 tokens", "c2"),
+        "Problem 3": (None, "remark_reveals_the_answer", "c3"),
+    }
+    assert len(correction_requests(errors, "dialogue")) == 1
+    pairs = reasoning_pairs(
+        corrections(errors, [ChatAnswer("Answer: 99", None, "stop", 1, 1)]),
+        {Solution("99", "Answer: 99"): Grade.RIGHT} | {Solution("99", "a", announced_only=True): Grade.NO_ANSWER},
+        "m",
+    )
+    assert Counter(tuple(reasons) for reasons in pairs["drop_reasons"]) == {("remark_failed",): 3, (): 1}
+
+
+def pair_of(source: dict[str, Any], answer: ChatAnswer, grades: dict[Solution, Grade] | None = None) -> dict[str, Any]:
+    corrected = corrections(templated(solutions_of(source)[0]), [answer])
+    wanted = to_verify(corrected)
+    pairs = reasoning_pairs(corrected, grades or {item: grade(item) for item in wanted}, "m")
+    assert pairs.schema == REASONING_PAIRS.schema
+    return pairs.row(0, named=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "known", "correct", "reasons"),
+    [
+        ("1 + 2 = 3\nAnswer: 3", "stop", "3", True, []),
+        ("Answer: 4", "stop", "3", False, ["correction_is_wrong"]),
+        ("no number", "stop", "3", False, ["correction_is_wrong"]),
+        ("Answer: 3", "length", "3", None, ["correction_failed"]),
+        (None, None, "3", None, ["correction_failed"]),
+        (" ", "stop", "3", None, ["correction_failed"]),
+        ("Answer: 3", "stop", None, None, ["answer_unknown"]),
+        ("Answer: 3", "stop", " ", None, ["answer_unknown"]),
+        ("Answer: 3", "stop", "x", False, ["correction_is_wrong"]),
+        ("You're right, step 2 was wrong.\nAnswer: 3", "stop", "3", True, ["mentions_feedback"]),
+        ("Sorry for the mistake.\nAnswer: 4", "stop", "3", False, ["correction_is_wrong", "mentions_feedback"]),
+    ],
+)
+def test_drop_reasons(text: str | None, finish: str | None, known: str | None, correct: bool | None, reasons: list[str]) -> None:
     source = record(*WRONG)
     source["question"]["ground_truth_answer"] = known
-    errors, _ = reasoning_errors(iter([("f:1", source)]), 10)
-    pairs = reasoning_pairs(errors, [ChatAnswer(text, None, finish, 1, 1)], "m")
-    assert pairs.schema == REASONING_PAIRS.schema
-    row = pairs.row(0, named=True)
-    assert (row["is_chosen_correct"], row["drop_reason"], row["is_kept"]) == (correct, reason, reason is None)
-    assert row["rejected"] == "1 + 2 = 3\n3 = 4"
+    row = pair_of(source, ChatAnswer(text, None, finish, 1, 1, call_id="c"))
+    assert (row["is_chosen_correct"], row["drop_reasons"], row["is_kept"]) == (correct, reasons, not reasons)
+    assert (row["rejected"], row["is_rejected_correct"], row["call_ids"]) == ("1 + 2 = 3\n3 = 4", None, ["c"])
+
+
+def test_an_original_that_is_right_all_the_same_makes_no_pair() -> None:
+    wrong_way = (step("1 + 2 = 3"), step("because 5 = 5. Answer: 3", -1, chosen=False))
+    row = pair_of(record(*wrong_way), ChatAnswer("Answer: 3", None, "stop", 1, 1))
+    assert (row["is_chosen_correct"], row["is_rejected_correct"], row["drop_reasons"]) == (True, True, ["original_is_right"])
+    row = pair_of(record(step("Answer: 4", -1, chosen=False)), ChatAnswer("Answer: 3", None, "stop", 1, 1))
+    assert (row["is_rejected_correct"], row["is_kept"]) == (False, True)
+
+
+def test_what_could_not_be_told_in_time_is_dropped_as_such() -> None:
+    chosen, rejected = Solution("3", "Answer: 3"), Solution("3", "1 + 2 = 3\n3 = 4", announced_only=True)
+    for undecided in (chosen, rejected):
+        grades = {chosen: Grade.RIGHT, rejected: Grade.WRONG} | {undecided: Grade.UNDECIDED}
+        row = pair_of(record(*WRONG), ChatAnswer("Answer: 3", None, "stop", 1, 1), grades)
+        assert row["drop_reasons"] == ["verification_failed"]
+        assert row["is_chosen_correct" if undecided is chosen else "is_rejected_correct"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 + 2 = 3\nAnswer: 3", False),
+        ("Step 2: 3 is an error term.", False),
+        ("The error in Step 2 is a sign.", True),
+        ("Step 2 was wrong, so start again.", True),
+        ("The earlier attempt forgot the sign.", True),
+        ("You're right. 1 + 2 = 3", True),
+    ],
+)
+def test_corrections_that_speak_of_the_remark(text: str, expected: bool) -> None:
+    assert speaks_of_the_remark(text, "What is 1 + 2?") is expected
 
 
 def test_the_policy_sees_problem_solution_and_remark() -> None:
-    errors, _ = reasoning_errors(iter([("f:1", record(*WRONG))]), 10)
-    (request,) = correction_requests(errors)
+    errors = templated(solutions_of(record(*WRONG))[0])
+    (request,) = correction_requests(errors, "dialogue")
     assert [message["role"] for message in request.messages] == ["user", "assistant", "user"]
     assert request.messages[2]["content"] == "Step 2 is wrong."
+    (request,) = correction_requests(errors, "instruction")
+    assert [message["role"] for message in request.messages] == ["user"]
+    assert all(part in request.messages[0]["content"] for part in ("What is 1 + 2?", "Step 2: 3 = 4", "Step 2 is wrong."))
+    assert not correction_requests(errors.with_columns(feedback=pl.lit(None, dtype=pl.String())), "dialogue")
+
+
+def test_rows_are_conserved_from_records_to_pairs() -> None:
+    found, fates = solutions_of(*prm800k(120, 3), most=1000)
+    errors = templated(found)
+    answers = [
+        ChatAnswer(f"Answer: {row['answer'] if number % 3 else 99}", None, "stop", 1, 1) for number, row in enumerate(errors.to_dicts())
+    ]
+    corrected = corrections(errors, answers)
+    pairs = reasoning_pairs(corrected, {item: grade(item) for item in to_verify(corrected)}, "m")
+    assert len(pairs) == fates["selected"]
+    assert pairs["is_kept"].sum() == len(pairs) - -(-len(pairs) // 3)
+    assert set(pairs.filter(~pl.col("is_kept"))["drop_reasons"].explode()) == {"correction_is_wrong"}
