@@ -19,6 +19,7 @@ import polars as pl
 
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import partitions_of_run
+from rlhi_dagster.personas.versions import CORRECTION
 from rlhi_dagster.tables import Table
 
 LN_2_TOLERANCE = 1e-3
@@ -79,20 +80,22 @@ def rows_are_conserved(counted: Mapping[str, int], accepted: pl.LazyFrame, quara
 def personas_precede_use(rows: pl.LazyFrame, personas: pl.LazyFrame, turns: pl.LazyFrame) -> Finding:
     """Every persona line shown at a turn, and every message that supports it, is from before that turn.
 
-    A line that is unknown, or that no known message supports, does not pass.
+    A line that is unknown, or that no known message supports, does not pass. A user's own correction needs no message: it is known from
+    its ``valid_from`` on.
 
     Args:
         rows: Columns ``asked_at`` and ``persona_line_ids``.
-        personas: Columns ``persona_line_id``, ``valid_from`` and ``evidence``.
+        personas: Columns ``persona_line_id``, ``valid_from``, ``evidence`` and ``writer``.
         turns: Columns ``turn_id`` and ``asked_at``; all turns, for the evidence may lie in any month.
     """
     used = rows.select(pl.col("persona_line_ids").alias("persona_line_id"), pl.col("asked_at").alias("used_at"))
     uses = used.explode("persona_line_id", empty_as_null=True).drop_nulls("persona_line_id").unique()
-    lines = personas.select("persona_line_id", "valid_from", "evidence")
+    lines = personas.select("persona_line_id", "valid_from", "evidence", "writer")
     met = uses.join(lines, on="persona_line_id", how="left").collect(engine="streaming")
     said = turns.select(pl.col("turn_id").alias("evidence"), pl.col("asked_at").alias("said_at"))
     cited = met.lazy().explode("evidence", empty_as_null=True).join(said, on="evidence", how="left").collect(engine="streaming")
-    known = cited.filter(pl.col("valid_from").is_not_null())
+    is_own_word = (pl.col("writer") == CORRECTION) & pl.col("evidence").is_null()
+    known = cited.filter(pl.col("valid_from").is_not_null() & ~is_own_word.fill_null(False))
     counts = {
         "unknown_lines": met["valid_from"].null_count(),
         "undated_uses": met["used_at"].null_count(),
@@ -133,6 +136,21 @@ def chosen_differs_from_rejected(pairs: pl.LazyFrame) -> Finding:
         .row(0)
     )
     return Finding(same + empty == 0, {"kept_pairs": rows, "identical_pairs": same, "pairs_with_an_empty_side": empty})
+
+
+def requests_are_accounted_for(pairs: pl.LazyFrame, candidates: pl.LazyFrame) -> Finding:
+    """Every request with candidates has a row for each persona condition, kept or dropped, and no other request has one.
+
+    Args:
+        pairs: Columns ``turn_id`` and ``condition``.
+        candidates: Column ``turn_id``.
+    """
+    conditions = pl.LazyFrame({"condition": ["own", "shuffled", "none"]})
+    requests = candidates.select("turn_id").unique()
+    missing = requests.join(conditions, how="cross").join(pairs, on=["turn_id", "condition"], how="anti")
+    unknown = pairs.select("turn_id").unique().join(requests, on="turn_id", how="anti")
+    count, lost, extra = (frame.select(pl.len()).collect(engine="streaming").item() for frame in (requests, missing, unknown))
+    return Finding(lost + extra == 0, {"requests": count, "missing_pairs": lost, "unknown_requests": extra})
 
 
 def orders_are_balanced(judgements: pl.LazyFrame) -> Finding:
@@ -266,6 +284,24 @@ def chosen_differs_from_rejected_check(asset: dg.AssetsDefinition | str) -> dg.A
     @dg.asset_check(asset=asset, name="chosen_differs_from_rejected", blocking=True, description=_first_line(chosen_differs_from_rejected))
     def check(frame: pl.LazyFrame) -> dg.AssetCheckResult:
         return chosen_differs_from_rejected(frame).as_result()
+
+    return check
+
+
+def requests_are_accounted_for_check(asset: dg.AssetsDefinition | str, candidates: str = "candidates") -> dg.AssetChecksDefinition:
+    """Block unless every request of ``candidates`` is in ``asset`` under every persona condition."""
+
+    @dg.asset_check(
+        asset=asset,
+        name="requests_are_accounted_for",
+        blocking=True,
+        description=_first_line(requests_are_accounted_for),
+        additional_ins={"candidates": dg.AssetIn(candidates)},
+    )
+    def check(context: dg.AssetCheckExecutionContext, frame: pl.LazyFrame, candidates: pl.LazyFrame) -> dg.AssetCheckResult:
+        months = _partitions(context)
+        sampled = candidates if months is None else candidates.filter(pl.col("month").is_in(months))
+        return requests_are_accounted_for(frame, sampled).as_result()
 
     return check
 

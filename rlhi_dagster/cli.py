@@ -14,6 +14,7 @@ import polars as pl
 from rlhi_dagster import profiles
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.personas import command as persona_command
 from rlhi_dagster.store import command as store_command
 
 if TYPE_CHECKING:
@@ -220,11 +221,14 @@ def main() -> None:
     planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
     store_command.add_parser(commands)
+    persona_command.add_parser(commands)
     given = parser.parse_args()
     try:
         match given.command:
             case "store":
                 print(store_command.run(given, _tell))
+            case "persona":
+                print(persona_command.run(given))
             case "months":
                 print(months())
             case "home":

@@ -1,94 +1,194 @@
 """Persona lines taken from what users said, without a language model.
 
-What belongs here: from messages to versioned lines. What does not: the lexicon (``feedback.aspects``).
+What belongs here: from messages to statements about a user, and from statements to versions that are valid one after the other. What
+does not: the lexicon (``feedback.aspects``) and which domain a request belongs to (``domains``).
 
-A message supports a line if it is a re-attempt with feedback or an opening request, and names how it wants an aspect of the answer.
-Each supporting message makes a new version of its aspect's line, valid from that message until the next version. A version cites
-the messages of the unbroken run of the same wish up to and with its own, the latest ``MAX_EVIDENCE`` of them; so whatever a version
-cites lies at or before ``valid_from``, and it is used strictly after.
+Three things are aggregated, each as far as a profile wants it:
+
+- Wishes, a slot for each ``Aspect``. A message supports a wish if it is a re-attempt with feedback or an opening request and names how it
+  wants an aspect of the answer. Each supporting message makes a new version; it cites the messages of the unbroken run of the same wish.
+- Languages of the user's conversations so far that have a fifth of them or more. The source tells a conversation's language from the
+  whole of it, so it counts from the conversation's last message on.
+- Domains of opening requests, those with the most requests so far.
+
+A statement is made of messages at or before its moment, and its line is used strictly after. A user's lines at a moment are a function of
+the messages before it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from rlhi_dagster.feedback import Aspect, Feedback
 from rlhi_dagster.feedback.aspects import requests
-from rlhi_dagster.tables import PERSONAS
+from rlhi_dagster.personas.domains import Embed, domains_of
+from rlhi_dagster.personas.versions import EXTRACTIVE, MAX_EVIDENCE, Citation, Dropped, Written, table, version
 
-MAX_EVIDENCE = 8
+if TYPE_CHECKING:
+    from rlhi_dagster.profiles import PersonaSettings
+
+LANGUAGES, DOMAINS = "languages", "domains"
+_SLOTS = (*(aspect.value for aspect in Aspect), DOMAINS, LANGUAGES)
+"""Of lines supported at the same moment, the later in this order gives way first."""
+
+LEAST_LANGUAGE_FRACTION = 0.2
+"""Of the user's conversations, for a language to be named: single ones are often told wrongly."""
+MIN_DOMAIN_REQUESTS = 3
+MAX_DOMAINS = 3
+_NO_LANGUAGE = {"", "unknown", "nolang"}
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """One message's wish about one aspect."""
+class Statement:
+    """What a slot of a user says from a moment on; ``line`` is ``None`` if it says nothing any more."""
 
     user_id: str
-    aspect: Aspect
-    asked_at: datetime
-    turn_id: str
-    line: str
+    slot: str
+    moment: datetime
+    line: str | None
+    citations: tuple[Citation, ...]
 
 
-def persona_lines(turns: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+def persona_lines(
+    turns: pl.LazyFrame, labels: pl.LazyFrame, conversations: pl.LazyFrame, settings: PersonaSettings, embed: Embed
+) -> Written:
     """Build all versions of all users' persona lines.
 
     Args:
         turns: Rows of ``tables.TURNS``.
         labels: Rows of ``tables.FEEDBACK_LABELS``.
+        conversations: Rows of ``tables.CONVERSATIONS``; their languages.
+        settings: What is aggregated, and how much.
+        embed: Sentence vectors of opening requests; not called unless domains are aggregated.
 
     Returns:
-        Rows of ``tables.PERSONAS``. Versions of one user and aspect follow each other without gap or overlap; of wishes with the same
-        time stamp the later one in the conversation stands.
+        Versions of one user and slot follow each other without overlap. Of more than ``max_lines`` lines at a moment those supported last
+        stay; a line that gave way comes back when it is supported anew.
     """
-    wishes = sorted(_wishes(_speaking(turns.lazy(), labels.lazy())), key=lambda wish: (wish.user_id, wish.aspect))
-    rows = [row for _, run in groupby(wishes, key=lambda wish: (wish.user_id, wish.aspect)) for row in _versions(list(run))]
-    return PERSONAS.conform(pl.DataFrame(rows, schema=PERSONAS.schema))
+    said: list[Statement] = []
+    if "wishes" in settings.extracts:
+        said += wishes(turns, labels)
+    if LANGUAGES in settings.extracts:
+        said += languages(turns, conversations, settings)
+    if DOMAINS in settings.extracts:
+        said += domains(turns, settings, embed)
+    said.sort(key=lambda each: (each.user_id, each.moment, _SLOTS.index(each.slot)))
+    dropped: Counter[str] = Counter()
+    rows = [row for _, of_user in groupby(said, key=lambda each: each.user_id) for row in _bounded(of_user, settings, dropped)]
+    return Written(table(rows), dropped)
+
+
+def wishes(turns: pl.LazyFrame, labels: pl.LazyFrame) -> Iterator[Statement]:
+    """Wishes about answers; of wishes with the same time stamp the later one in the conversation stands."""
+    heard = [
+        (user_id, request.aspect.value, asked_at, request.line, Citation(turn_id, request.span))
+        for user_id, asked_at, turn_id, prompt in _speaking(turns, labels).iter_rows()
+        for request in requests(prompt)
+    ]
+    heard.sort(key=lambda wish: wish[:2])
+    for (user_id, slot), run in groupby(heard, key=lambda wish: wish[:2]):
+        line, cited = "", list[Citation]()
+        for moment, same in groupby(run, key=lambda wish: wish[2]):
+            now = list(same)
+            cited = cited if now[-1][3] == line else []
+            line = now[-1][3]
+            cited = (cited + [citation for *_, said, citation in now if said == line])[-MAX_EVIDENCE:]
+            yield Statement(user_id, slot, moment, line, tuple(cited))
 
 
 def _speaking(turns: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
-    """Messages that can support a line, in the order they were sent."""
+    """Messages that can support a wish, in the order they were sent."""
     feedback = labels.filter(pl.col("label") == Feedback.REATTEMPT_WITH_FEEDBACK.value).select("turn_id")
     columns = ["user_id", "asked_at", "conversation_id", "turn", "turn_id", "prompt"]
     opening = turns.filter(pl.col("turn") == 1).select(columns)
     criticism = turns.filter(pl.col("turn") > 1).join(feedback, on="turn_id", how="semi").select(columns)
-    return pl.concat([opening, criticism]).sort("user_id", "asked_at", "conversation_id", "turn").collect()
+    ordered = pl.concat([opening, criticism]).sort("user_id", "asked_at", "conversation_id", "turn")
+    return ordered.select("user_id", "asked_at", "turn_id", "prompt").collect()
 
 
-def _wishes(messages: pl.DataFrame) -> Iterator[Wish]:
-    for user_id, asked_at, turn_id, prompt in messages.select("user_id", "asked_at", "turn_id", "prompt").iter_rows():
-        for request in requests(prompt):
-            yield Wish(user_id, request.aspect, asked_at, turn_id, request.line)
+def languages(turns: pl.LazyFrame, conversations: pl.LazyFrame, settings: PersonaSettings) -> Iterator[Statement]:
+    """Languages of the user's conversations, once they are more than the one that the lines are written in."""
+    given = pl.col("language").str.strip_chars()
+    known = conversations.filter(given.is_not_null() & ~given.str.to_lowercase().is_in(_NO_LANGUAGE)).select("conversation_id", given)
+    of_conversation = turns.group_by("conversation_id", "user_id").agg(
+        pl.col("asked_at").max(),
+        pl.col("turn_id").sort_by("turn").first(),  # the opening request stands for the conversation
+    )
+    rows = of_conversation.join(known, on="conversation_id").sort("user_id", "asked_at", "conversation_id").collect()
+    for user_id, told in groupby(rows.select("user_id", "asked_at", "language", "turn_id").iter_rows(), key=lambda row: row[0]):
+        counts, latest, line = Counter[str](), dict[str, str](), None
+        for moment, same in groupby(told, key=lambda row: row[1]):
+            for *_, language, turn_id in same:
+                counts[language] += 1
+                latest[language] = turn_id
+            least = LEAST_LANGUAGE_FRACTION * counts.total()
+            named = [language for language, count in counts.most_common() if count >= least]
+            said, named = _listed("Writes in {}.", named, settings.max_line_characters)
+            said = None if named == [settings.language] else said
+            if said != line:
+                line = said
+                yield Statement(user_id, LANGUAGES, moment, line, tuple(Citation(latest[language], None) for language in named))
 
 
-def _versions(wishes: list[Wish]) -> Iterator[dict[str, object]]:
-    """Versions of one user's line on one aspect, from its wishes in the order of time."""
-    moments = [list(same) for _, same in groupby(wishes, key=lambda wish: wish.asked_at)]
-    evidence: list[str] = []
-    line = ""
-    for i, moment in enumerate(moments):
-        current = moment[-1]
-        evidence = evidence if current.line == line else []
-        line = current.line
-        evidence = (evidence + [wish.turn_id for wish in moment if wish.line == line])[-MAX_EVIDENCE:]
-        yield {
-            "persona_line_id": line_id(current.user_id, current.aspect, line, current.asked_at),
-            "user_id": current.user_id,
-            "aspect": current.aspect.value,
-            "line": line,
-            "valid_from": current.asked_at,
-            "valid_until": moments[i + 1][0].asked_at if i + 1 < len(moments) else None,
-            "evidence": evidence,
-        }
+def domains(turns: pl.LazyFrame, settings: PersonaSettings, embed: Embed) -> Iterator[Statement]:
+    """What the user asks about; repeated requests count once."""
+    opening = turns.filter(pl.col("turn") == 1).sort("user_id", "asked_at", "conversation_id")
+    distinct = opening.unique(["user_id", "prompt"], keep="first", maintain_order=True)
+    enough = distinct.filter(pl.len().over("user_id") >= MIN_DOMAIN_REQUESTS)
+    asked = enough.select("user_id", "asked_at", "turn_id", "prompt").collect()
+    told = zip(asked.iter_rows(), domains_of(asked["prompt"].to_list(), embed), strict=True)
+    of_domains = ((user_id, moment, domain, turn_id) for (user_id, moment, turn_id, _), domain in told if domain)
+    for user_id, rows in groupby(of_domains, key=lambda row: row[0]):
+        cited, line = dict[str, list[str]](), None
+        for moment, same in groupby(rows, key=lambda row: row[1]):
+            for *_, domain, turn_id in same:
+                cited.setdefault(domain, []).append(turn_id)
+            often = sorted((-len(ids), domain) for domain, ids in cited.items() if len(ids) >= MIN_DOMAIN_REQUESTS)
+            said, named = _listed("Often asks about {}.", [domain for _, domain in often[:MAX_DOMAINS]], settings.max_line_characters)
+            if said != line:
+                line = said
+                ids = (turn_id for domain in named for turn_id in cited[domain][-MIN_DOMAIN_REQUESTS:])
+                yield Statement(user_id, DOMAINS, moment, line, tuple(Citation(turn_id, None) for turn_id in ids))
 
 
-def line_id(user_id: str, aspect: str, line: str, valid_from: datetime) -> str:
-    """Digest of what makes a version of a line: 20 hexadecimal digits."""
-    parts = (user_id, aspect, line, valid_from.isoformat())
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
+def _listed(form: str, names: Sequence[str], max_characters: int) -> tuple[str | None, list[str]]:
+    """A line that lists the first names, as many as fit, in alphabetical order, so that it does not change with their ranks."""
+    for count in range(len(names), 0, -1):
+        kept = sorted(names[:count])
+        line = form.format(" and ".join(filter(None, [", ".join(kept[:-1]), kept[-1]])))
+        if len(line) <= max_characters:
+            return line, kept
+    return None, []
+
+
+def _bounded(said: Iterable[Statement], settings: PersonaSettings, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Versions of one user's lines from its statements in the order of time, at most ``max_lines`` at a moment."""
+    current: dict[str, Statement] = {}
+    for moment, same in groupby(said, key=lambda each: each.moment):
+        for each in same:
+            if each.slot in current:
+                yield _ended(current.pop(each.slot), moment)
+            if each.line is not None and len(each.line) > settings.max_line_characters:
+                dropped[Dropped.LINE_TOO_LONG] += 1
+            elif each.line is not None:
+                current[each.slot] = each
+        while len(current) > settings.max_lines:
+            oldest = min(current.values(), key=lambda each: (each.moment, -_SLOTS.index(each.slot)))
+            dropped[Dropped.LINE_GAVE_WAY] += 1
+            del current[oldest.slot]
+            if oldest.moment < moment:
+                yield _ended(oldest, moment)
+    for each in current.values():
+        yield _ended(each, None)
+
+
+def _ended(each: Statement, until: datetime | None) -> dict[str, Any]:
+    assert each.line is not None, "a statement that says nothing is never current"
+    return version(each.user_id, each.slot, each.line, (each.moment, until), each.citations, EXTRACTIVE)

@@ -19,14 +19,14 @@ def render(lines: Sequence[str]) -> str:
 def personas_at(personas: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
     """Add to each moment the persona its user had then.
 
-    One backward search per aspect over sorted times, so the cost grows with lines plus moments, not with their product.
+    One backward search per slot over sorted times, so the cost grows with lines plus moments, not with their product.
 
     Args:
-        personas: Rows of ``tables.PERSONAS``; versions of one user and aspect must not overlap.
+        personas: Rows of ``tables.PERSONAS``; versions of one user and slot must not overlap.
         moments: ``user_id``, ``asked_at`` and any further columns; both non-null.
 
     Returns:
-        ``moments``, rows and order unchanged, with ``persona`` (rendered, sorted by aspect; "" if none) and ``persona_line_ids`` (empty
+        ``moments``, rows and order unchanged, with ``persona`` (rendered, sorted by slot; "" if none) and ``persona_line_ids`` (empty
         if none). A line counts if ``valid_from`` < ``asked_at`` and ``valid_until`` is null or >= ``asked_at``.
 
     Raises:
@@ -35,10 +35,10 @@ def personas_at(personas: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
     holes = [name for name in ("user_id", "asked_at") if moments[name].null_count()]
     if holes:
         raise ValueError(f"moments hold nulls in {', '.join(holes)}")
-    lines = personas.sort("user_id", "aspect", "valid_from")
+    lines = personas.sort("user_id", "slot", "valid_from")
     _reject_overlaps(lines)
     keys = moments.select("user_id", "asked_at").with_row_index("moment").sort("asked_at")
-    found = [_latest(keys, lines.filter(pl.col("aspect") == aspect)) for aspect in sorted(lines["aspect"].unique())]
+    found = [_latest(keys, lines.filter(pl.col("slot") == slot)) for slot in sorted(lines["slot"].unique())]
     added = pl.DataFrame(schema={"moment": pl.UInt32, "persona": pl.String, "persona_line_ids": pl.List(pl.String)})
     if found:
         added = (
@@ -58,10 +58,12 @@ def personas_at(personas: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
 
 
 def _latest(keys: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """For each moment the version of one aspect's line that is valid then: moment, line, persona_line_id."""
+    """For each moment the version of one slot's line that is valid then: moment, line, persona_line_id."""
     versions = lines.select("user_id", "valid_from", "valid_until", "line", "persona_line_id").sort("valid_from")
+    # A language model's slots are many, and most users have few of them: search only the moments of those who have this one.
+    concerned = keys.join(versions, on="user_id", how="semi", maintain_order="left")
     return (
-        keys.join_asof(
+        concerned.join_asof(
             versions,
             left_on="asked_at",
             right_on="valid_from",
@@ -76,9 +78,9 @@ def _latest(keys: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _reject_overlaps(lines: pl.DataFrame) -> None:
-    """Raise if a version starts before its predecessor (same user and aspect) ended."""
-    ended = pl.col("valid_until").shift(1).over("user_id", "aspect")
-    has_predecessor = pl.col("persona_line_id").shift(1).over("user_id", "aspect").is_not_null()
+    """Raise if a version starts before its predecessor (same user and slot) ended."""
+    ended = pl.col("valid_until").shift(1).over("user_id", "slot")
+    has_predecessor = pl.col("persona_line_id").shift(1).over("user_id", "slot").is_not_null()
     bad = lines.filter(has_predecessor & (ended.is_null() | (ended > pl.col("valid_from"))))
     if len(bad):
         raise ValueError(f"{len(bad)} persona line(s) overlap with the version before; first: {bad['persona_line_id'][0]}")

@@ -38,7 +38,7 @@ def test_the_truth_reaches_no_table(undisturbed) -> None:
     """Personas come from messages alone: what a user never asked for is in no line, though the truth has all four preferences."""
     folder = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town" / "truth"
     known = preferences(folder / "preferences.parquet", "the-town-is-public")
-    told = undisturbed.table("personas").select("user_id", "aspect").unique()
+    told = undisturbed.table("personas").select("user_id", "slot").unique()
     assert set(told["user_id"]) <= set(known)
     assert len(told) < 4 * len(known)
 

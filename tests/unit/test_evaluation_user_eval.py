@@ -64,7 +64,7 @@ def test_personas_are_those_of_the_moment() -> None:
     line = dict.fromkeys(PERSONAS.columns) | {
         "persona_line_id": "l",
         "user_id": "held",
-        "aspect": "length",
+        "slot": "length",
         "line": "short",
         "valid_from": START + timedelta(1),
     }

@@ -1,15 +1,23 @@
 """Persona lines and snapshots: what they cite, when they hold, and that no later message is ever used."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.personas.extractive import MAX_EVIDENCE, persona_lines
+from rlhi_dagster.personas import extractive
+from rlhi_dagster.personas.domains import DOMAINS, Embed
+from rlhi_dagster.personas.evidence import faults
 from rlhi_dagster.personas.snapshots import personas_at, render
-from rlhi_dagster.tables import PERSONAS, TIME
+from rlhi_dagster.personas.versions import MAX_EVIDENCE, Dropped, Written
+from rlhi_dagster.profiles import PersonaSettings
+from rlhi_dagster.tables import CONVERSATIONS, PERSONAS, TIME
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
 WANTED = Feedback.REATTEMPT_WITH_FEEDBACK.value
@@ -30,6 +38,22 @@ def messages(rows: list[tuple[str, int, int, str, str | None]]) -> tuple[pl.Lazy
         )
     )
     return frame.drop("label").lazy(), frame.filter(pl.col("label").is_not_null()).select("turn_id", "label").lazy()
+
+
+def nothing(texts: Sequence[str]) -> np.ndarray:
+    raise AssertionError("wishes and languages need no vectors")
+
+
+def persona_lines(turns: pl.LazyFrame, labels: pl.LazyFrame, **settings: Any) -> pl.DataFrame:
+    """Wishes only, if nothing else is said."""
+    return written(turns, labels, **{"extracts": ("wishes",), **settings}).lines
+
+
+def written(
+    turns: pl.LazyFrame, labels: pl.LazyFrame, conversations: pl.LazyFrame | None = None, embed: Embed = nothing, **settings: Any
+) -> Written:
+    empty = CONVERSATIONS.empty().lazy()
+    return extractive.persona_lines(turns, labels, empty if conversations is None else conversations, PersonaSettings(**settings), embed)
 
 
 def random_town(seed: int, size: int = 120) -> tuple[pl.LazyFrame, pl.LazyFrame]:
@@ -54,7 +78,7 @@ def test_a_run_of_the_same_wish_gathers_evidence_and_a_change_starts_anew() -> N
 
 def test_only_feedback_and_opening_requests_count() -> None:
     rows = [("u", 1, 2, "Use bullet points.", "continuation"), ("u", 2, 1, "How do I cook rice? Keep it short.", None)]
-    assert persona_lines(*messages(rows))["aspect"].to_list() == ["length"]
+    assert persona_lines(*messages(rows))["slot"].to_list() == ["length"]
     assert persona_lines(*messages([])).equals(PERSONAS.empty())
 
 
@@ -104,7 +128,7 @@ def test_snapshots_agree_with_the_definition(seed: int) -> None:
     for row in shown.iter_rows(named=True):
         t = row["asked_at"]
         still = pl.col("valid_until").is_null() | (pl.col("valid_until") >= t)
-        valid = lines.filter((pl.col("user_id") == row["user_id"]) & (pl.col("valid_from") < t) & still).sort("aspect")
+        valid = lines.filter((pl.col("user_id") == row["user_id"]) & (pl.col("valid_from") < t) & still).sort("slot")
         assert row["persona_line_ids"] == valid["persona_line_id"].to_list()
         assert row["persona"] == render(valid["line"].to_list())
 
@@ -127,3 +151,127 @@ def test_a_line_that_ended_is_not_shown_and_overlaps_are_refused() -> None:
         personas_at(lines.with_columns(valid_until=pl.lit(None, TIME)), moments)
     with pytest.raises(ValueError, match="user_id"):
         personas_at(lines, moments.with_columns(user_id=pl.lit(None, pl.String)))
+
+
+def test_wishes_quote_the_words_that_say_them() -> None:
+    lines = persona_lines(*messages([("u", 1, 2, "Sorry, that is  far too long. Use bullet points.", WANTED)])).sort("slot")
+    assert lines["quotes"].to_list() == [["Use bullet points"], ["too long"]]
+    assert lines["writer"].unique().to_list() == ["extractive"]
+    assert lines["call_id"].null_count() == len(lines)
+
+
+def conversations_in(*languages: str | None) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:
+    """One user's conversations of two messages each, hour by hour."""
+    turns, labels = messages([("u", hour, 1, "How?", None) for hour in range(len(languages))])
+    second = turns.with_columns(
+        turn=pl.lit(2, pl.Int32), turn_id=pl.format("c{}:2", "n"), asked_at=pl.col("asked_at") + timedelta(minutes=30)
+    )
+    told = pl.LazyFrame(
+        {"conversation_id": [f"c{n}" for n in range(len(languages))], "language": languages}, schema_overrides={"language": pl.String}
+    )
+    return pl.concat([turns, second]), labels, told
+
+
+def test_languages_are_told_once_they_say_something_and_from_the_end_of_a_conversation_on() -> None:
+    turns, labels, told = conversations_in(
+        "English", "English", "Spanish", None, "Nolang", "Dutch", "English", "English", "English", "English"
+    )
+    lines = written(turns, labels, told, extracts=("languages",)).lines.sort("valid_from")
+    assert lines["line"].to_list() == ["Writes in English and Spanish.", "Writes in Dutch, English and Spanish."]
+    # Of six, one in Spanish and one in Dutch are too few each, and English alone says nothing.
+    assert lines["valid_until"].to_list() == [START + timedelta(hours=hour, minutes=30) for hour in (5, 7)]
+    assert lines["evidence"][0].to_list() == ["c1:1", "c2:1"]
+    assert lines["quotes"][0].to_list() == [None, None]
+    assert lines["valid_from"][0] == START + timedelta(hours=2, minutes=30)
+
+
+def test_the_language_that_lines_are_written_in_is_no_news() -> None:
+    assert written(*conversations_in("English", "English"), extracts=("languages",)).lines.is_empty()
+    assert written(*conversations_in("English"), extracts=("languages",), language="Spanish").lines["line"].to_list() == [
+        "Writes in English."
+    ]
+    assert written(*conversations_in(None, "unknown", " "), extracts=("languages",)).lines.is_empty()
+
+
+def by_word(texts: Sequence[str]) -> np.ndarray:
+    """Vectors in which a text is near the first description of the domain that it names, and near nothing if it names none."""
+    first = {described[0]: name for name, described in DOMAINS.items()}
+    vectors = np.zeros((len(texts), len(DOMAINS) + 1), np.float32)
+    for row, text in enumerate(texts):
+        named = [n for n, name in enumerate(DOMAINS) if name in (text, first.get(text)) or text.startswith(f"{name}:")]
+        vectors[row, named[0] if named else -1] = 1.0
+    return vectors
+
+
+def asked(*texts: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    return messages([("u", hour, 1, text, None) for hour, text in enumerate(texts)])
+
+
+def test_a_domain_needs_three_different_requests_and_cites_them() -> None:
+    turns, labels = asked("travel: a", "travel: b", "travel: a", "other", "travel: c", "games: a", "travel: d")
+    lines = written(turns, labels, embed=by_word, extracts=("domains",)).lines
+    assert lines["line"].to_list() == ["Often asks about travel."]
+    assert lines["valid_from"].to_list() == [START + timedelta(hours=4)]
+    assert lines["evidence"].to_list() == [["c0:1", "c1:1", "c4:1"]]
+    assert lines["valid_until"].to_list() == [None]
+
+
+def test_a_line_names_the_most_frequent_domains_that_fit() -> None:
+    often = [f"{name}: {n}" for name, times in (("travel", 5), ("games", 4), ("health", 3), ("fiction", 6)) for n in range(times)]
+    lines = written(*asked(*often), embed=by_word, extracts=("domains",)).lines.sort("valid_from")
+    assert lines["line"].to_list()[-2:] == ["Often asks about games, health and travel.", "Often asks about fiction, games and travel."]
+    short = written(*asked(*often), embed=by_word, extracts=("domains",), max_line_characters=30).lines.sort("valid_from")
+    assert short["line"].to_list()[0] == "Often asks about travel."
+    assert short["line"].str.len_chars().max() <= 30
+
+
+def test_nobody_embeds_for_users_with_too_few_requests() -> None:
+    assert written(*asked("travel: a", "travel: b", "travel: b"), embed=nothing, extracts=("domains",)).lines.is_empty()
+
+
+def test_of_too_many_lines_those_supported_last_stay() -> None:
+    rows = [("u", 1, 2, "Too long.", WANTED), ("u", 2, 2, "Use bullet points.", WANTED), ("u", 3, 2, "Be more friendly.", WANTED),
+            ("u", 4, 2, "too long", WANTED)]  # fmt: skip
+    found = written(*messages(rows), extracts=("wishes",), max_lines=2)
+    ends = {
+        (slot, since.hour): until and until.hour
+        for slot, since, until in found.lines.select("slot", "valid_from", "valid_until").iter_rows()
+    }
+    assert ends == {("length", 1): 3, ("format", 2): 4, ("tone", 3): None, ("length", 4): None}
+    assert found.dropped == {Dropped.LINE_GAVE_WAY: 2}
+
+
+def test_lines_that_are_too_long_are_counted() -> None:
+    found = written(*messages([("u", 1, 2, "Too short.", WANTED)]), extracts=("wishes",), max_line_characters=20)
+    assert found.lines.is_empty()
+    assert found.dropped == {Dropped.LINE_TOO_LONG: 1}
+
+
+EVERYTHING = [*TEXTS, "travel: a", "travel: b", "travel: c", "travel: d", "games: a", "games: b", "games: c"]
+LANGUAGE = st.sampled_from(["English", "Spanish", "Dutch", None])
+MESSAGE = st.tuples(
+    st.sampled_from(["u", "v"]),
+    st.integers(0, 12),
+    st.integers(1, 3),
+    st.sampled_from(EVERYTHING),
+    st.sampled_from([WANTED, "continuation"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(MESSAGE, max_size=25), st.lists(LANGUAGE, min_size=25, max_size=25), st.integers(0, 13), st.integers(1, 3))
+def test_logs_cut_at_any_moment_give_the_lines_of_that_moment(
+    rows: list[tuple[str, int, int, str, str]], told: list[str | None], hour: int, max_lines: int
+) -> None:
+    turns, labels = messages([(user, at, turn, text, label if turn > 1 else None) for user, at, turn, text, label in rows])
+    languages = pl.DataFrame({"conversation_id": [f"c{n}" for n in range(25)], "language": told}, schema_overrides={"language": pl.String})
+    cut = START + timedelta(hours=hour)
+    early = turns.filter(pl.col("asked_at") <= cut)
+    # The source tells a language from the whole conversation: of one that goes on after the cut nothing is known yet.
+    over = languages.join(turns.filter(pl.col("asked_at") > cut).collect(), on="conversation_id", how="anti")
+    moments = pl.DataFrame({"user_id": ["u", "v"], "asked_at": [cut, cut]}, schema_overrides={"asked_at": TIME})
+    then = written(early, labels, over.lazy(), by_word, max_lines=max_lines).lines
+    full = written(turns, labels, languages.lazy(), by_word, max_lines=max_lines).lines
+    assert personas_at(then, moments).equals(personas_at(full, moments))
+    assert personas_at(full, moments)["persona_line_ids"].list.len().max() <= max_lines
+    assert not any(faults(full.lazy(), turns).values())

@@ -37,7 +37,7 @@ def turn(turn_id: str, user: str, month: str = "2023-04", number: int = 1, templ
 
 def line(user: str) -> dict[str, Any]:
     before = datetime(2023, 4, 1, tzinfo=UTC)
-    return {"persona_line_id": f"p-{user}", "user_id": user, "aspect": "length", "line": f"{user} likes it short.", "valid_from": before}
+    return {"persona_line_id": f"p-{user}", "user_id": user, "slot": "length", "line": f"{user} likes it short.", "valid_from": before}
 
 
 USERS_FRAME = table(USERS, [{"user_id": name, "split": "held_out" if name == "eve" else "train"} for name in ("ann", "bob", "cid", "eve")])

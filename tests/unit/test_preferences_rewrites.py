@@ -53,8 +53,8 @@ USERS_FRAME = table(USERS, [{"user_id": "ann", "split": "train"}, {"user_id": "e
 PERSONAS_FRAME = table(
     PERSONAS,
     [
-        {"persona_line_id": "p1", "user_id": "ann", "aspect": "length", "line": "Wants it short.", "valid_from": START},
-        {"persona_line_id": "p2", "user_id": "ann", "aspect": "tone", "line": "Likes warmth.", "valid_from": START + timedelta(minutes=1)},
+        {"persona_line_id": "p1", "user_id": "ann", "slot": "length", "line": "Wants it short.", "valid_from": START},
+        {"persona_line_id": "p2", "user_id": "ann", "slot": "tone", "line": "Likes warmth.", "valid_from": START + timedelta(minutes=1)},
     ],
 )
 
