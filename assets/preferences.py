@@ -8,7 +8,9 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
+from rlhi_dagster.preferences import reward_order
 from rlhi_dagster.preferences import rewrites as rewriting
+from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
 from rlhi_dagster.resources import Settings, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 
@@ -49,7 +51,7 @@ def rewrite_pairs(settings: Settings, rewrites: pl.LazyFrame) -> dg.MaterializeR
     return metadata.result("rewrite_pairs", pairs, kept_pairs=int(pairs["is_kept"].sum()), fates=_fates(pairs))
 
 
-@declare.table("candidates", GROUP, {"huggingface"}, deps=["policy"], pool="model")
+@declare.table("candidates", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
 def candidates(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -84,7 +86,7 @@ def candidates(
     )
 
 
-@declare.table("candidate_rewards", GROUP, {"huggingface"}, deps=["reward_model"], pool="model")
+@declare.table("candidate_rewards", GROUP, {"huggingface"}, code_version="2", deps=["reward_model"], pool="model")
 def candidate_rewards(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, candidates: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -93,14 +95,22 @@ def candidate_rewards(
     model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
     answers, stats = workers.score(context, model, ranking.reward_requests(rows, settings.profile.reward.persona_placement))
     found = ranking.candidate_rewards(rows, answers, model.identity)
-    return metadata.result("candidate_rewards", found, error_rows=found["error"].count(), **call_metadata(stats))
+    order = reward_order.reward_order(found)
+    return metadata.result(
+        "candidate_rewards",
+        found,
+        error_rows=found["error"].count(),
+        **reward_order.headline(order),
+        order_by_persona=metadata.markdown_table(order),
+        rank_correlations=metadata.plot(reward_order.drawing(found)),
+        **call_metadata(stats),
+    )
 
 
-@declare.table("reward_pairs", GROUP, set())
+@declare.table("reward_pairs", GROUP, set(), code_version="2")
 def reward_pairs(settings: Settings, candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is the best against the worst candidate of a request under one persona condition, kept or dropped with the reason."""
-    chosen = settings.profile.candidates
-    pairs = ranking.reward_pairs(candidates.collect(), candidate_rewards.collect(), chosen.min_margin, chosen.pairs_per_request)
+    """One row is the best against the worst candidate of a request under one persona condition, kept or dropped with the reasons."""
+    pairs = reward_pairs_of(candidates.collect(), candidate_rewards.collect(), settings.profile.candidates)
     kept = pairs.filter("is_kept")
     return metadata.result(
         "reward_pairs",
@@ -112,7 +122,11 @@ def reward_pairs(settings: Settings, candidates: pl.LazyFrame, candidate_rewards
 
 
 def _fates(pairs: pl.DataFrame) -> dg.MarkdownMetadataValue:
-    return metadata.bars(dict(pairs["drop_reason"].fill_null("kept").value_counts(sort=True).iter_rows()))
+    """Kept pairs and dropped ones by reason; one with several reasons counts under each."""
+    fates = pairs.select(pl.when("is_kept").then(pl.lit(["kept"])).otherwise("drop_reasons").alias("fate")).explode(
+        "fate", empty_as_null=True
+    )
+    return metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows()))
 
 
 table_checks = [
@@ -120,3 +134,10 @@ table_checks = [
 ]
 persona_checks = [checks.personas_precede_use_check(name) for name in ("rewrites", "candidates")]
 pair_checks = [checks.chosen_differs_from_rejected_check(name) for name in ("rewrite_pairs", "reward_pairs")]
+accounting_checks = [checks.requests_are_accounted_for_check("reward_pairs")]
+
+
+@dg.asset_check(asset=candidate_rewards, name="reward_reads_the_persona")
+def reward_reads_the_persona(frame: pl.LazyFrame) -> dg.AssetCheckResult:
+    """Under another user's persona the reward orders a request's candidates otherwise; a generic reward warns, and so do few requests."""
+    return reward_order.reads_the_persona(reward_order.reward_order(frame.collect())).as_result(dg.AssetCheckSeverity.WARN)

@@ -4,7 +4,7 @@ What belongs here: pure functions from frames to frames (and one page of HTML). 
 (``engines``, ``workers``), the truth about the sample town (``simulation``), and the assets that wire these together.
 
 ``user_eval`` picks the requests, ``judges`` compares replies, ``intervals`` and ``scores`` turn verdicts into numbers,
-``reward_order`` says what the persona does to the reward, ``report`` shows everything.
+``report`` shows everything.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ from rlhi_dagster.evaluation.report_page import (
 )
 from rlhi_dagster.evaluation.report_plots import Mark, bars, curves, mark_of, padded
 from rlhi_dagster.evaluation.report_results import recipe_rank
-from rlhi_dagster.evaluation.reward_order import reward_order
+from rlhi_dagster.preferences import Source, Strategy
+from rlhi_dagster.preferences.reward_order import reward_order
 
 REATTEMPT = "reattempt_with_feedback"
 _PANELS = {
@@ -51,14 +52,18 @@ def pairs(data: ReportData) -> Section:
     gaps: list[Html] = []
     _step(steps, gaps, "follow-ups", data.feedback_labels, "feedback_labels", None)
     _step(steps, gaps, "re-attempts with feedback", data.feedback_labels, None, pl.col("label") == REATTEMPT)
-    applies = pl.col("follow_up_applies").fill_null(True)
-    _step(steps, gaps, "feedback fits the regenerated reply", data.rewrites, "rewrites", applies)
+    guided = pl.col("strategy") == Strategy.FEEDBACK.value
+    applies = guided & pl.col("follow_up_applies").fill_null(True)
+    _step(steps, gaps, "to replies to training users", data.rewrites, "rewrites", guided)
+    _step(steps, gaps, "feedback fits the reply", data.rewrites, None, applies)
     _step(steps, gaps, "rewritten", data.rewrites, None, applies & pl.col("rewrite").is_not_null())
-    _step(steps, gaps, "pairs kept", data.rewrite_pairs, "rewrite_pairs", pl.col("is_kept"))
-    _step(steps, gaps, "pairs used for training", data.preference_pairs, "preference_pairs", pl.col("source") == "rewrites")
+    _step(steps, gaps, "pairs kept", data.rewrite_pairs, "rewrite_pairs", guided & pl.col("is_kept"))
+    used = (pl.col("source") == Source.REWRITES.value) & pl.col("is_kept")
+    _step(steps, gaps, "pairs that recipes draw from", data.preference_pairs, "preference_pairs", used)
     body: list[object] = [
         paragraph(
-            "What is left of the users' feedback at each step of the rewrite recipes. The share beside a count is of the step before."
+            "What is left of the users' feedback at each step of the rewrites that have it in view. The share beside a count is of the "
+            "step before. Where the profile takes the logged reply as the original, the feedback fits by definition."
         )
     ]
     if steps:
@@ -87,12 +92,11 @@ def rewards(data: ReportData) -> Section:
     cells = {(row["condition"], row["quantity"]): row for row in order.iter_rows(named=True)}
     lines = []
     for condition in words:
-        best, rank = cells.get((condition, "best_changes")), cells.get((condition, "spearman"))
-        if best is None and rank is None:
+        best, worst, rank = (cells.get((condition, name)) for name in ("best_changes", "worst_changes", "spearman"))
+        if best is None:
             continue
-        users = (best or rank or {})["users"]
-        lines.append([words[condition], rate(best), _plain(rank), f"{users:,}"])
-    columns = ["personas compared", "best candidate changes", "rank correlation (Spearman)", "users"]
+        lines.append([words[condition], rate(best), rate(worst), _plain(rank), f"{best['users']:,}"])
+    columns = ["personas compared", "best candidate changes", "worst candidate changes", "rank correlation (Spearman)", "users"]
     return Section("rewards", title, join([intro, table(columns, lines, "n counts requests; correlations are averaged over requests.")]))
 
 
@@ -147,27 +151,33 @@ def _step(steps: list[tuple[str, int]], gaps: list[Html], label: str, frame: Fra
 def _dropped(data: ReportData) -> Html:
     counts = []
     for name, words in (("rewrite_pairs", "rewrites"), ("reward_pairs", "rewards")):
-        found = data.table(name, ["is_kept", "drop_reason"])
+        found = data.table(name, ["is_kept", "drop_reasons"])
         if found is not None:
-            reasons = found.filter(~pl.col("is_kept")).group_by(pl.col("drop_reason").fill_null("no reason given")).len("pairs")
-            ordered = reasons.sort("pairs", "drop_reason", descending=[True, False])
-            counts += [
-                [words, row["drop_reason"], f"{row['pairs']:,}", percent(row["pairs"] / len(found))] for row in ordered.rows(named=True)
-            ]
+            dropped = found.filter(~pl.col("is_kept")).explode("drop_reasons", empty_as_null=True)
+            reasons = dropped.group_by(reason=pl.col("drop_reasons").fill_null("no reason given")).len("pairs")
+            ordered = reasons.sort("pairs", "reason", descending=[True, False])
+            counts += [[words, row["reason"], f"{row['pairs']:,}", percent(row["pairs"] / len(found))] for row in ordered.rows(named=True)]
     if not counts:
         return Html("")
-    return join([element("h3", "Why pairs were dropped"), table(["pairs from", "reason", "dropped", "of all"], counts, text_columns=(1,))])
+    shown = table(
+        ["pairs from", "reason", "dropped", "of all"], counts, "A pair with several reasons counts under each.", text_columns=(1,)
+    )
+    return join([element("h3", "Why pairs were dropped"), shown])
 
 
 def _used(data: ReportData) -> Html:
-    found = data.table("preference_pairs", ["source", "split", "user_id", "persona"])
+    found = data.table("preference_pairs", ["source", "split", "user_id", "persona", "is_kept"])
     if found is None:
         return Html("")
-    counts = found.group_by("source").agg(
-        (pl.col("split") == "train").sum().alias("train"),
-        (pl.col("split") != "train").sum().alias("validation"),
-        pl.col("user_id").n_unique().alias("users"),
-        (pl.col("persona") != "").mean().alias("with_persona"),
+    counts = (
+        found.filter("is_kept")
+        .group_by("source")
+        .agg(
+            (pl.col("split") == "train").sum().alias("train"),
+            (pl.col("split") != "train").sum().alias("validation"),
+            pl.col("user_id").n_unique().alias("users"),
+            (pl.col("persona") != "").mean().alias("with_persona"),
+        )
     )
     lines = [
         [row["source"], f"{row['train']:,}", f"{row['validation']:,}", f"{row['users']:,}", percent(row["with_persona"])]

@@ -1,7 +1,10 @@
-"""User-based rewards: N replies to an opening request, sampled with the persona in view, ranked by a reward model.
+"""User-based rewards: N replies to an opening request, sampled with the persona in view and scored by a reward model.
 
 Each candidate is scored three times: under the user's own persona, under another user's (``shuffled``) and under none. What changes
 between the three is what the persona contributes.
+
+What belongs here: which requests, what is asked, and the tables of candidates and rewards. What does not: which candidates become a pair
+(``reward_pairs``) and what the persona does to their order (``reward_order``).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, Rew
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences.rewrites import Snapshot
-from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
+from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES
 
 
 def opening_requests(
@@ -74,6 +77,7 @@ def candidates(requests: pl.DataFrame, answers: Sequence[ChatAnswer], count: int
             reply=pl.Series(texts, dtype=pl.String()),
             error=pl.Series(errors, dtype=pl.String()),
             model=pl.lit(model),
+            call_id=pl.Series([answer.call_id or None for answer in answers], dtype=pl.String()),
         )
     )
 
@@ -136,38 +140,6 @@ def candidate_rewards(rows: pl.DataFrame, answers: Sequence[RewardAnswer], rewar
             reward=pl.Series([answer.reward for answer in answers], dtype=pl.Float64()),
             error=pl.Series([answer.error for answer in answers], dtype=pl.String()),
             reward_model=pl.lit(reward_model),
+            call_id=pl.Series([answer.call_id or None for answer in answers], dtype=pl.String()),
         )
     )
-
-
-def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, min_margin: float, pairs_per_request: int = 1) -> pl.DataFrame:
-    """Best against worst distinct reply of each request under each condition; ties go to the smaller candidate id.
-
-    With ``pairs_per_request`` above 1 also the second best against the second worst, and so on, while there are replies left.
-
-    Drop reason: ``margin_too_small``. Requests with fewer than two distinct scored replies make no pair.
-
-    Returns:
-        ``REWARD_PAIRS``. ``persona`` is the user's own under every condition: it is what the trained policy will see.
-    """
-    scored = rewards.filter(pl.col("reward").is_not_null()).join(sampled, on=["candidate_id", "turn_id", "month"], how="inner")
-    distinct = scored.sort("candidate_id").unique(["turn_id", "condition", "reply"], keep="first", maintain_order=True)
-    order = distinct.sort("turn_id", "condition", "reward", "candidate_id", descending=[False, False, True, False])
-    shared = ["user_id", "month", "asked_at", "prompt", "persona", "persona_line_ids", "model", "reward_model"]
-    of_request = order.group_by("turn_id", "condition", maintain_order=True)
-    ranked = of_request.agg(*(pl.col(name).first() for name in shared), "reply", "reward")
-    pairs = pl.concat(
-        ranked.filter(pl.col("reply").list.len() >= 2 * (rank + 1)).with_columns(
-            rank=pl.lit(rank),
-            chosen=pl.col("reply").list.get(rank),
-            rejected=pl.col("reply").list.get(-1 - rank),
-            margin=pl.col("reward").list.get(rank) - pl.col("reward").list.get(-1 - rank),
-        )
-        for rank in range(pairs_per_request)
-    )
-    ids = [digest_of("reward_pair", *row) for row in pairs.select("turn_id", "condition", "rank", "model", "reward_model").iter_rows()]
-    pairs = pairs.with_columns(
-        pair_id=pl.Series(ids, dtype=pl.String()),
-        drop_reason=pl.when(pl.col("margin") < min_margin).then(pl.lit("margin_too_small")),
-    )
-    return REWARD_PAIRS.conform(pairs.with_columns(is_kept=pl.col("drop_reason").is_null()))

@@ -153,25 +153,26 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
         feedback_labels=filled(FEEDBACK_LABELS, [{"turn_id": f"t{i}", "label": labels[i % 5]} for i in range(3000)]).lazy(),
         rewrites=filled(
             REWRITES,
-            [{"rewrite_id": f"w{i}", "rewrite": "x" if i % 50 else None, "follow_up_applies": i % 4 != 0} for i in range(600)],
+            [{"rewrite_id": f"w{i}", "rewrite": "x" if i % 50 else None, "follow_up_applies": i % 4 != 0, "strategy": "feedback"} for i in range(600)],
         ),
         rewrite_pairs=filled(
             REWRITE_PAIRS,
             [
-                {"pair_id": f"p{i}", "is_kept": i % 4 != 0, "drop_reason": None if i % 4 else ("too_similar", "not_applicable")[i % 8 == 0]}
+                {"pair_id": f"p{i}", "is_kept": i % 4 != 0, "strategy": "feedback"}
+                | {"drop_reasons": [] if i % 4 else ["identical_sides", "feedback_does_not_apply"][: 1 + (i % 8 == 0)]}
                 for i in range(440)
             ],
         ),
         reward_pairs=filled(
             REWARD_PAIRS,
-            [{"pair_id": f"p{i}", "is_kept": i % 5 != 0, "drop_reason": None if i % 5 else "margin_too_small"} for i in range(300)],
+            [{"pair_id": f"p{i}", "is_kept": i % 5 != 0, "drop_reasons": [] if i % 5 else ["margin_too_small"]} for i in range(300)],
         ),
         candidate_rewards=filled(CANDIDATE_REWARDS, candidates),
         preference_pairs=filled(
             PREFERENCE_PAIRS,
             [
                 {"pair_id": f"{source}{i}", "source": source, "split": "validation" if i % 10 == 0 else "train", "user_id": f"u{i % 70}"}
-                | {"persona": "- Likes it short." if i % 9 else ""}
+                | {"persona": "- Likes it short." if i % 9 else "", "is_kept": True}
                 for source in ("rewrites", "rewards", "rewards_none", "rewards_shuffled")
                 for i in range(310)
             ],

@@ -6,9 +6,8 @@ import pytest
 
 from rlhi_dagster.evaluation import Metric
 from rlhi_dagster.evaluation.intervals import estimate, wilson
-from rlhi_dagster.evaluation.reward_order import reward_order
 from rlhi_dagster.evaluation.scores import by_earlier_conversations, compare, comparisons, item_values, scores
-from rlhi_dagster.tables import CANDIDATE_REWARDS, EVAL_PROMPTS, JUDGEMENTS, RESPONSES, SCORES
+from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES, SCORES
 
 
 def judgements(recipe: str, items: list[dict]) -> pl.DataFrame:
@@ -150,23 +149,3 @@ def test_items_are_grouped_by_the_history_of_their_user() -> None:
         ("5-9", 1.0, 2),
         ("10+", 1.0, 1),
     ]
-
-
-def test_reward_order_sees_when_the_persona_does_nothing() -> None:
-    def rewards(shuffled: list[float]) -> pl.DataFrame:
-        rows = [
-            dict.fromkeys(CANDIDATE_REWARDS.columns)
-            | {"candidate_id": f"t{turn}#{sample}", "turn_id": f"t{turn}", "condition": condition, "reward": values[sample]}
-            | {"persona_user_id": f"u{turn}"}
-            for turn in range(4)
-            for condition, values in (("own", [0.1, 0.2, 0.3]), ("shuffled", shuffled))
-            for sample in range(3)
-        ]
-        return pl.DataFrame(rows, schema=CANDIDATE_REWARDS.schema, orient="row")
-
-    same = {row["quantity"]: row["value"] for row in reward_order(rewards([1.0, 2.0, 3.0])).iter_rows(named=True)}
-    assert same == {"best_changes": 0.0, "spearman": pytest.approx(1.0)}
-    turned = {row["quantity"]: row["value"] for row in reward_order(rewards([3.0, 2.0, 1.0])).iter_rows(named=True)}
-    assert turned == {"best_changes": 1.0, "spearman": pytest.approx(-1.0)}
-    flat = reward_order(rewards([5.0, 5.0, 5.0]))
-    assert flat["quantity"].to_list() == ["best_changes"], "equal rewards have no rank correlation"

@@ -1,4 +1,4 @@
-"""Opening requests, candidates, donors of personas, and best against worst."""
+"""Opening requests, candidates, donors of personas, and rewards under three conditions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.personas.conditioning import PersonaPlacement
@@ -18,10 +17,9 @@ from rlhi_dagster.preferences.candidates import (
     conditioned,
     donors,
     opening_requests,
-    reward_pairs,
     reward_requests,
 )
-from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, PERSONAS, REWARD_PAIRS, TURNS, USERS, Table
+from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, PERSONAS, TURNS, USERS, Table
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 
@@ -54,14 +52,6 @@ def sampled(*users: str, texts: tuple[str | None, ...] = ("one", "two", "three")
     return candidates(requests, answers, len(texts), "m")
 
 
-def pairs(texts: tuple[str | None, ...], rewards: dict[str, float | None], least: float = 0.0, most: int = 1) -> list[dict[str, Any]]:
-    """Pairs of one request whose candidates' rewards are given by text."""
-    drawn = sampled("ann", texts=texts)
-    rows = conditioned(drawn, 7).filter(pl.col("condition") == "own")
-    scored = candidate_rewards(rows, [RewardAnswer(rewards[text], None, 1) for text in rows["reply"]], "rm")
-    return reward_pairs(drawn, scored, least, most).to_dicts()
-
-
 def test_only_openings_of_training_users_outside_templates() -> None:
     rows = [turn("a", "ann"), turn("b", "eve"), turn("c", "ann", number=2), turn("d", "ann", template="x"), turn("e", "cid")]
     assert openings(rows)["turn_id"].to_list() == ["a", "e"]
@@ -87,18 +77,18 @@ def test_requests_show_the_persona_and_tell_samples_apart() -> None:
 def test_candidates_keep_order_and_a_cut_off_reply_is_an_error() -> None:
     requests = openings([turn("a", "ann"), turn("b", "bob")])
     answers = [
-        ChatAnswer("a0", None, "stop", 1, 1),
+        ChatAnswer("a0", None, "stop", 1, 1, call_id="k0"),
         ChatAnswer("a1", None, "length", 1, 1),
         ChatAnswer("b0", None, "stop", 1, 1),
         ChatAnswer(None, "too long", None, 1, 0),
     ]
     found = candidates(requests, answers, 2, "m")
     assert found.schema == CANDIDATES.schema
-    assert found.select("candidate_id", "reply", "error").rows() == [
-        ("a#0", "a0", None),
-        ("a#1", None, "cut_off_at_max_new_tokens"),
-        ("b#0", "b0", None),
-        ("b#1", None, "too long"),
+    assert found.select("candidate_id", "reply", "error", "call_id").rows() == [
+        ("a#0", "a0", None, "k0"),
+        ("a#1", None, "cut_off_at_max_new_tokens", None),
+        ("b#0", "b0", None, None),
+        ("b#1", None, "too long", None),
     ]
 
 
@@ -153,55 +143,8 @@ def test_the_reward_model_sees_the_persona_where_the_profile_places_it() -> None
 
 def test_rewards_keep_their_rows() -> None:
     rows = conditioned(sampled("ann", "bob"), 7)
-    answers = [RewardAnswer(float(number), None, 1) for number in range(len(rows))]
+    answers = [RewardAnswer(float(number), None, 1, call_id=f"k{number}") for number in range(len(rows))]
     found = candidate_rewards(rows, answers, "rm")
     assert found.schema == CANDIDATE_REWARDS.schema
     assert found.sort("reward").select("candidate_id", "condition").rows() == rows.select("candidate_id", "condition").rows()
-
-
-def test_best_against_worst() -> None:
-    (pair,) = pairs(("a", "b", "c"), {"a": 0.0, "b": 2.0, "c": -1.5})
-    assert (pair["chosen"], pair["rejected"], pair["margin"], pair["is_kept"]) == ("b", "c", 3.5, True)
-    assert pair["persona"] == "- ann likes it short."
-
-
-def test_second_best_against_second_worst_while_replies_are_left() -> None:
-    rewards = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0, "e": 0.0}
-    found = pairs(("a", "b", "c", "d", "e"), rewards, most=3)
-    assert sorted((pair["chosen"], pair["rejected"]) for pair in found) == [("a", "e"), ("b", "d")]
-    assert len({pair["pair_id"] for pair in found}) == 2
-
-
-@pytest.mark.parametrize(("least", "reason"), [(1.0, None), (1.01, "margin_too_small")])
-def test_a_small_margin_drops_the_pair(least: float, reason: str | None) -> None:
-    (pair,) = pairs(("a", "b"), {"a": 0.0, "b": 1.0}, least)
-    assert (pair["drop_reason"], pair["is_kept"]) == (reason, reason is None)
-
-
-def test_equal_rewards_fall_to_the_smaller_candidate_id() -> None:
-    (pair,) = pairs(("z", "y", "x"), {"x": 1.0, "y": 1.0, "z": 1.0})
-    assert (pair["chosen"], pair["rejected"], pair["margin"]) == ("z", "x", 0.0)
-
-
-def test_equal_or_single_replies_make_no_pair() -> None:
-    assert pairs(("a", "a", "a"), {"a": 1.0}) == []
-    assert pairs(("a", None), {"a": 1.0}) == []
-    assert pairs(("a", "b"), {"a": 1.0, "b": None}) == []
-
-
-def test_pairs_of_all_conditions_have_ids_that_stay() -> None:
-    drawn = sampled("ann", "bob", "cid")
-    rows = conditioned(drawn, 7)
-    scored = candidate_rewards(rows, [RewardAnswer(float(len(text)), None, 1) for text in rows["reply"]], "rm")
-    found = reward_pairs(drawn, scored, 0.5)
-    assert found.schema == REWARD_PAIRS.schema
-    assert found["pair_id"].n_unique() == len(found) == 9
-    assert found.equals(reward_pairs(drawn.reverse(), scored.reverse(), 0.5))
-    # Whatever the reward model saw, the policy will see the user's own persona.
-    assert set(found.filter(pl.col("user_id") == "ann")["persona"]) == {"- ann likes it short."}
-
-
-def test_no_request_makes_no_rows() -> None:
-    drawn = sampled(texts=("a", "b"))
-    rows = conditioned(drawn, 7)
-    assert reward_pairs(drawn, candidate_rewards(rows, [], "rm"), 0.5).is_empty()
+    assert found.sort("reward")["call_id"].to_list() == [f"k{number}" for number in range(len(rows))]
