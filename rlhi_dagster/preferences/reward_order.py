@@ -6,7 +6,7 @@ or judging replies. If the order hardly changes, the "user-based" reward is a ge
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -107,7 +107,7 @@ def reads_the_persona(order: pl.DataFrame) -> Finding:
         order: As from ``reward_order``.
     """
     rows = order.filter(condition="shuffled", quantity="spearman").to_dicts()
-    found = rows[0] if rows else {"value": None, "n": 0, "users": 0, "ci_low": None, "ci_high": None}
+    found: dict[str, Any] = rows[0] if rows else {"value": None, "n": 0, "users": 0, "ci_low": None, "ci_high": None}
     passed = found["n"] >= MIN_REQUESTS and found["value"] < GENERIC_CORRELATION
     limits = {"limit": GENERIC_CORRELATION, "fewest_requests": MIN_REQUESTS}
     measured = {"spearman_own_shuffled": found["value"], "ci_low": found["ci_low"], "ci_high": found["ci_high"]}

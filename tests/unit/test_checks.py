@@ -17,11 +17,13 @@ from rlhi_dagster.metadata import result
 from rlhi_dagster.partitions import months, recipes
 from rlhi_dagster.tables import (
     CANDIDATE_REWARDS,
+    CANDIDATES,
     CONVERSATIONS,
     JUDGEMENTS,
     PERSONAS,
     PREFERENCE_PAIRS,
     QUARANTINE,
+    REWARD_PAIRS,
     REWRITE_PAIRS,
     TABLES,
     TURNS,
@@ -312,6 +314,22 @@ def test_chosen_check_gates_training(tmp_path: Path, chosen: str) -> None:
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "chosen": chosen, "rejected": "worse"}])
     went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.chosen_differs_from_rejected_check)
     assert went_on is found["chosen_differs_from_rejected"].passed is (chosen == "better")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_requests_check_counts_the_months_of_the_run(tmp_path: Path, lost: bool) -> None:
+    requests = [{"candidate_id": f"{turn}#0", "turn_id": turn, "month": month} for turn, month in (("a", "2023-04"), ("b", "2023-05"))]
+    Lake(root=str(tmp_path)).write("candidates", fill(CANDIDATES, requests), ["2023-04", "2023-05"])
+    rows = [{"pair_id": name, "turn_id": "a", "condition": name, "month": "2023-04"} for name in ("own", "shuffled", "none")]
+    went_on, found = run_checks(
+        tmp_path,
+        fill(REWARD_PAIRS, rows[lost:]),
+        "reward_pairs",
+        checks.requests_are_accounted_for_check,
+        {"dagster/partition": "2023-04"},
+    )
+    assert went_on is found["requests_are_accounted_for"].passed is not lost
+    assert found["requests_are_accounted_for"].metadata["requests"].value == 1
 
 
 @pytest.mark.parametrize(("order", "is_malformed"), [("opponent_first", False), ("recipe_first", True)])
