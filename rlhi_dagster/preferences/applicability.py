@@ -51,7 +51,8 @@ def follow_up_applies(follow_up: str, reply: str, logged_reply: str) -> bool | N
     """Whether something that ``follow_up`` asks for is missing from ``reply``.
 
     Length is relative: a wish for less holds unless the reply is already much shorter than the logged one that drew the wish, and the
-    other way round. Format (list or not) and language are read off the reply. Other wishes cannot be told.
+    other way round. Format (list or not) and language are read off the reply. Other wishes cannot be told, nor can one that the logged
+    reply seems to fulfil: its user asked for something else than the lexicon read ("just one paragraph" of a text without lists).
     """
     return _any(_is_missing(asked.aspect, asked.value, reply, logged_reply) for asked in requests(follow_up))
 
@@ -116,7 +117,8 @@ def _is_missing(aspect: Aspect, value: str, reply: str, logged_reply: str) -> bo
     if aspect is Aspect.LENGTH:
         ratio = len(reply) / max(len(logged_reply), 1)
         return ratio > MUCH_SHORTER if value == "short" else ratio < 1 / MUCH_SHORTER
-    return _negated(_has(aspect, value, reply))
+    has = _has(aspect, value, reply)
+    return None if has is None or _has(aspect, value, logged_reply) else not has
 
 
 def _is_met(aspect: Aspect, value: str, rewrite: str, original: str) -> bool | None:
@@ -136,7 +138,3 @@ def _has(aspect: Aspect, value: str, reply: str) -> bool | None:
     if aspect is Aspect.LANGUAGE and (found := language_of(reply)):
         return found == CODES[value]
     return None
-
-
-def _negated(verdict: bool | None) -> bool | None:
-    return None if verdict is None else not verdict

@@ -42,6 +42,9 @@ SPANISH = "Cocina el arroz con sal en el agua por diez minutos y sirve todo con 
         ("Answer in German.", "Koche den Reis mit Salz zehn Minuten lang im Wasser und serviere ihn.", PROSE, False),
         ("Answer in French.", SPANISH, PROSE, True),
         ("Answer in Spanish.", "12345", PROSE, None),
+        ("Just one paragraph.", PROSE, PROSE, None),
+        ("Just one paragraph.", LIST, PROSE, None),
+        ("In English, please.", SPANISH, PROSE, None),
         ("Be more friendly.", PROSE, PROSE, None),
         ("Thanks!", PROSE, PROSE, None),
     ],
@@ -67,8 +70,8 @@ def test_the_town_reads_every_wish_of_its_users_exactly(wish: tuple[str, str], f
 
 
 def test_the_town_falls_back_to_the_rules_for_broken_text() -> None:
-    assert town_follow_up_applies("Use bullet points.", "Certainly. Certainly.", LIST) is True
-    assert town_follow_up_applies("Be more friendly.", "Certainly. Certainly.", LIST) is None
+    assert town_follow_up_applies("Use bullet points.", "Certainly. Certainly.", PROSE) is True
+    assert town_follow_up_applies("Be more friendly.", "Certainly. Certainly.", PROSE) is None
 
 
 @pytest.mark.parametrize(
