@@ -14,8 +14,7 @@ writer says later in the slot is not shown, what it said before stays.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -119,29 +118,33 @@ def corrected(lines: pl.DataFrame, corrections: Sequence[Correction], users: pl.
         The lines with corrections, and how often a correction was applied, its user is unknown (then it is not applied), or its user has
         no written line in the slot (a deletion then does nothing; an edit is applied).
     """
-    counts: Counter[str] = Counter(applied=0, unknown_users=0, unknown_slots=0)
     known_users, known_slots = set(users), set(lines.select("user_id", "slot").iter_rows())
-    added: list[dict[str, Any]] = []
-    of_slot: dict[tuple[str, str], list[Correction]] = {}
-    for each in corrections:
-        counts["unknown_users" if each.user_id not in known_users else "applied"] += 1
-        if each.user_id in known_users:
-            counts["unknown_slots"] += (each.user_id, each.slot) not in known_slots
-            of_slot.setdefault((each.user_id, each.slot), []).append(each)
-    first_edits = []
-    for (user_id, slot), given in of_slot.items():
-        edits = sorted((each.at, each.line) for each in given if each.at is not None and each.line is not None)
-        first_edits.append({"user_id": user_id, "slot": slot, "edited_at": edits[0][0] if edits else None, "is_corrected": True})
-        for (at, line), following in zip(edits, [*edits[1:], None], strict=True):
-            until = following[0] if following else None
-            added.append(version(user_id, slot, " ".join(line.split()), (at, until), [], CORRECTION))
-    return pl.concat([_without_corrected(lines, first_edits), table(added)]), dict(counts)
+    applied = [each for each in corrections if each.user_id in known_users]
+    of_slot: dict[tuple[str, str], list[tuple[datetime, str]]] = {(each.user_id, each.slot): [] for each in applied}
+    for each in applied:
+        if each.at is not None and each.line is not None:
+            of_slot[each.user_id, each.slot].append((each.at, " ".join(each.line.split())))
+    counts = {
+        "applied": len(applied),
+        "unknown_users": len(corrections) - len(applied),
+        "unknown_slots": sum((each.user_id, each.slot) not in known_slots for each in applied),
+    }
+    added = [row for (user_id, slot), edits in of_slot.items() for row in _edited(user_id, slot, sorted(edits))]
+    first_edits = [(user_id, slot, min(edits)[0] if edits else None, True) for (user_id, slot), edits in of_slot.items()]
+    return pl.concat([_without_corrected(lines, first_edits), table(added)]), counts
 
 
-def _without_corrected(lines: pl.DataFrame, first_edits: list[dict[str, Any]]) -> pl.DataFrame:
+def _edited(user_id: str, slot: str, edits: list[tuple[datetime, str]]) -> Iterator[dict[str, Any]]:
+    """The user's own versions of a slot: each until the next."""
+    for n, (at, line) in enumerate(edits, 1):
+        until = edits[n][0] if n < len(edits) else None
+        yield version(user_id, slot, line, (at, until), [], CORRECTION)
+
+
+def _without_corrected(lines: pl.DataFrame, first_edits: list[tuple[str, str, datetime | None, bool]]) -> pl.DataFrame:
     """Written lines up to the first edit of their slot; none of a slot that was deleted."""
     schema: dict[str, Any] = {"user_id": pl.String, "slot": pl.String, "edited_at": lines.schema["valid_from"], "is_corrected": pl.Boolean}
-    joined = lines.join(pl.DataFrame(first_edits, schema=schema), on=["user_id", "slot"], how="left", maintain_order="left")
+    joined = lines.join(pl.DataFrame(first_edits, schema=schema, orient="row"), on=["user_id", "slot"], how="left", maintain_order="left")
     stays = pl.col("is_corrected").is_null() | (pl.col("valid_from") < pl.col("edited_at")).fill_null(False)
     ends = pl.min_horizontal("valid_until", "edited_at")  # null where neither ends it
     return joined.filter(stays).with_columns(valid_until=ends).select(lines.columns)

@@ -102,8 +102,8 @@ def pairs_at(day: int | None, *line_ids: str) -> pl.LazyFrame:
     return fill(REWRITE_PAIRS, [{"pair_id": "p", "asked_at": day and at(day), "persona_line_ids": list(line_ids)}]).lazy()
 
 
-def line(valid_from: int, *evidence: str) -> pl.LazyFrame:
-    return fill(PERSONAS, [{"persona_line_id": "l", "valid_from": at(valid_from), "evidence": list(evidence)}]).lazy()
+def line(valid_from: int, *evidence: str, writer: str = "extractive") -> pl.LazyFrame:
+    return fill(PERSONAS, [{"persona_line_id": "l", "valid_from": at(valid_from), "evidence": list(evidence), "writer": writer}]).lazy()
 
 
 def test_persona_known_before_the_turn_passes() -> None:
@@ -114,6 +114,12 @@ def test_persona_known_before_the_turn_passes() -> None:
     assert checks.personas_precede_use(pairs_at(None), line(3, "t3"), TURN_ROWS).passed
 
 
+def test_a_users_own_correction_needs_no_message() -> None:
+    finding = checks.personas_precede_use(pairs_at(2, "l"), line(1, writer="correction"), TURN_ROWS)
+    assert finding.passed
+    assert finding.numbers["uses"] == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "personas", "fault"),
     [
@@ -122,6 +128,10 @@ def test_persona_known_before_the_turn_passes() -> None:
         (pairs_at(3, "l"), line(1, "t3"), "late_evidence"),
         (pairs_at(2, "l"), line(1, "t1", "t9"), "unknown_evidence"),
         (pairs_at(2, "l"), line(1), "unknown_evidence"),
+        (pairs_at(2, "l"), line(1, writer="model@1"), "unknown_evidence"),
+        (pairs_at(2, "l"), line(2, writer="correction"), "late_lines"),
+        (pairs_at(2, "l"), line(1, "t3", writer="correction"), "late_evidence"),
+        (pairs_at(2, "l"), line(1, "t9", writer="correction"), "unknown_evidence"),
         (pairs_at(2, "m"), line(1, "t1"), "unknown_lines"),
         (pairs_at(None, "l"), line(1, "t1"), "undated_uses"),
     ],
