@@ -4,12 +4,16 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import checks, declare, metadata
+from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
 from rlhi_dagster.preferences import reward_order
 from rlhi_dagster.preferences import rewrites as rewriting
+from rlhi_dagster.preferences import waterfall
+from rlhi_dagster.preferences.pair_judge import pair_judge_of
+from rlhi_dagster.preferences.rewriter import rewriter_of
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
 from rlhi_dagster.resources import Settings, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
@@ -17,7 +21,7 @@ from rlhi_dagster.tables import TABLES
 GROUP = "preferences"
 
 
-@declare.table("rewrites", GROUP, {"huggingface"}, deps=["policy"], pool="model")
+@declare.table("rewrites", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
 def rewrites(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -28,27 +32,69 @@ def rewrites(
     users: pl.LazyFrame,
     personas: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a reply of the policy that drew a re-attempt with feedback, and its rewrite with that feedback in view."""
+    """One row is a reply that drew a re-attempt with feedback, and its rewrite by one strategy.
+
+    `feedback`: with the follow-up in view. `scratch`: without it, the control. `logged`: the next logged reply. A rewrite that speaks of the
+    feedback or apologises is asked for once more.
+    """
     rows = rewriting.criticised(
-        wildllamachat.collect(),
-        feedback_labels.collect(),
-        users.collect(),
-        personas.collect(),
-        settings.profile.rewrites.min_feedback_probability,
-        personas_at,
-        logged_where_inapplicable=settings.profile.rewrites.inapplicable == "logged",
+        wildllamachat.collect(), feedback_labels.collect(), users.collect(), personas.collect(), settings.profile.rewrites, personas_at
     )
-    policy = ModelRef.from_manifest(lake.artefact_path("policy"))
-    (answers,), stats = workers.chat(context, [(policy, [rewriting.rewrite_request(row) for row in rows.to_dicts()])], settings.sampling())
-    found = rewriting.rewrites(rows, answers, policy.identity)
-    return metadata.result("rewrites", found, error_rows=found["error"].count(), **call_metadata(stats))
+    spent = list[CallStats]()
+    rewriter = rewriter_of(context, settings, lake, workers, spent)
+    found = rewriting.rewrites(rows, rewriter, pair_judge_of(context, settings, workers, spent))
+    made = found.group_by("strategy").agg(
+        rewrites=pl.col("rewrite").count(),
+        errors=pl.col("error").count(),
+        repaired=pl.col("is_repaired").sum(),
+        mention_feedback=pl.col("mentions_feedback").sum(),
+        meet_feedback_fraction=pl.col("meets_feedback").mean(),
+        untold=pl.col("meets_feedback").null_count(),
+    )
+    return metadata.result(
+        "rewrites",
+        found,
+        error_rows=found["error"].count(),
+        by_strategy=metadata.markdown_table(made.sort("strategy")),
+        **call_metadata(sum(spent, CallStats())),
+    )
 
 
-@declare.table("rewrite_pairs", GROUP, set())
-def rewrite_pairs(settings: Settings, rewrites: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a rewrite against its original as a candidate pair, kept or dropped with the reason."""
-    pairs = rewriting.rewrite_pairs(rewrites.collect(), drops_inapplicable=settings.profile.rewrites.inapplicable == "drop")
-    return metadata.result("rewrite_pairs", pairs, kept_pairs=int(pairs["is_kept"].sum()), fates=_fates(pairs))
+@declare.table("rewrite_pairs", GROUP, {"huggingface"}, code_version="2", deps=["reward_model"], pool="model")
+def rewrite_pairs(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    lake: dg.ResourceParam[Lake],
+    workers: Workers,
+    rewrites: pl.LazyFrame,
+    turns: pl.LazyFrame,
+    feedback_labels: pl.LazyFrame,
+    users: pl.LazyFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a rewrite against its original as a candidate pair, kept or dropped with every reason against it.
+
+    The reward model is asked only if a filter of the profile looks at rewards, and only about pairs that nothing else is against.
+    """
+    chosen, stats = settings.profile.rewrites, CallStats()
+    pairs = rewriting.unscored_pairs(rewrites.collect(), chosen)
+    if rewriting.needs_rewards(chosen.filters):
+        model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
+        wanted = rewriting.reward_requests(pairs, settings.profile.reward.persona_placement)
+        answers, stats = workers.score(context, model, wanted)
+        pairs = rewriting.rewrite_pairs(pairs, answers, chosen.filters, model.identity)
+    said = int(turns.select(pl.len()).collect().item())
+    steps = waterfall.account(said, feedback_labels.collect(), users.collect(), pairs, chosen.min_feedback_probability)
+    kept = pairs.filter("is_kept")["strategy"].value_counts().sort("strategy")
+    return metadata.result(
+        "rewrite_pairs",
+        pairs,
+        kept_pairs=int(pairs["is_kept"].sum()),
+        kept_by_strategy=metadata.bars(dict(kept.iter_rows())),
+        waterfall=metadata.plot(waterfall.drawing(steps)),
+        account=metadata.markdown_table(steps.drop("is_drop"), max_rows=60),
+        drop_reasons=metadata.markdown_table(waterfall.shares(pairs), max_rows=60),
+        **call_metadata(stats),
+    )
 
 
 @declare.table("candidates", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
@@ -134,7 +180,7 @@ table_checks = [
 ]
 persona_checks = [checks.personas_precede_use_check(name) for name in ("rewrites", "candidates")]
 pair_checks = [checks.chosen_differs_from_rejected_check(name) for name in ("rewrite_pairs", "reward_pairs")]
-accounting_checks = [checks.requests_are_accounted_for_check("reward_pairs")]
+accounting_checks = [checks.rewrites_are_conserved_check("rewrite_pairs"), checks.requests_are_accounted_for_check("reward_pairs")]
 
 
 @dg.asset_check(asset=candidate_rewards, name="reward_reads_the_persona")

@@ -153,6 +153,31 @@ def requests_are_accounted_for(pairs: pl.LazyFrame, candidates: pl.LazyFrame) ->
     return Finding(lost + extra == 0, {"requests": count, "missing_pairs": lost, "unknown_requests": extra})
 
 
+def rewrites_are_conserved(rewrites: pl.LazyFrame, pairs: pl.LazyFrame) -> Finding:
+    """Every rewrite is one pair with the same text, and every pair is either kept or dropped with a reason.
+
+    Args:
+        rewrites: Columns ``rewrite_id`` and ``rewrite``.
+        pairs: Columns ``pair_id``, ``chosen``, ``is_kept`` and ``drop_reasons``.
+    """
+    made = rewrites.select("rewrite_id", pl.col("rewrite").fill_null(""), pl.lit(True).alias("is_rewrite"))
+    joined = made.join(pairs.with_columns(is_pair=pl.lit(True)), left_on="rewrite_id", right_on="pair_id", how="full", coalesce=True)
+    both = pl.col("is_rewrite") & pl.col("is_pair")
+    has_reason = pl.col("drop_reasons").list.len().fill_null(0) > 0
+    numbers = joined.select(
+        kept_pairs=pl.col("is_kept").sum(),
+        dropped_pairs=(~pl.col("is_kept")).sum(),
+        lost_rewrites=pl.col("is_pair").is_null().sum(),
+        pairs_of_no_rewrite=pl.col("is_rewrite").is_null().sum(),
+        changed_rewrites=(both & pl.col("rewrite").ne_missing(pl.col("chosen"))).sum(),
+        repeated_pairs=pl.len() - pl.col("rewrite_id").n_unique(),
+        undecided_pairs=(pl.col("is_pair") & pl.col("is_kept").eq_missing(has_reason)).sum(),
+    )
+    found = numbers.select(pl.all().cast(pl.Int64)).collect(engine="streaming").row(0, named=True)
+    faults = ("lost_rewrites", "pairs_of_no_rewrite", "changed_rewrites", "repeated_pairs", "undecided_pairs")
+    return Finding(not any(found[name] for name in faults), found)
+
+
 def orders_are_balanced(judgements: pl.LazyFrame) -> Finding:
     """Every pair that a judge compared was judged exactly once in each order.
 
@@ -302,6 +327,24 @@ def requests_are_accounted_for_check(asset: dg.AssetsDefinition | str, candidate
         months = _partitions(context)
         sampled = candidates if months is None else candidates.filter(pl.col("month").is_in(months))
         return requests_are_accounted_for(frame, sampled).as_result()
+
+    return check
+
+
+def rewrites_are_conserved_check(asset: dg.AssetsDefinition | str, rewrites: str = "rewrites") -> dg.AssetChecksDefinition:
+    """Block unless every rewrite of the run's months is a pair in ``asset``, kept or dropped with a reason."""
+
+    @dg.asset_check(
+        asset=asset,
+        name="rewrites_are_conserved",
+        blocking=True,
+        description=_first_line(rewrites_are_conserved),
+        additional_ins={"rewrites": dg.AssetIn(rewrites)},
+    )
+    def check(context: dg.AssetCheckExecutionContext, frame: pl.LazyFrame, rewrites: pl.LazyFrame) -> dg.AssetCheckResult:
+        months = _partitions(context)
+        made = rewrites if months is None else rewrites.filter(pl.col("month").is_in(months))
+        return rewrites_are_conserved(made, frame).as_result()
 
     return check
 

@@ -68,8 +68,8 @@ def _preference_summary(lake: Lake) -> str:
         ("users", "split"),
         ("feedback_labels", "label"),
         ("wildllamachat", None),
-        ("rewrite_pairs", "drop_reason"),
-        ("reward_pairs", "drop_reason"),
+        ("rewrite_pairs", "drop_reasons"),
+        ("reward_pairs", "drop_reasons"),
         ("preference_pairs", "source"),
     ):
         try:
@@ -80,7 +80,9 @@ def _preference_summary(lake: Lake) -> str:
         rows = frame.select(pl.len()).collect().item()
         lines.append(f"{name:<20}{rows:>10,}")
         if column:
-            counts = frame.group_by(pl.col(column).fill_null("kept")).len().sort("len", descending=True).collect()
+            # Of several reasons against a pair the first one counts, so that the counts add up.
+            value = pl.col(column).list.first() if column == "drop_reasons" else pl.col(column)
+            counts = frame.group_by(value.fill_null("kept")).len().sort("len", descending=True).collect()
             lines += [f"  {value:<30}{count:>8,}  {count / rows:6.1%}" for value, count in counts.iter_rows()]
     return "\n".join([*lines, "", f"tables: {lake.root}"])
 

@@ -82,7 +82,8 @@ _REVISION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ASKS_FOR_APOLOGY = re.compile(
-    r"apolog|\bsorry\b|disculp|perd[oó]n|lamento|desculp|d[eé]sol[eé]|excus|entschuldig|verzeih|scus[aei]|извин|прощени|抱歉|道歉|对不起", re.IGNORECASE
+    r"apolog|\bsorry\b|disculp|perd[oó]n|lamento|desculp|d[eé]sol[eé]|excus|entschuldig|verzeih|scus[aei]|извин|прощени|抱歉|道歉|对不起",
+    re.IGNORECASE,
 )
 _ASKS_FOR_REVISION = re.compile(
     r"\b(?:re-?(?:writ|wrote|vis|phras|word|do\b|format|factor|work)|edit|correct|proof-?read|improv|fix|polish|shorten|condens|expand|extend|simplif|modif|updat|adjust|optimi[sz]|enhanc|paraphras|summari[sz]|make (?:it|this|that)\b|versions?\b|wrong\b|better\b|shorter\b|longer\b|another\b|alternative)"

@@ -3,8 +3,8 @@ r"""Does a reply decline what it was asked for?
 What belongs here: the lexicon, as data, and its reader. What does not: what becomes of a pair with a refusal (``filters``).
 
 A refusal opens by declining: it says that it will not, may not or cannot do the thing. A reply that says so and then gives much of what
-was asked is none, so one with code in it does not count, and one longer than ``MOST_CHARACTERS`` only if it declines on principle (law,
-harm, policy). English, Spanish, Portuguese, French, German, Italian, Russian and Chinese.
+was asked is none, so one with code in it does not count, and one with a list or longer than ``MOST_CHARACTERS`` only if it declines on
+principle (law, harm, policy). English, Spanish, Portuguese, French, German, Italian, Russian and Chinese.
 """
 
 # ruff: noqa: E501 -- a pattern on one line can be searched and compared with its neighbours
@@ -15,6 +15,7 @@ import re
 
 OPENING_CHARACTERS = 220
 MOST_CHARACTERS = 700
+LIST_ENTRIES = 3
 
 _DO = r"(?:provide|assist|help|fulfil+|generate|create|write|produce|support|engage|continue|comply|participate|complete|answer|respond|discuss|offer|give|share|do|make|access|browse|view|see|open|display|draw|show|recommend|endorse|condone|encourage|facilitate|translate|perform|send|play|say|tell|describe|use|accommodate|meet|process|promote|allow|proceed|directly|physically|actually|predict|find|search|retrieve|analy[sz]e|review|advise|suggest|teach|reproduce|reveal|download|execute|run|upload|watch|listen|determine|identify|confirm|verify)"
 _DECLINES = re.compile(
@@ -40,6 +41,7 @@ _ON_PRINCIPLE = re.compile(
     r"\b(?:il)?legal|ethic|inappropriate|harm|\bpolic(?:y|ies)\b|guidelines|explicit|dangerous|ilegal|étic|dañin|nocivo|illég|éthique|illegal|unethisch|schädlich|незаконн|этич|вредн|违法|非法|不道德|有害|不当",
     re.IGNORECASE,
 )
+_LIST_ENTRY = re.compile(r"(?:^|\s)(?:[-*•]|\d+[.)、])\s", re.MULTILINE)
 
 
 def is_refusal(reply: str) -> bool:
@@ -48,6 +50,7 @@ def is_refusal(reply: str) -> bool:
     if "```" in said:
         return False
     opening = said[:OPENING_CHARACTERS]
-    if len(said) > MOST_CHARACTERS and not _ON_PRINCIPLE.search(opening):
+    gives_much = len(said) > MOST_CHARACTERS or len(_LIST_ENTRY.findall(said)) >= LIST_ENTRIES
+    if gives_much and not _ON_PRINCIPLE.search(opening):
         return False
     return bool(_DECLINES.search(opening))
