@@ -220,6 +220,30 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
                 file.path.unlink(missing_ok=True)
         return written
 
+    def drop_rows(self, asset: str, is_dropped: pl.Expr) -> int:
+        """Leave rows out of a table; returns how many.
+
+        A file with such rows is replaced at once by one without, the others keep their order; a file without any is not touched.
+
+        Args:
+            asset: Name of the table; nothing is done if it has no file.
+            is_dropped: Says of a row whether it goes; null counts as no.
+        """
+        dropped, goes = 0, is_dropped.fill_null(value=False)
+        for path in sorted(self._folder(asset).glob("*.parquet")):
+            rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            gone = rows.filter(goes).select(pl.len()).collect(engine="streaming").item()
+            if not gone:
+                continue
+            partial = _partial(path)
+            try:
+                rows.filter(~goes).sink_parquet(partial, compression="zstd")
+                _publish(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+            dropped += gone
+        return dropped
+
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open an in-memory DuckDB database with one view per table that has a file."""

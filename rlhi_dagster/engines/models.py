@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+MARK = "forgotten.json"
+"""What `rlhi forget` puts beside a manifest: it says something about the weights and is none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 over the names and bytes of the weight, tokenizer and config files in ``folder``."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*")):
-        if file.is_file() and file.name != MANIFEST and file.suffix in {".safetensors", ".json", ".jinja"}:
+        if file.is_file() and file.name not in {MANIFEST, MARK} and file.suffix in {".safetensors", ".json", ".jinja"}:
             digest.update(file.name.encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

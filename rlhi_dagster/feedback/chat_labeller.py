@@ -68,7 +68,7 @@ class ChatLabeller:
         probabilities = np.array([choice_probabilities(answer, LETTERS) for answer in given])
         spans = self._spans(answered, probabilities)
         calls = [[each.call_id for each in (answer, span) if each is not None] for answer, span in zip(given, spans, strict=True)]
-        said = [exact_span(span and span.text, text) for span, text in zip(spans, answered["follow_up"], strict=True)]
+        said = [exact_span(span.text if span else None, text) for span, text in zip(spans, answered["follow_up"], strict=True)]
         return rows(answered, probabilities, self.name, said, calls)
 
     def _spans(self, follow_ups: pl.DataFrame, probabilities: np.ndarray) -> list[ChatAnswer | None]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, weights_digest
 
+PAIRS = "pairs.parquet"
+"""In the folder of an artefact that was trained on pairs: their ids, in the column ``pair_id``."""
+
 
 def hub_model(name: str, revision: str | None) -> ModelRef:
     """A model of the Hub at a revision, or a local folder at the digest of its weights.

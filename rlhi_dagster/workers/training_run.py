@@ -15,13 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
+from rlhi_dagster.training.artefacts import PAIRS
 from rlhi_dagster.training.settings import TrainingSettings
 from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.workers.tokens import token_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def preflight(
     """
 
     def fits(row: dict[str, Any]) -> bool:
-        return all(len(tokenizer.apply_chat_template(text, return_dict=True)["input_ids"]) <= limit for text in texts(row))
+        return max(token_counts(texts(row), tokenizer)) <= limit
 
     kept = [row for row in rows if fits(row)]
     return kept, len(rows) - len(kept)
@@ -189,6 +192,8 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         "packages": {name: version(name) for name in ("torch", "transformers", "trl")},
         **facts,
     }
+    if "pair_id" in pl.read_parquet_schema(job.train):
+        pl.read_parquet(job.train, columns=["pair_id"]).write_parquet(partial / PAIRS)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     if job.out.exists():
         old = job.out.with_name(f".{job.out.name}.old")

@@ -1,0 +1,129 @@
+"""Marks on artefacts that were trained on pairs of a forgotten user: weights cannot be filtered, but they can be trained again.
+
+What belongs here: which pairs an artefact was trained on, and the mark. What does not: training (``workers/training_run.py``, which
+writes the list of pairs) and the asset check made of the marks (``checks.py``).
+
+A mark lies in the artefact's folder and goes with it: an artefact that is trained again, without the pairs, has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+
+from rlhi_dagster.engines.models import MANIFEST, MARK
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.training.artefacts import PAIRS
+
+_LEARNS_FROM_PAIRS = {"sft", "dpo", "reward"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What of an artefact's training data is gone.
+
+    Attributes:
+        artefact: Path below the lake, such as ``checkpoints/dpo_rewrites``.
+        gone: Examples of forgotten users that it was trained on; ``None`` if the artefact does not say what it was trained on.
+        of: All examples that it was trained on; ``None`` likewise.
+        forgotten_at: When the last of the users was forgotten.
+    """
+
+    artefact: str
+    gone: int | None
+    of: int | None
+    forgotten_at: str
+
+    def __str__(self) -> str:
+        """In words."""
+        share = "it does not say on which pairs" if self.gone is None else f"{self.gone:,} of {self.of:,} are of forgotten users"
+        return f"{self.artefact}: trained before {self.forgotten_at[:10]}; {share}: train it again"
+
+
+def marks(lake: Lake) -> list[Mark]:
+    """The marks of all artefacts, by path."""
+    files = sorted([*Path(lake.root).glob(f"*/{MARK}"), *Path(lake.root).glob(f"*/*/{MARK}")])
+    return [Mark(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def mark_trained(lake: Lake, pair_ids: Collection[str], now: datetime) -> list[Mark]:
+    """Mark the checkpoints and the reward model that were trained on pairs; return the marks.
+
+    The pairs go from an artefact's list, too. Marking again changes nothing but the time.
+    """
+    return [found for folder in _trained(lake) if (found := _mark(lake, folder, pair_ids, now))]
+
+
+def would_mark(lake: Lake, pair_ids: Collection[str]) -> list[str]:
+    """Artefacts that ``mark_trained`` would mark."""
+    return [str(folder.relative_to(lake.root)) for folder in _trained(lake) if _counts(folder, pair_ids)[0] != 0]
+
+
+def mark(lake: Lake, artefact: str, gone: int | None, of: int | None, now: datetime) -> Mark:
+    """Set the mark of an artefact, in the place of one that is there."""
+    made = Mark(artefact, gone, of, now.isoformat())
+    _put(Path(lake.root, artefact, MARK), json.dumps(asdict(made)))
+    return made
+
+
+def mark_more(lake: Lake, artefact: str, gone: int, of: int, now: datetime) -> Mark:
+    """Set the mark of an artefact, adding what was forgotten at other times; at the same time it is the same user once more."""
+    earlier = _earlier(lake, artefact)
+    before = earlier.gone or 0 if earlier and earlier.forgotten_at != now.isoformat() else 0
+    return mark(lake, artefact, before + gone, of, now)
+
+
+def clear(folder: Path) -> None:
+    """Take the mark from an artefact that was made again in place."""
+    (folder / MARK).unlink(missing_ok=True)
+
+
+def _trained(lake: Lake) -> Iterator[Path]:
+    """Folders of artefacts that were trained on pairs here."""
+    for folder in (lake.artefact_path("reward_model"), *sorted(lake.artefact_path("checkpoints").glob("[!.]*"))):
+        manifest = folder / MANIFEST
+        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["method"] in _LEARNS_FROM_PAIRS:
+            yield folder
+
+
+def _counts(folder: Path, pair_ids: Collection[str]) -> tuple[int | None, int | None]:
+    """Pairs among ``pair_ids`` that an artefact was trained on, and all; ``None`` if it does not say."""
+    file = folder / PAIRS
+    if not file.is_file():
+        return None, None
+    trained = pl.read_parquet(file)["pair_id"]
+    return int(trained.is_in(pl.Series(sorted(pair_ids), dtype=pl.String()).implode()).sum()), len(trained)
+
+
+def _mark(lake: Lake, folder: Path, pair_ids: Collection[str], now: datetime) -> Mark | None:
+    gone, of = _counts(folder, pair_ids)
+    if gone == 0:
+        return None
+    artefact = str(folder.relative_to(lake.root))
+    if gone is None or of is None:
+        return mark(lake, artefact, None, None, now)
+    earlier = _earlier(lake, artefact)
+    # The list has what is left; how many there were is in the earlier mark.
+    all_pairs = earlier.of if earlier and earlier.of is not None else of
+    made = mark(lake, artefact, all_pairs - of + gone, all_pairs, now)
+    listed = pl.read_parquet(folder / PAIRS)
+    partial = folder / f".{PAIRS}.{uuid4().hex}.partial"
+    listed.filter(~pl.col("pair_id").is_in(pl.Series(sorted(pair_ids), dtype=pl.String()).implode())).write_parquet(partial)
+    partial.replace(folder / PAIRS)
+    return made
+
+
+def _earlier(lake: Lake, artefact: str) -> Mark | None:
+    return next((each for each in marks(lake) if each.artefact == artefact), None)
+
+
+def _put(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.{uuid4().hex}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,81 @@
+"""What of the response store is a user's, beyond the calls that rows name: vectors of their texts, and answers of earlier runs.
+
+What belongs here: from a user's texts to keys. What does not: the calls of rows (``footprint``) and removing (``store/removal.py``).
+
+The store keeps no prompts, but digests of their parts (``engines.base.Trace``). So an answer under earlier settings or an earlier model,
+which no table names any more, is known by the message it answers, or by the history before it, where nobody else wrote the same. What
+was asked in another form (a question to a judge, or to a labeller) cannot be told so; nothing uses it after the next materialization,
+and ``rlhi store gc --unreferenced`` removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from rlhi_dagster.engines.base import ChatRequest, Messages, trace
+from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.forgetting.footprint import Footprint, tables
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
+from rlhi_dagster.store import removal
+
+_PROMPTS = ("wildllamachat", "rewrites", "rewrite_pairs", "candidates", "reward_pairs", "preference_pairs", "eval_prompts")
+"""Tables whose rows show a model a dialogue."""
+
+
+def vectors(texts: Collection[str], others: Collection[str], encoder: str = MiniLM.name) -> frozenset[str]:
+    """Keys of the vectors of texts, less those of texts that others wrote, too. Whoever embeds, embeds texts as they stand or stripped."""
+    return frozenset(digest_of("embedding", encoder, text) for text in set(texts) - set(others))
+
+
+def answers(lake: Lake, store: Path, found: Footprint, others: Collection[str], shared: Collection[str]) -> frozenset[str]:
+    """Keys of answers that belong to the user's dialogues by the digests of their messages.
+
+    Args:
+        lake: The tables, with the user's rows still there.
+        store: Folder of the response store.
+        found: What is the user's.
+        others: Texts that others wrote word for word.
+        shared: Keys that rows of others name: those stay.
+    """
+    messages: set[int] = set()
+    histories: set[int] = set()
+    for dialogue in _dialogues(lake, found.user_id):
+        is_own = [message["role"] == "user" and message["content"] not in others for message in dialogue]
+        for end in range(1, len(dialogue) + 1):
+            asked = trace(ChatRequest([*dialogue[:end], {"role": "assistant", "content": ""}]))
+            if any(is_own[:end]):
+                histories.add(asked.history_id)
+            if is_own[end - 1]:
+                messages.add(trace(ChatRequest(dialogue[end - 1 : end])).message_id)
+    if not messages:
+        return frozenset()
+    rows = removal.asked(store, {"message_id": messages, "history_id": histories})
+    return frozenset(rows["key"]) - frozenset(shared)
+
+
+def _dialogues(lake: Lake, user_id: str) -> Iterator[Messages]:
+    """What models were shown of the user's dialogues, from the first message to a user's message; personas where they may stand in it."""
+    for name, frame in tables(lake):
+        own = frame.filter(pl.col("user_id") == user_id) if "user_id" in frame.collect_schema() else None
+        if own is None:
+            continue
+        if name == "turns":
+            yield from ([{"role": "user", "content": text}] for text in own.select("prompt").collect()["prompt"])
+        elif name in _PROMPTS:
+            for row in own.collect().iter_rows(named=True):
+                yield from _shown(row)
+
+
+def _shown(row: dict[str, Any]) -> Iterator[Messages]:
+    if isinstance(row["prompt"], str):
+        yield [*row["history"], {"role": "user", "content": row["prompt"]}]
+        return
+    yield row["prompt"]
+    if row["persona"]:
+        yield with_persona(row["prompt"], row["persona"], PersonaPlacement.FIRST_USER)

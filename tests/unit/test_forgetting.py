@@ -1,0 +1,267 @@
+"""Forgetting: what names the user goes, what is only theirs goes from the store, everything else stays as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.engines.base import ChatRequest
+from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
+from rlhi_dagster.forgetting import marks, tombstones
+from rlhi_dagster.forgetting.footprint import footprint, tables
+from rlhi_dagster.forgetting.removal import Outputs, forget, look
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.store import removal
+from rlhi_dagster.store.compaction import folders
+from rlhi_dagster.store.verify import verify
+from rlhi_dagster.tables import TABLES
+from tests.lakes import ANN, BOB, ENGINE, EVE, POLICY, SAMPLING, SHARED, World, user, world
+
+ALIKE = "row"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> World:
+    return world(tmp_path / "data")
+
+
+def frames(lake: Lake) -> dict[str, pl.DataFrame]:
+    return {name: frame.collect() for name, frame in tables(lake)}
+
+
+def stored(made: World) -> set[str]:
+    files = [file for _, folder in folders(made.store) for file in folder.glob("*.parquet")]
+    return set(pl.concat(pl.read_parquet(file, columns=["key"]) for file in files)["key"]) if files else set()
+
+
+def keys_of(frame: pl.DataFrame) -> set[str]:
+    found: set[str] = set()
+    for name, dtype in frame.schema.items():
+        if name.endswith(("call_id", "call_ids")):
+            column = frame[name].explode(empty_as_null=True) if isinstance(dtype, pl.List) else frame[name]
+            found |= set(column.drop_nulls())
+    return found
+
+
+@pytest.mark.parametrize("who", [ANN, BOB, EVE])
+def test_no_row_names_the_user_and_every_other_row_stays(made: World, who: str) -> None:
+    before, found = frames(made.lake), footprint(made.lake, who)
+    forget(Outputs(made.root), who)
+    after = frames(made.lake)
+    theirs = {who, *(value for values in found.ids.values() for value in values)}
+    assert {"a1" * 16: "ca:0", "b2" * 16: "cb:0", "e3" * 16: "ce:0"}[who] in theirs
+    for name, rows in after.items():
+        assert rows.schema == TABLES[name].schema
+        text = rows.write_json()
+        assert not [value for value in theirs if json.dumps(value) in text], name
+        left = before[name].filter(
+            ~pl.Series([any(json.dumps(v) in row for v in theirs) for row in _lines(before[name])], dtype=pl.Boolean)
+        )
+        gone = before[name].join(rows, on=list(TABLES[name].unique), how="anti")
+        extra = gone.join(left, on=list(TABLES[name].unique), how="semi")
+        # What goes beside rows that name the user is what was ranked under the user's persona.
+        assert set(extra.columns) >= {"pair_id"} or extra.is_empty(), name
+        if not extra.is_empty():
+            assert set(extra["pair_id"]) == {digest_of("reward", {ANN: "cb2", BOB: "ca2"}[who], "shuffled")}
+        assert rows.equals(before[name].join(rows, on=list(TABLES[name].unique), how="semi", maintain_order="left")), name
+
+
+def _lines(frame: pl.DataFrame) -> list[str]:
+    return [json.dumps(row, default=str) for row in frame.to_dicts()]
+
+
+@pytest.mark.parametrize("who", [ANN, BOB, EVE])
+def test_no_answer_is_left_that_only_the_user_used(made: World, who: str) -> None:
+    before, keys = frames(made.lake), stored(made)
+    found = forget(Outputs(made.root), who)
+    after, left = frames(made.lake), stored(made)
+    assert keys - left == found.keys & keys
+    assert left == keys - found.keys
+    named_before, named_after = (set().union(*map(keys_of, each.values())) for each in (before, after))
+    assert not (named_before - named_after) & left, "only rows that are gone used them"
+    assert named_after <= left, "an answer of somebody else went"
+    assert all(not verify(kind, folder) for kind, folder in folders(made.store))
+    for file in (made.store / "references").rglob("*.parquet"):
+        assert set(pl.read_parquet(file)["key"]) <= left
+
+
+def test_a_text_that_others_wrote_too_keeps_its_vector(made: World) -> None:
+    vector = {text: made.vector(text) for text in (SHARED, "Shorter, please.", "Which tulips are early?", "continue", "Logged one a1.")}
+    forget(Outputs(made.root), ANN)
+    left = stored(made)
+    assert {text for text, key in vector.items() if key in left} == {SHARED, "continue"}
+
+
+def test_answers_of_earlier_settings_and_models_are_known_by_the_message(made: World) -> None:
+    stale = made.chat([user("Which tulips are early?")], "Old.", note=False)
+    mine = made.chat([user(SHARED), {"role": "assistant", "content": "x"}, user("Shorter, please.")], "Old.", note=False)
+    scored = made.reward([user("Which tulips are early?"), {"role": "assistant", "content": "Old."}], 0.5, note=False)
+    somebody = made.chat([user(SHARED)], "Bob's as much as Ann's.", sample_index=9, note=False)
+    forget(Outputs(made.root), ANN)
+    assert stored(made) & {stale, mine, scored, somebody} == {somebody}
+
+
+def test_responses_of_a_held_out_user_go_though_no_row_names_their_calls(made: World) -> None:
+    keys = stored(made)
+    forget(Outputs(made.root), EVE)
+    gone = keys - stored(made)
+    assert len(gone) == 2
+    assert frames(made.lake)["responses"]["prompt_id"].unique().to_list() == ["arithmetic:1"]
+
+
+def test_looking_removes_nothing_and_says_what_would_go(made: World) -> None:
+    before, keys = frames(made.lake), stored(made)
+    found = look(Outputs(made.root), ANN)
+    assert found.rows["turns"] == (3, 0)
+    assert found.rows["candidate_rewards"] == (6, 2), "two rewards of Bob's replies under Ann's persona"
+    assert found.rows["preference_pairs"] == (5, 2), "Bob's shuffled pair, and the one that was taken for a duplicate of Ann's"
+    assert found.rows["quarantine"] == (1, 0)
+    assert sum(found.answers.values()) == len(found.keys & keys)
+    assert stored(made) == keys
+    assert all(rows.equals(before[name]) for name, rows in frames(made.lake).items())
+    assert tombstones.read(made.root) == {}
+
+
+def test_forgetting_twice_and_forgetting_nobody(made: World) -> None:
+    first = forget(Outputs(made.root), ANN)
+    moment, rows, keys = tombstones.read(made.root)[ANN], frames(made.lake), stored(made)
+    again = forget(Outputs(made.root), ANN)
+    assert not first.is_nothing
+    assert again.is_nothing
+    assert tombstones.read(made.root) == {ANN: moment}
+    forget(Outputs(made.root), "f" * 32)
+    assert set(tombstones.read(made.root)) == {ANN, "f" * 32}
+    assert stored(made) == keys
+    assert all(frame.equals(rows[name]) for name, frame in frames(made.lake).items())
+
+
+@pytest.mark.parametrize("survivors", range(0, 17, 4))
+def test_killed_in_the_middle_the_next_one_does_the_rest(made: World, monkeypatch: pytest.MonkeyPatch, survivors: int) -> None:
+    done = []
+    drop = Lake.drop_rows
+
+    def until(self: Lake, name: str, goes: pl.Expr) -> int:
+        if len(done) == survivors:
+            raise KeyboardInterrupt
+        done.append(name)
+        return drop(self, name, goes)
+
+    undisturbed = world(made.root.with_name("undisturbed"))
+    forget(Outputs(undisturbed.root), ANN)
+    monkeypatch.setattr(Lake, "drop_rows", until)
+    with pytest.raises(KeyboardInterrupt):
+        forget(Outputs(made.root), ANN)
+    monkeypatch.setattr(Lake, "drop_rows", drop)
+    forget(Outputs(made.root), ANN)
+    expected = frames(undisturbed.lake)
+    assert all(frame.equals(expected[name]) for name, frame in frames(made.lake).items())
+    assert stored(made) == stored(undisturbed)
+
+
+def test_job_files_leftovers_and_the_report_go(made: World) -> None:
+    paths = [
+        "work/rewrites/1.parquet",
+        "lake/turns/.2023-04.parquet.ab.partial",
+        "lake/checkpoints/.sft.training/model.bin",
+        "lake/report/index.html",
+    ]
+    for path in paths:
+        file = made.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("Which tulips are early?")
+    assert look(Outputs(made.root), ANN).files == 3
+    forget(Outputs(made.root), ANN)
+    assert not [path for path in paths if (made.root / path).exists()]
+
+
+# Marks
+
+
+def artefact(lake: Lake, path: str, method: str, pair_ids: list[str] | None) -> Path:
+    folder = Path(lake.root, path)
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"method": method, "model": {}}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if pair_ids is not None:
+        pl.DataFrame({"pair_id": pair_ids}).write_parquet(folder / "pairs.parquet")
+    return folder
+
+
+def test_what_was_trained_on_the_users_pairs_is_marked(made: World) -> None:
+    mine, bobs = digest_of("rewrite", "ca"), digest_of("rewrite", "cb")
+    borrowed = digest_of("reward", "cb2", "shuffled")
+    trained = artefact(made.lake, "checkpoints/dpo_rewrites", "dpo", [mine, bobs, "x"])
+    artefact(made.lake, "checkpoints/dpo_rewards", "dpo", [bobs])
+    artefact(made.lake, "checkpoints/dpo_rewards_shuffled_persona", "dpo", [borrowed])
+    artefact(made.lake, "checkpoints/base", "none", None)
+    artefact(made.lake, "checkpoints/sft_rewrites", "sft", None)
+    artefact(made.lake, "reward_model", "reward", [mine])
+    made.lake.artefact_path("feedback_classifier").mkdir()
+    digest = weights_digest(trained)
+    found = forget(Outputs(made.root, labelled := frozenset({"ca", "cb"})), ANN)
+    marked = ["checkpoints/dpo_rewards_shuffled_persona", "checkpoints/dpo_rewrites", "checkpoints/sft_rewrites", "reward_model"]
+    assert sorted(found.artefacts) == [*marked[:3], "feedback_classifier", marked[3]]
+    told = {each.artefact: (each.gone, each.of) for each in marks.marks(made.lake)}
+    assert told == {
+        "checkpoints/dpo_rewards_shuffled_persona": (1, 1),
+        "checkpoints/dpo_rewrites": (1, 3),
+        "checkpoints/sft_rewrites": (None, None),
+        "reward_model": (1, 1),
+        "feedback_classifier": (1, 2),
+    }
+    assert pl.read_parquet(trained / "pairs.parquet")["pair_id"].to_list() == [bobs, "x"], "the list names the user's pairs no more"
+    assert weights_digest(trained) == digest, "the model is the same"
+    forget(Outputs(made.root, labelled), BOB)
+    told = {each.artefact: each.gone for each in marks.marks(made.lake)}
+    assert (told["checkpoints/dpo_rewrites"], told["checkpoints/dpo_rewards"], told["feedback_classifier"]) == (2, 1, 2)
+    marks.clear(trained)
+    assert "checkpoints/dpo_rewrites" not in [each.artefact for each in marks.marks(made.lake)]
+    assert not (trained / MARK).exists()
+
+
+# Tombstones
+
+
+def test_a_file_that_is_no_list_of_tombstones_stops_everything(tmp_path: Path) -> None:
+    moment = tombstones.add(tmp_path, ANN)
+    assert tombstones.add(tmp_path, ANN) == moment
+    with (tmp_path / tombstones.FILE).open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(ValueError, match="line 2, is no tombstone"):
+        tombstones.read(tmp_path)
+    with pytest.raises(ValueError, match="line 2"):
+        tombstones.add(tmp_path, BOB)
+
+
+def test_several_processes_set_tombstones_at_once(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from pathlib import Path; from rlhi_dagster.forgetting import tombstones as t\n"
+    code += "for n in range(20): t.add(Path(sys.argv[1]), f'{sys.argv[2]}-{n}')"
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)]) for number in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert set(tombstones.read(tmp_path)) == {f"{number}-{n}" for number in range(3) for n in range(20)}
+    assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".partial")] == []
+
+
+def test_removing_from_a_store_takes_errors_too_and_leaves_the_rest(made: World) -> None:
+    request = ChatRequest([user("busy")])
+    key = request.key(POLICY, SAMPLING, ENGINE)
+    from rlhi_dagster.store.responses import ResponseStore
+
+    store = ResponseStore(made.store, "chat", POLICY.identity)
+    store.append(
+        pl.DataFrame([{"key": key, "error": "timeout: 3 s", "is_retryable": True}]).select(
+            (pl.col(n) if n in {"key", "error", "is_retryable"} else pl.lit(None)).cast(t).alias(n) for n, t in store.schema.items()
+        )
+    )
+    keys = stored(made)
+    assert removal.count(made.store, {key}) == {("chat", store.folder.name): 1}
+    assert [each.rows for each in removal.remove(made.store, {key, "0" * 32})] == [1]
+    assert stored(made) == keys - {key}
+    assert store.missing(pl.Series([key])).to_list() == [key]
+    assert removal.remove(made.store, set()) == []
