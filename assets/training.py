@@ -1,6 +1,7 @@
 """From preference pairs to checkpoints: the starting policy, the reward model, the union of pairs, and a checkpoint per recipe."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import checks, declare, metadata, profiles
+from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.preferences import union
-from rlhi_dagster.resources import Settings, TrainingRun, Workers
+from rlhi_dagster.preferences import decontamination, pair_checks, union
+from rlhi_dagster.preferences.rewrites import unscored_pairs
+from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
-from rlhi_dagster.training import artefacts, pair_sets, recipes
+from rlhi_dagster.training import artefacts, budget, human_preferences, pair_sets, recipes, reward_scores
 from rlhi_dagster.training.curves import curves
 
 GROUP = "training"
@@ -40,12 +43,12 @@ def policy(
 
 @declare.artefact("reward_model", GROUP, {"huggingface", "pytorch"}, deps=["policy"], pool="model")
 def reward_model(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrite_pairs: pl.LazyFrame
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
 ) -> dg.MaterializeResult[None]:
     """One artefact: the reward model, a pinned Hub revision or one trained here.
 
-    The one trained here is a persona-conditioned Bradley-Terry model on the kept rewrite pairs of opening requests; it starts
-    from the policy.
+    The one trained here is a persona-conditioned Bradley-Terry model on the rewrites of opening requests that follow the feedback and
+    that no rule and no judge drops; it starts from the policy.
     """
     profile, out = settings.profile, lake.artefact_path("reward_model")
     if profile.reward.hub_model:
@@ -53,35 +56,93 @@ def reward_model(
             artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out
         )
     assert profile.reward.training
-    pairs, validation = pair_sets.reward_model_sets(
-        rewrite_pairs.collect(), profile.validation_fraction, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement
-    )
+    found = pair_sets.reward_model_pairs(unscored_pairs(rewrites.collect(), profile.rewrites), profile.validation_fraction)
+    pairs, validation = pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement)
     if pairs.is_empty():
-        raise dg.Failure("no kept rewrite pair to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
+        raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     run = TrainingRun("reward-model", "reward", start, pairs, validation, profile.reward.training, out, {})
     return _trained(workers.train(context, "train_preferences", [run])["reward-model"], out)
 
 
-@declare.table("preference_pairs", GROUP, set())
-def preference_pairs(
-    settings: Settings, rewrite_pairs: pl.LazyFrame, reward_pairs: pl.LazyFrame, reasoning_pairs: pl.LazyFrame, eval_prompts: pl.LazyFrame
+@declare.table("reward_model_scores", GROUP, {"huggingface"}, deps=["reward_model"], pool="model")
+def reward_model_scores(
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a preference pair ready for training, with its provenance: deduplicated, decontaminated, split by user."""
-    pairs, counts = union.preference_pairs(
-        rewrite_pairs.collect(),
-        reward_pairs.collect(),
-        reasoning_pairs.collect(),
-        eval_prompts.collect(),
-        settings.profile.validation_fraction,
+    """One row is how often the reward model prefers the preferred reply of a set of pairs, under one persona condition."""
+    profile, folder = settings.profile, lake.artefact_path("reward_model")
+    held_out = pair_sets.reward_model_pairs(unscored_pairs(rewrites.collect(), profile.rewrites), profile.validation_fraction)
+    if profile.reward.training:
+        held_out = held_out.filter(split="validation")
+    sets = [human_preferences.read(each.name, each.location) for each in profiles.human_preferences(profile)]
+    rows = pl.concat([reward_scores.held_out_rows(held_out, profile.seed), reward_scores.human_rows(sets)])
+    model = ModelRef.from_manifest(folder)
+    answers, stats = workers.score(context, model, reward_scores.reward_requests(rows, profile.reward.persona_placement))
+    scores = reward_scores.reward_model_scores(rows, answers, sets, model.identity)
+    accuracies = {f"accuracy/{row['pairs']}/{row['condition']}": row["value"] for row in scores.filter(pl.col("n") > 0).to_dicts()}
+    return metadata.result(
+        "reward_model_scores",
+        scores,
+        backbone=reward_scores.backbone(_manifest(folder)),
+        accuracies=metadata.plot(reward_scores.drawing(scores)),
+        other_persona_fraction=metadata.number(reward_scores.other_persona_fraction(rows)),
+        error_rows=sum(reward_scores.errors(answers).values()),
+        errors_by_reason=metadata.bars(reward_scores.errors(answers)),
+        rows_without_a_pair=metadata.bars({f"{each.name}: {reason}": n for each in sets for reason, n in each.broken.items()}),
+        **accuracies,
+        **call_metadata(stats),
     )
-    by_source = dict(pairs.group_by("source").len().sort("source").iter_rows())
+
+
+@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", pool="model")
+def preference_pairs(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    workers: Workers,
+    rewrite_pairs: pl.LazyFrame,
+    reward_pairs: pl.LazyFrame,
+    reasoning_pairs: pl.LazyFrame,
+    eval_prompts: pl.LazyFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set; split by user."""
+    profile, clean = settings.profile, settings.profile.pairs.decontamination
+    offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
+    items = union.eval_items(eval_prompts.collect(), clean.benchmarks)
+    embed = partial(workers.embed, context, MiniLM.name)
+    hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
+    pairs = union.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
+    fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
+    by_source = fates.filter("is_kept").group_by("source").len().sort("source")
     return metadata.result(
         "preference_pairs",
         pairs,
-        train_pairs=int((pairs["split"] == "train").sum()),
-        fates=metadata.bars(counts),
-        pairs_by_source=metadata.bars(by_source),
+        kept_pairs=int(pairs["is_kept"].sum()),
+        train_pairs=len(fates.filter("is_kept", pl.col("split") == "train")),
+        fates=metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows())),
+        kept_by_source=metadata.bars(dict(by_source.iter_rows())),
+        fates_by_source=metadata.markdown_table(fates.group_by("source", "fate").len("pairs").sort("source", "fate")),
+    )
+
+
+@declare.table("token_budget", GROUP, {"huggingface"}, deps=["policy"])
+def token_budget(
+    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a fate of a recipe's pairs at its training length: what training would use and what it would leave out."""
+    profile, everything = settings.profile, {name: recipes.load(name) for name in recipes.names()}
+    limits = {name: profile.training_of(recipe).max_length for name, recipe in everything.items() if recipe.source}
+    drawn = pair_sets.drawn_sets(preference_pairs.collect(), everything, profile.max_pairs, profile.validation_fraction, profile.seed)
+    sets, rows = budget.shown(drawn, limits)
+    told = budget.fates(sets, workers.count_tokens(context, ModelRef.from_manifest(lake.artefact_path("policy")), rows))
+    found = budget.token_budget(told, limits)
+    left_out = found.filter(pl.col("fate") != budget.Fate.FITS.value)["pairs"].sum()
+    return metadata.result(
+        "token_budget",
+        found,
+        distinct_pairs=len(rows),
+        pairs_left_out=int(left_out),
+        fates=metadata.markdown_table(found.filter(pl.col("pairs") > 0), max_rows=60),
+        token_lengths=metadata.plot(budget.lengths(told, limits)),
     )
 
 
@@ -93,7 +154,7 @@ def checkpoints(
     profile, pairs = settings.profile, preference_pairs.collect()
     everything = {name: recipes.load(name) for name in recipes.names()}
     count = pair_sets.equal_count(pairs, everything, profile.max_pairs)
-    validation_count = round(count * profile.validation_fraction)
+    drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     runs = []
     for name in context.partition_keys:
@@ -101,12 +162,11 @@ def checkpoints(
         if recipe.method == "none":
             artefacts.refer(out, start, method="none")
             continue
-        rows = pair_sets.pair_set(pairs, recipe, "train", count, profile.seed)
+        rows = drawn[name].train
         if len(rows) < count or not count:
             raise dg.Failure(f"recipe {name}: {len(rows)} training pairs of source {recipe.source}, {count} needed", allow_retries=False)
-        trained = profile.training_of(recipe).model_copy(update=recipe.settings)
-        validation = pair_sets.pair_set(pairs, recipe, "validation", validation_count, profile.seed)
-        runs.append(TrainingRun(name, recipe.method, start, rows, validation, trained, out, {"persona": recipe.persona}))
+        trained = profile.training_of(recipe)
+        runs.append(TrainingRun(name, recipe.method, start, rows, drawn[name].validation, trained, out, {"persona": recipe.persona}))
     manifests = workers.train(context, "train_preferences", runs)
     for name, manifest in manifests.items():
         context.add_asset_metadata({"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"]}, partition_key=name)
@@ -131,7 +191,21 @@ def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     )
 
 
-table_checks = [checks.table_check("preference_pairs", TABLES["preference_pairs"])]
+@dg.asset_check(asset=token_budget)
+def pairs_fit(token_budget: pl.LazyFrame) -> dg.AssetCheckResult:
+    """Warn when more than one in a hundred of a recipe's pairs is too long to train on."""
+    return budget.pairs_fit(token_budget).as_result(dg.AssetCheckSeverity.WARN)
+
+
+@dg.asset_check(asset="reward_model_scores", description="Above chance, with the whole interval, on users it was not trained on.")
+def reward_model_prefers_preferred(reward_model_scores: pl.LazyFrame) -> dg.AssetCheckResult:
+    """Warn unless the reward model prefers the preferred replies of held-out users under their own persona."""
+    return reward_scores.reward_model_prefers_preferred(reward_model_scores).as_result(dg.AssetCheckSeverity.WARN)
+
+
+table_checks = [checks.table_check(name, TABLES[name]) for name in ("preference_pairs", "reward_model_scores", "token_budget")]
+conserved = pair_checks.conserved_check("preference_pairs")
+decontaminated = pair_checks.decontaminated_check("preference_pairs", profiles.current().pairs.decontamination)
 held_out = checks.no_held_out_user_in_training_check("preference_pairs")
 differs = checks.chosen_differs_from_rejected_check("preference_pairs")
 precedes = checks.personas_precede_use_check("preference_pairs")

@@ -13,7 +13,7 @@ preference_data = dg.define_asset_job(
     "preference_data",
     selection=(
         dg.AssetSelection.groups("conversations", "feedback", "reconstruction", "personas", "preferences", "reasoning")
-        | dg.AssetSelection.assets("policy", "reward_model", "eval_prompts", "preference_pairs")
+        | dg.AssetSelection.assets("policy", "reward_model", "reward_model_scores", "eval_prompts", "preference_pairs", "token_budget")
     ),
     description="From raw conversations to preference pairs, for a range of months.",
 )

@@ -22,13 +22,14 @@ from typing import Literal, get_args
 
 import dagster as dg
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
 from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.personas.conditioning import PersonaPlacement
+from rlhi_dagster.personas.languages import CODES
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.recipes import Recipe
@@ -155,11 +156,18 @@ class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
     )
     max_lines: int = Field(default=8, ge=1, description="Most lines of a user at a moment.")
     max_line_characters: int = Field(default=160, ge=20, description="Longest line.")
-    language: str = Field(default="English", description="Language that the model writes lines in.")
+    language: str = Field(default="English", description="Language that the model writes lines in: one of `personas.languages.CODES`.")
     conversations_per_update: int = Field(default=3, ge=1, description="Conversations that the model reads at a time to revise its lines.")
     corrections: str | None = Field(
         default=None, description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs."
     )
+
+    @field_validator("language")
+    @classmethod
+    def _can_be_told(cls, language: str) -> str:
+        if language not in CODES:
+            raise ValueError(f"{language} cannot be told from other languages; give one of {', '.join(CODES)}")
+        return language
 
 
 class PairJudgeSettings(BaseModel, frozen=True, extra="forbid"):
@@ -264,7 +272,10 @@ class PairSettings(BaseModel, frozen=True, extra="forbid"):
     """The union of all sources."""
 
     near_duplicate_jaccard: float = Field(
-        default=0.9, gt=0, le=1, description="Estimated Jaccard similarity of word 5-grams from which on pairs of a source are duplicates."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of word 5-grams, of prompt, chosen and rejected each, from which on pairs of a source are duplicates.",
     )
     decontamination: DecontaminationSettings = Field(
         default=DecontaminationSettings(), description="What counts as an evaluation item among the pairs."
@@ -357,11 +368,10 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return self.engines.get(role, self.engine)
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
-        """How a recipe's checkpoint is trained, before the recipe's own changes."""
-        if recipe.method == "sft":
-            return self.sft
+        """How a recipe's checkpoint is trained: the profile's settings for its method and source, with the recipe's own changes."""
         from_rewards = recipe.source is not None and recipe.source.startswith("rewards")
-        return self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
+        of_dpo = self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
+        return (self.sft if recipe.method == "sft" else of_dpo).model_copy(update=recipe.settings)
 
 
 class ProfileError(ValueError):
@@ -442,6 +452,11 @@ def source_settings(profile: Profile) -> SourceSettings:
 def diversity_corpora(profile: Profile) -> list[CorpusSettings]:
     """The corpora to compare with, their locations made absolute as the source's is."""
     return [corpus.model_copy(update={"location": _absolute(corpus.location)}) for corpus in profile.diversity_corpora]
+
+
+def human_preferences(profile: Profile) -> list[HumanPreferences]:
+    """The sets of human preferences, their locations made absolute as the source's is."""
+    return [each.model_copy(update={"location": _absolute(each.location)}) for each in profile.reward.human_preferences]
 
 
 def labelled_follow_ups(profile: Profile) -> LabelledSettings | None:

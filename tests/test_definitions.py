@@ -25,7 +25,7 @@ BY_GROUP = {
     "personas": {"personas"},
     "preferences": {"candidate_rewards", "candidates", "reward_pairs", "rewrite_pairs", "rewrites"},
     "reasoning": {"prm800k", "reasoning_errors", "reasoning_pairs"},
-    "training": {"checkpoints", "policy", "preference_pairs", "reward_model"},
+    "training": {"checkpoints", "policy", "preference_pairs", "reward_model", "reward_model_scores", "token_budget"},
     "evaluation": {"eval_prompts", "judgements", "report", "responses", "scores"},
 }
 ASSETS = sorted(name for names in BY_GROUP.values() for name in names)

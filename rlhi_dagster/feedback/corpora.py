@@ -13,7 +13,7 @@ them (by id); where it does not, to itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -105,9 +105,9 @@ def read(settings: CorpusSettings, context: Context = Context.OPENING_REQUEST) -
     column, said = _PREFERENCE_SETS[settings.kind]
     found, broken, rows = [], [], 0
     for file in files.find(settings.location):
-        for number, text, reason, detail in _rows(file, settings.kind, column):
+        for number, texts, reason, detail in read_rows(file, settings.kind, (column,)):
             rows += 1
-            messages = said(text) if text is not None else []
+            messages = said(texts[0]) if texts else []
             if messages:
                 found.append(messages[0] if context is Context.OPENING_REQUEST else _JOINT.join(messages))
             else:
@@ -139,13 +139,19 @@ def distinct(prompts: pl.DataFrame) -> pl.DataFrame:
     return stripped.select("prompt", "user_id").sort("user_id", "prompt").unique("prompt", keep="first", maintain_order=True)
 
 
-def said_in_dialogue(text: str) -> list[str]:
-    r"""Messages before the last reply of a dialogue ``\n\nHuman: …\n\nAssistant: …``; none unless a person opens it and gets a reply."""
+def turns_of_dialogue(text: str) -> list[tuple[str, str]]:
+    r"""Who speaks (``Human`` or ``Assistant``) and what, of a dialogue ``\n\nHuman: …\n\nAssistant: …``; none if it opens with neither."""
     before, *marked = _HH_TURN.split(text)
-    roles, messages = marked[::2], [message.strip() for message in marked[1::2]]
-    if before.strip() or "Assistant" not in roles or roles[0] != "Human" or not messages[0]:
+    return [] if before.strip() else list(zip(marked[::2], (message.strip() for message in marked[1::2]), strict=True))
+
+
+def said_in_dialogue(text: str) -> list[str]:
+    """Messages before the last reply of a dialogue; none unless a person opens it and gets a reply."""
+    turns = turns_of_dialogue(text)
+    replies = [place for place, (speaker, _) in enumerate(turns) if speaker == "Assistant"]
+    if not replies or turns[0][0] != "Human" or not turns[0][1]:
         return []
-    return messages[: len(roles) - 1 - roles[::-1].index("Assistant")]
+    return [message for _, message in turns[: replies[-1]]]
 
 
 def said_in_prompt(text: str) -> list[str]:
@@ -161,24 +167,33 @@ _PREFERENCE_SETS: Mapping[CorpusKind, tuple[str, Callable[[str], list[str]]]] = 
 _COLUMNS = {CorpusKind.HH_RLHF: ("chosen", "rejected"), CorpusKind.HELPSTEER2: ("prompt", "response")}
 
 
-def _rows(file: str, kind: CorpusKind, column: str) -> Iterator[tuple[int, str | None, str | None, str | None]]:
-    """Position, text, and for rows that cannot be read the reason and its detail."""
+def read_rows(file: str, kind: CorpusKind, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...] | None, str | None, str | None]]:
+    """Position and the texts of ``columns``; for rows that lack one or cannot be read ``None``, the reason and its detail.
+
+    Raises:
+        ValueError: The file is Parquet and lacks a column.
+    """
     is_parquet = file.endswith(files.PARQUET)
-    if is_parquet and column not in parquet.columns(file):
-        raise ValueError(f"{file}: a {kind} file must have the column {column}; it has {', '.join(parquet.columns(file)) or 'none'}")
-    wanted = [pl.col(ROW_NUMBER).cast(pl.Int64), pl.col(column).cast(pl.String), REASON, DETAIL]
+    lacking = sorted(set(columns) - set(parquet.columns(file))) if is_parquet else []
+    if lacking:
+        found = ", ".join(parquet.columns(file)) or "none"
+        raise ValueError(f"{file}: a {kind} file must have the column {', '.join(lacking)}; it has {found}")
+    wanted = [pl.col(ROW_NUMBER).cast(pl.Int64), REASON, DETAIL, *(pl.col(column).cast(pl.String) for column in columns)]
     try:
-        frame = (parquet.scan(file) if is_parquet else lines.scan(file, pl.Schema({column: pl.String()}))).select(wanted).collect()
+        schema = pl.Schema(dict.fromkeys(columns, pl.String()))
+        frame = (parquet.scan(file) if is_parquet else lines.scan(file, schema)).select(wanted).collect()
     except parquet.DECODING_ERRORS:
-        damage = parquet.damage(file, [column]) if is_parquet else {}
+        damage = parquet.damage(file, list(columns)) if is_parquet else {}
         if not damage:
             raise
         apart = pl.QueryOptFlags(comm_subplan_elim=False)
         frame = parquet.scan(file, damage).select(wanted).collect(optimizations=apart)
-    for number, text, reason, detail in frame.iter_rows():
-        if text is None and reason is None:
-            reason, detail = Reason.MISSING_FIELD.value, column
-        yield number, text, reason, detail
+    for number, reason, detail, *texts in frame.iter_rows():
+        missing = next((column for column, text in zip(columns, texts, strict=True) if text is None), None)
+        if reason is not None or missing is not None:
+            yield (number, None, *((reason, detail) if reason is not None else (Reason.MISSING_FIELD.value, missing)))
+        else:
+            yield number, tuple(texts), None, None
 
 
 def _conversations(settings: CorpusSettings, context: Context) -> Corpus:

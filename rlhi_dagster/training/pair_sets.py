@@ -1,13 +1,18 @@
-"""Which pairs a recipe trains on: its source's, equally many for every recipe, with the persona where the recipe shows it."""
+"""Which pairs a recipe trains on: its source's kept ones, equally many for every recipe, with the persona where the recipe shows it.
+
+What belongs here: drawing pairs. What does not: whether they are short enough to train on (``budget.py``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
+from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.union import split_of
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.recipes import Recipe
@@ -16,10 +21,50 @@ TRAINING_ROWS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen":
 """What a training worker reads."""
 
 
+@dataclass(frozen=True, slots=True)
+class PairSets:
+    """The pairs of one recipe.
+
+    Attributes:
+        train: ``TRAINING_ROWS`` to train on.
+        validation: ``TRAINING_ROWS`` to validate on.
+    """
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+
+    @property
+    def by_split(self) -> dict[str, pl.DataFrame]:
+        """The two by the name of their split."""
+        return {"train": self.train, "validation": self.validation}
+
+
+def drawn_sets(
+    pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None, validation_fraction: float, seed: int
+) -> dict[str, PairSets]:
+    """What each recipe trains and validates on: equally many pairs for every recipe, as far as its source has so many.
+
+    Args:
+        pairs: ``PREFERENCE_PAIRS``; those that are not kept are passed over.
+        recipes: Every recipe by name; those without a source get no sets.
+        most: Most training pairs of a recipe; ``None`` for no limit.
+        validation_fraction: Validation pairs as a share of the training pairs.
+        seed: Of the draw.
+    """
+    count = equal_count(pairs, recipes, most)
+    held = round(count * validation_fraction)
+    return {
+        name: PairSets(pair_set(pairs, recipe, "train", count, seed), pair_set(pairs, recipe, "validation", held, seed))
+        for name, recipe in recipes.items()
+        if recipe.source
+    }
+
+
 def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None) -> int:
-    """Training pairs per recipe: those of the scarcest source that any recipe uses and that has some, at most ``most``."""
-    used = {recipe.source for recipe in recipes.values() if recipe.source}
-    counts = pairs.filter((pl.col("split") == "train") & pl.col("source").is_in(sorted(used)))["source"].value_counts()["count"].to_list()
+    """Training pairs per recipe: the kept ones of the scarcest source that any recipe uses and that has some, at most ``most``."""
+    used = sorted({recipe.source.value for recipe in recipes.values() if recipe.source})
+    usable = pairs.filter("is_kept", pl.col("split") == "train", pl.col("source").is_in(used))
+    counts = usable["source"].value_counts()["count"].to_list()
     return min([*counts, *([most] if most else [])], default=0)
 
 
@@ -31,12 +76,12 @@ def pair_set(
     seed: int,
     placement: PersonaPlacement = PersonaPlacement.SYSTEM,
 ) -> pl.DataFrame:
-    """The recipe's pairs of a split: ``count`` of them (``None``: all), drawn and ordered by digest of id and seed.
+    """The recipe's kept pairs of a split: ``count`` of them (``None``: all), drawn and ordered by digest of id and seed.
 
     Returns:
         ``TRAINING_ROWS``.
     """
-    found = pairs.filter((pl.col("source") == recipe.source) & (pl.col("split") == split))
+    found = pairs.filter("is_kept", pl.col("source") == (recipe.source.value if recipe.source else None), pl.col("split") == split)
     drawn = found.with_columns(draw=pl.Series([digest_of(pair_id, seed) for pair_id in found["pair_id"]], dtype=pl.String())).sort("draw")
     rows = [
         {**row, "prompt": with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "", placement)}
@@ -45,19 +90,37 @@ def pair_set(
     return pl.DataFrame([{name: row[name] for name in TRAINING_ROWS} for row in rows], schema=TRAINING_ROWS)
 
 
-def reward_model_sets(
-    rewrite_pairs: pl.DataFrame, validation_fraction: float, most: int | None, seed: int, placement: PersonaPlacement
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and validation rows of the reward model: the kept rewrite pairs of opening requests, split by user, with the persona.
+def reward_model_pairs(unscored: pl.DataFrame, validation_fraction: float) -> pl.DataFrame:
+    """The pairs that a reward model can be trained or tried on: rewrites of opening requests that no rule and no judge drops.
 
     Opening requests are what the reward model ranks candidates for. With a history in view it learns to read the wishes there and not
-    the persona. ``placement`` is the one it will be asked with.
+    the persona.
+
+    Args:
+        unscored: What ``rewrites.unscored_pairs`` gives; of its strategies only `feedback` is used.
+        validation_fraction: Share of the users whose pairs no reward model is trained on.
+
+    Returns:
+        The rows with ``split`` by user, `train` or `validation`.
+    """
+    is_sound = (pl.col("strategy") == Strategy.FEEDBACK.value) & (pl.col("drop_reasons").list.len() == 0)
+    found = unscored.filter(is_sound, pl.col("prompt").list.len() == 1)
+    splits = pl.Series([split_of(user, validation_fraction) for user in found["user_id"]], dtype=pl.String())
+    return found.with_columns(split=splits, source=pl.lit(Source.REWRITES.value), is_kept=pl.lit(True))
+
+
+def reward_model_sets(pairs: pl.DataFrame, most: int | None, seed: int, placement: PersonaPlacement) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training and validation rows of the reward model, with the persona where it will be asked with it.
+
+    Args:
+        pairs: What ``reward_model_pairs`` gives.
+        most: Most training pairs; ``None`` for no limit.
+        seed: Of the draw.
+        placement: Where the model sees the persona.
 
     Returns:
         Two frames of ``TRAINING_ROWS``.
     """
-    kept = rewrite_pairs.filter("is_kept", pl.col("prompt").list.len() == 1).with_columns(source=pl.lit("rewrites"))
-    pairs = kept.with_columns(split=pl.Series([split_of(user, validation_fraction) for user in kept["user_id"]], dtype=pl.String()))
-    recipe = Recipe(description="reward model", method="dpo", source="rewrites")
+    recipe = Recipe(description="reward model", method="dpo", source=Source.REWRITES)
     train = pair_set(pairs, recipe, "train", most, seed, placement)
     return train, pair_set(pairs, recipe, "validation", None, seed, placement)

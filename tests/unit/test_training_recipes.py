@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
-from rlhi_dagster.tables import PREFERENCE_PAIRS, REWRITE_PAIRS
+from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.pair_sets import TRAINING_ROWS, equal_count, pair_set, reward_model_sets
+from rlhi_dagster.training.pair_sets import TRAINING_ROWS, equal_count, pair_set
 from rlhi_dagster.training.recipes import Recipe, RecipeError
 from rlhi_dagster.training.settings import TrainingSettings
 
@@ -124,40 +122,3 @@ def test_equally_many_pairs_for_every_recipe(counts: dict[str, int], most: int |
     used = {"a": OWN, "b": Recipe(description="b", method="dpo", source="rewards"), "base": Recipe(description="c", method="none")}
     offered = [pairs(count, source) for source, count in counts.items()]
     assert equal_count(pl.concat([PREFERENCE_PAIRS.empty(), *offered, pairs(1, split="validation")]), used, most) == equal
-
-
-def test_the_reward_models_sets_share_no_user() -> None:
-    rows: list[dict[str, Any]] = [
-        dict.fromkeys(REWRITE_PAIRS.columns)
-        | {"pair_id": f"{user}-{number}", "user_id": f"u{user}", "is_kept": number < 2, "persona": "- short"}
-        | {"prompt": [{"role": "user", "content": "hi"}], "chosen": "good", "rejected": "bad"}
-        for user in range(50)
-        for number in range(3)
-    ]
-    train, validation = reward_model_sets(
-        pl.DataFrame(rows, schema=REWRITE_PAIRS.schema, orient="row"), 0.3, None, 7, PersonaPlacement.SYSTEM
-    )
-    users = [{pair_id.split("-")[0] for pair_id in frame["pair_id"]} for frame in (train, validation)]
-    assert users[0]
-    assert users[1]
-    assert not users[0] & users[1]
-    assert len(train) + len(validation) == 100
-    few, _ = reward_model_sets(pl.DataFrame(rows, schema=REWRITE_PAIRS.schema, orient="row"), 0.3, 7, 7, PersonaPlacement.SYSTEM)
-    assert len(few) == 7
-
-
-def test_the_reward_model_learns_from_opening_requests_only() -> None:
-    row = dict.fromkeys(REWRITE_PAIRS.columns) | {"user_id": "u", "is_kept": True, "persona": "", "chosen": "good", "rejected": "bad"}
-    opening = [{"role": "user", "content": "hi"}]
-    rows = [{**row, "pair_id": "first", "prompt": opening}, {**row, "pair_id": "later", "prompt": [*opening, *opening, *opening]}]
-    sets = reward_model_sets(pl.DataFrame(rows, schema=REWRITE_PAIRS.schema, orient="row"), 0.3, None, 7, PersonaPlacement.SYSTEM)
-    assert [pair_id for frame in sets for pair_id in frame["pair_id"]] == ["first"]
-
-
-@pytest.mark.parametrize("placement", PersonaPlacement)
-def test_the_reward_model_learns_with_the_persona_where_it_will_be_asked_with_it(placement: PersonaPlacement) -> None:
-    row = dict.fromkeys(REWRITE_PAIRS.columns) | {"user_id": "u", "is_kept": True, "pair_id": "p", "chosen": "good", "rejected": "bad"}
-    prompt = [{"role": "user", "content": "hi"}]
-    rows = pl.DataFrame([{**row, "prompt": prompt, "persona": "- short"}], schema=REWRITE_PAIRS.schema, orient="row")
-    seen = [prompt for frame in reward_model_sets(rows, 0.3, None, 7, placement) for prompt in frame["prompt"].to_list()]
-    assert seen == [with_persona(prompt, "- short", placement)]
