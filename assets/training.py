@@ -104,7 +104,7 @@ def preference_pairs(
     reasoning_pairs: pl.LazyFrame,
     eval_prompts: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set; split by user."""
+    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
     profile, clean = settings.profile, settings.profile.pairs.decontamination
     offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
     items = union.eval_items(eval_prompts.collect(), clean.benchmarks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
@@ -195,6 +195,14 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         messages = self._run(context, "verify", {"items": self._job_file(context, pl.DataFrame(items, schema=schema, orient="row"))})
         return {keyed[key]: Grade(value) for message in messages for key, value in message.items()}
 
+    def count_tokens(self, context: dg.AssetExecutionContext, model: ModelRef, rows: pl.DataFrame) -> pl.DataFrame:
+        """``budget.PAIR_TOKENS`` of pairs as they are shown (``key``, ``prompt``, ``chosen``, ``rejected``); counted once, then kept."""
+        file = self._job_path(context, rows)
+        out = file.with_name(f"{file.stem}.{digest_of(model.identity)}.tokens")
+        if not out.is_file():
+            self._run(context, "tokens", {"model": model.to_dict(), "rows": self._job_file(context, rows), "out": str(out)})
+        return pl.read_parquet(out)
+
     def train(self, context: dg.AssetExecutionContext, worker: str, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
         """Train artefacts that are not there yet from the same inputs; return all manifests by name."""
         jobs = [self._training_job(context, run) for run in runs if not _is_made(run)]
@@ -270,17 +278,25 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(file)
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
+        """Run a worker to its end. The job's files hold chat text: they go once it has finished well, for then the store has what matters."""
         client = dg.PipesSubprocessClient(
             env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT), termination_timeout_seconds=_SECONDS_TO_STOP
         )
         ran = client.run(context=context, command=[python, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
+        work = Path(self.root) / "work"
+        for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
+            if work in file.parents:
+                file.unlink(missing_ok=True)
         return ran.get_custom_messages()
 
+    def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
+        """Where a job's rows lie for its worker; named by content, so that a run that was killed finds its own again."""
+        return Path(self.root) / "work" / context.assets_def.node_def.name / f"{digest_of(frame.columns, frame.rows())}.parquet"
+
     def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:
-        """Write a job's rows where its worker finds them; named by content, so that repeated runs do not pile up."""
-        folder = Path(self.root) / "work" / context.assets_def.node_def.name
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{digest_of(frame.columns, frame.rows())}.parquet"
+        """Write a job's rows where its worker finds them."""
+        file = self._job_path(context, frame)
+        file.parent.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
             partial = file.with_suffix(f".{os.getpid()}.partial")
             frame.write_parquet(partial, compression="zstd")
@@ -293,6 +309,15 @@ def call_metadata(stats: CallStats) -> dict[str, float]:
     rate = stats.completion_tokens / stats.seconds if stats.seconds else 0.0
     rounded = {"seconds": round(stats.seconds, 1), "cost_usd": round(stats.cost_usd, 4), "tokens_per_second": round(rate, 1)}
     return {f"calls/{name}": value for name, value in (asdict(stats) | rounded).items()}
+
+
+def _texts(job: Any) -> Iterator[str]:
+    """Every string in a job."""
+    if isinstance(job, str):
+        yield job
+    elif isinstance(job, Mapping | list):
+        for value in job.values() if isinstance(job, Mapping) else job:
+            yield from _texts(value)
 
 
 def _keys(keys: Iterable[str]) -> pl.Series:

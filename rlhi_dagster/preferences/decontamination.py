@@ -112,7 +112,14 @@ def _similar(pairs: pl.DataFrame, requests: pl.DataFrame, min_similarity: float,
     numbers = pl.col("text").str.extract_all(r"\d+(?:[.,]\d+)*").list.sort().list.join(" ").alias("numbers")
     is_legible = 2 * pl.col("text").str.count_matches(r"\p{Latin}") >= pl.col("text").str.count_matches(r"\p{L}")
     known = requests.filter(is_legible).with_columns(numbers).unique("text", keep="first", maintain_order=True)
-    asked = pairs.filter(is_legible).select("text").unique().sort("text").with_columns(numbers).join(known, on="numbers", how="semi", maintain_order="left")
+    asked = (
+        pairs.filter(is_legible)
+        .select("text")
+        .unique()
+        .sort("text")
+        .with_columns(numbers)
+        .join(known, on="numbers", how="semi", maintain_order="left")
+    )
     known = known.join(asked, on="numbers", how="semi", maintain_order="left")
     found = [pl.DataFrame(schema={"text": pl.String(), "prompt_id": pl.String(), "similarity": pl.Float64()})]
     of_items = embed(known["text"].to_list()) if len(known) else np.zeros((0, 0), np.float32)
@@ -122,7 +129,11 @@ def _similar(pairs: pl.DataFrame, requests: pl.DataFrame, min_similarity: float,
             score = vectors[rows] @ of_items[columns].T
             best, most = columns[score.argmax(axis=1)], score.max(axis=1)
             is_hit = most >= min_similarity
-            hit = {"text": part["text"].gather(rows[is_hit]), "prompt_id": known["prompt_id"].gather(best[is_hit]), "similarity": most[is_hit]}
+            hit = {
+                "text": part["text"].gather(rows[is_hit]),
+                "prompt_id": known["prompt_id"].gather(best[is_hit]),
+                "similarity": most[is_hit],
+            }
             found.append(pl.DataFrame(hit, schema=found[0].schema, strict=False))
     named = pairs.join(pl.concat(found), on="text", how="inner").with_columns(kind=pl.lit(Kind.EMBEDDING.value))
     return named.select(HITS.names())

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from rlhi_dagster.preferences import Source
+
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
     """One training arm."""
 
     description: str = Field(min_length=1, description="What the arm is, in a sentence.")
     method: Literal["none", "sft", "dpo"] = Field(description="`none` is the starting policy itself.")
-    source: Literal["rewrites", "rewards", "rewards_shuffled", "rewards_none", "reasoning"] | None = Field(
-        default=None, description="Which preference pairs; as in `preference_pairs.source`."
-    )
+    source: Source | None = Field(default=None, description="Which preference pairs; as in `preference_pairs.source`.")
     persona: Literal["own", "none"] = Field(default="own", description="Persona shown in training and evaluation.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings that differ from the profile's.")
 

@@ -16,10 +16,11 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.models import MANIFEST
+from rlhi_dagster.workers.tokens import replied
 
 
 def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
-    return [[*row["prompt"], {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")]
+    return [replied(row["prompt"], row[side]) for side in ("chosen", "rejected")]
 
 
 def _rows(path: Path | None) -> list[dict[str, Any]]:
