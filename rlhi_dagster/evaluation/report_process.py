@@ -80,7 +80,7 @@ def pairs(data: ReportData) -> Section:
 def rewards(data: ReportData) -> Section:
     """Whether the reward model's order depends on whose persona it sees."""
     title = "Does the reward know the user?"
-    found = data.table("candidate_rewards", ["candidate_id", "condition", "turn_id", "persona_user_id", "reward"])
+    found = data.table("candidate_rewards", ["candidate_id", "condition", "turn_id", "persona_user_id", "reward", "call_id"])
     order = None if found is None else reward_order(found)
     if order is None or order.is_empty():
         return Section("rewards", title, missing("rewards under at least two persona conditions", "candidate_rewards"))

@@ -38,8 +38,10 @@ REWARD_ORDER_SCHEMA = {
 def by_request(candidate_rewards: pl.DataFrame) -> pl.DataFrame:
     """Compare each request's candidates as ranked with the user's own persona and under each control condition.
 
-    Only candidates with a reward under both conditions count, and only requests with at least two of them. Equal best (and equal worst)
-    rewards are settled by the lower candidate id. Requests whose rewards are all the same have no rank correlation.
+    Only candidates with a reward under both conditions count, and only requests with at least two of them. Where both conditions show the
+    reward model the same persona (users of whom the same, or nothing, is known), there is nothing to compare: both rewards are of one call,
+    and do not count. Equal best (and equal worst) rewards are settled by the lower candidate id. Requests whose rewards are all the same
+    have no rank correlation.
 
     Args:
         candidate_rewards: ``CANDIDATE_REWARDS``.
@@ -49,11 +51,13 @@ def by_request(candidate_rewards: pl.DataFrame) -> pl.DataFrame:
     """
     rewards = candidate_rewards.filter(pl.col("reward").is_not_null())
     user = pl.coalesce("persona_user_id", "turn_id").alias("user")
-    own = rewards.filter(condition=OWN).select("candidate_id", "turn_id", user, own="reward")
-    control = rewards.filter(pl.col("condition").is_in(CONTROLS)).select("candidate_id", "condition", control="reward")
+    own = rewards.filter(condition=OWN).select("candidate_id", "turn_id", user, own="reward", own_call="call_id")
+    control = rewards.filter(pl.col("condition").is_in(CONTROLS)).select("candidate_id", "condition", control="reward", call="call_id")
+    is_one_call = (pl.col("own_call") == pl.col("call")).fill_null(False)
     best, worst = (pl.col("own").arg_max() != pl.col("control").arg_max()), (pl.col("own").arg_min() != pl.col("control").arg_min())
     return (
         own.join(control, on="candidate_id", how="inner", validate="1:m")
+        .filter(~is_one_call)
         .sort("condition", "turn_id", "candidate_id")
         .group_by("condition", "turn_id", maintain_order=True)
         .agg(

@@ -76,6 +76,15 @@ def test_only_candidates_with_both_rewards_count() -> None:
     assert reward_order(rewards([])).is_empty()
 
 
+def test_a_control_that_shows_the_same_persona_is_no_control() -> None:
+    frame = rewards([DOWN, UP, UP], none=UP)
+    is_alike = (pl.col("turn_id") != "t000") & (pl.col("condition") != "none")
+    condition = pl.when(is_alike).then(pl.lit("any")).otherwise("condition")
+    found = by_request(frame.with_columns(call_id=pl.format("{}-{}", "candidate_id", condition)))
+    assert found.filter(condition="shuffled")["turn_id"].to_list() == ["t000"]
+    assert found.filter(condition="none")["turn_id"].to_list() == ["t000", "t001", "t002"]
+
+
 def test_both_controls_are_compared_and_intervals_are_by_user() -> None:
     order = reward_order(rewards([DOWN] * 7 + [UP] * 21, none=UP))
     assert headline(order) == {
