@@ -316,10 +316,11 @@ def test_a_rewrite_that_failed_is_not_judged_and_stops_no_other() -> None:
         ({"rewrite": " long \n text "}, ["identical_sides"]),
         ({"rewrite": "short"}, []),
         ({"rewrite": "short", "applies": None}, []),
-        ({"rewrite": answer(None), "feedback": "I meant roses.", "applies": False}, ["rewrite_failed", "clarifies_request", "feedback_does_not_apply"]),
+        ({"rewrite": answer(None), "feedback": "I meant roses."}, ["rewrite_failed", "clarifies_request"]),
+        ({"rewrite": answer(None), "applies": False}, ["rewrite_failed", "feedback_does_not_apply"]),
         ({"rewrite": "long text", "applies": False}, ["feedback_does_not_apply", "identical_sides"]),
     ],
-)  # fmt: skip
+)
 def test_every_reason_is_listed_in_order(given: dict[str, Any], reasons: list[str]) -> None:
     row = one(**given)
     assert (row["drop_reasons"], row["is_kept"]) == (reasons, not reasons)
