@@ -9,12 +9,11 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
-from rlhi_dagster.preferences import reward_order
+from rlhi_dagster.preferences import reward_order, waterfall
 from rlhi_dagster.preferences import rewrites as rewriting
-from rlhi_dagster.preferences import waterfall
 from rlhi_dagster.preferences.pair_judge import pair_judge_of
-from rlhi_dagster.preferences.rewriter import rewriter_of
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
+from rlhi_dagster.preferences.rewriter import rewriter_of
 from rlhi_dagster.resources import Settings, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 
@@ -34,8 +33,8 @@ def rewrites(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a reply that drew a re-attempt with feedback, and its rewrite by one strategy.
 
-    `feedback`: with the follow-up in view. `scratch`: without it, the control. `logged`: the next logged reply. A rewrite that speaks of the
-    feedback or apologises is asked for once more.
+    `feedback`: with the follow-up in view. `scratch`: without it, the control. `logged`: the next logged reply. A rewrite that speaks of
+    the feedback or apologises is asked for once more.
     """
     rows = rewriting.criticised(
         wildllamachat.collect(), feedback_labels.collect(), users.collect(), personas.collect(), settings.profile.rewrites, personas_at
