@@ -15,6 +15,7 @@ from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
 from rlhi_dagster.feedback.offline import read_follow_ups
 from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
 from rlhi_dagster.feedback.readings import readings, sentences
+from rlhi_dagster.forgetting import marks, tombstones
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.resources import Settings, Workers
 from rlhi_dagster.tables import TABLES
@@ -35,12 +36,14 @@ def feedback_classifier(
         classifier = FeedbackClassifier.load()
     else:
         gold = read_gold(profiles.project_path(given.labels))
-        found = read_follow_ups(given.conversations)
+        forgotten = tombstones.read(profiles.data_root())
+        found = read_follow_ups(given.conversations, profiles.salt(settings.profile), forgotten)
         context.log.info(found.account)
         known = training.labelled(found.frame, gold)
         classifier = training.train(known, partial(workers.embed, context, MiniLM.name), settings.profile.seed)
         unmatched = len(gold) - len(known)
     classifier.save(lake.artefact_path("feedback_classifier"))
+    marks.clear(lake.artefact_path("feedback_classifier"))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(classifier.digest),
         metadata={

@@ -210,3 +210,4 @@ held_out = checks.no_held_out_user_in_training_check("preference_pairs")
 differs = checks.chosen_differs_from_rejected_check("preference_pairs")
 precedes = checks.personas_precede_use_check("preference_pairs")
 step0 = checks.step0_loss_is_ln2_check("checkpoints")
+forgotten = [checks.trained_on_nobody_forgotten_check(name) for name in ("checkpoints", "reward_model")]

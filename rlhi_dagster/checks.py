@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import dagster as dg
 import polars as pl
 
+from rlhi_dagster.forgetting.marks import Mark, marks
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import partitions_of_run
 from rlhi_dagster.personas.versions import CORRECTION
@@ -226,6 +227,16 @@ def malformed_share_is_low(judgements: pl.LazyFrame, limit: float = MALFORMED_LI
     return Finding(not off, {"limit": limit, "n": sum(n for *_, n in rows), "recipes_off": off, **found})
 
 
+def trained_on_nobody_forgotten(marked: Sequence[Mark]) -> Finding:
+    """No artefact was trained on pairs of a user who was forgotten since.
+
+    Args:
+        marked: The marks of artefacts; one that does not say what it was trained on does not pass either.
+    """
+    gone = {f"pairs_gone/{mark.artefact}": mark.gone for mark in marked if mark.gone is not None}
+    return Finding(not marked, {"artefacts_to_train_again": [mark.artefact for mark in marked], **gone})
+
+
 def table_check(asset: dg.AssetsDefinition | str, table: Table) -> dg.AssetChecksDefinition:
     """Block downstream assets unless the stored columns match ``table`` and its key is unique."""
 
@@ -366,6 +377,20 @@ def step0_loss_is_ln2_check(asset: dg.AssetsDefinition | str) -> dg.AssetChecksD
     def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         (checked,) = context.selected_asset_check_keys
         return step0_loss_is_ln2(_manifests(lake, checked.asset_key.path[-1], _partitions(context))).as_result()
+
+    return check
+
+
+def trained_on_nobody_forgotten_check(asset: dg.AssetsDefinition | str) -> dg.AssetChecksDefinition:
+    """Warn while ``asset``, or a partition of it, carries the mark of a forgotten user; reads it from the resource ``lake``."""
+
+    @dg.asset_check(asset=asset, name="trained_on_nobody_forgotten", description=_first_line(trained_on_nobody_forgotten))
+    def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        (checked,) = context.selected_asset_check_keys
+        name = checked.asset_key.path[-1]
+        # Of all partitions, whichever the run is about: a mark stays until its checkpoint is trained again.
+        marked = [mark for mark in marks(lake) if mark.artefact.split("/")[0] == name]
+        return trained_on_nobody_forgotten(marked).as_result(dg.AssetCheckSeverity.WARN)
 
     return check
 

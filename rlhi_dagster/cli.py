@@ -13,6 +13,8 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.conversations.sources import month_counts
+from rlhi_dagster.forgetting import command as forget_command
+from rlhi_dagster.forgetting import marks
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas import command as persona_command
 from rlhi_dagster.store import command as store_command
@@ -41,8 +43,12 @@ def home() -> Path:
 
 
 def summary() -> str:
-    """The score table and the report's path, or for a run without scores what came out of its preference data."""
+    """The score table and the report's path, or without scores what came out of preference data; then what to train again."""
     lake = Lake(root=str(profiles.data_root() / "lake"))
+    return "\n".join([_scores_summary(lake), *(str(mark) for mark in marks.marks(lake))])
+
+
+def _scores_summary(lake: Lake) -> str:
     report = lake.artefact_path("report") / "index.html"
     if not report.is_file():
         return _preference_summary(lake)
@@ -223,6 +229,7 @@ def main() -> None:
     planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
     store_command.add_parser(commands)
+    forget_command.add_parser(commands)
     persona_command.add_parser(commands)
     given = parser.parse_args()
     try:
@@ -231,6 +238,8 @@ def main() -> None:
                 print(store_command.run(given, _tell))
             case "persona":
                 print(persona_command.run(given))
+            case "forget":
+                print(forget_command.run(given))
             case "months":
                 print(months())
             case "home":

@@ -278,7 +278,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(file)
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
-        """Run a worker to its end. The job's files hold chat text: they go once it has finished well, for then the store has what matters."""
+        """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
         client = dg.PipesSubprocessClient(
             env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT), termination_timeout_seconds=_SECONDS_TO_STOP
         )

@@ -11,7 +11,7 @@ part in a label and are not written, so fixed ones do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,17 +82,19 @@ def check_output(out: Path, location: str) -> None:
         raise ValueError(f"{out} is a file of the source")
 
 
-def read_follow_ups(location: str) -> FollowUps:
+def read_follow_ups(location: str, salt: str = _SALT, forgotten: Collection[str] = ()) -> FollowUps:
     """Ingest every month of a source.
 
     Args:
         location: A file, a folder, a glob or an ``hf://datasets/…`` path of a supported layout.
+        salt: Of the user ids; needed where some users are to be left out.
+        forgotten: User ids, made with this salt, whose rows are quarantined.
 
     Raises:
         ValueError: There is nothing at the location, or its layout is not known.
     """
     settings = _settings(location)
-    found = ingest(settings, list(month_counts(settings)), _SALT)
+    found = ingest(settings, list(month_counts(settings)), salt, forgotten=forgotten)
     reasons = found.quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
     frame = follow_ups(turns(found.conversations).lazy())
     return FollowUps(frame, found.conversations, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from rlhi_dagster import checks, cli
 from rlhi_dagster.engines.base import ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
-from rlhi_dagster.forgetting import marks, tombstones
+from rlhi_dagster.forgetting import command, marks, tombstones
 from rlhi_dagster.forgetting.footprint import footprint, tables
 from rlhi_dagster.forgetting.removal import Outputs, forget, look
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.partitions import recipes
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.compaction import folders
+from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.verify import verify
 from rlhi_dagster.tables import TABLES
 from tests.lakes import ANN, BOB, ENGINE, EVE, POLICY, SAMPLING, SHARED, World, user, world
-
-ALIKE = "row"
 
 
 @pytest.fixture
@@ -222,6 +230,69 @@ def test_what_was_trained_on_the_users_pairs_is_marked(made: World) -> None:
     assert not (trained / MARK).exists()
 
 
+@pytest.mark.parametrize(("marked", "passed"), [(None, True), ("checkpoints/other", False), ("reward_model", True)])
+def test_the_check_warns_while_a_checkpoint_of_any_recipe_has_a_mark(tmp_path: Path, marked: str | None, passed: bool) -> None:
+    lake = Lake(root=str(tmp_path))
+
+    @dg.asset(partitions_def=recipes(["base", "other"]), backfill_policy=dg.BackfillPolicy.single_run())
+    def checkpoints() -> None: ...
+
+    if marked:
+        artefact(lake, marked, "dpo", ["p", "q"])
+        marks.mark_trained(lake, {"p"}, datetime(2026, 1, 1, tzinfo=UTC))
+    check = checks.trained_on_nobody_forgotten_check(checkpoints)
+    outcome = dg.materialize([checkpoints, check], partition_key="base", resources={"lake": lake})
+    (evaluation,) = outcome.get_asset_check_evaluations()
+    assert evaluation.passed is passed
+    assert evaluation.severity is dg.AssetCheckSeverity.WARN
+    assert passed or evaluation.metadata[f"pairs_gone/{marked}"].value == 1
+
+
+# The command
+
+
+@pytest.fixture
+def terminal(made: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    monkeypatch.setenv("RLHI_DATA", str(made.root))
+    monkeypatch.delenv("RLHI_SOURCE", raising=False)
+    monkeypatch.setenv("RLHI_PROFILE", "sample")
+
+    def run(*arguments: str) -> str:
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        return command.run(parser.parse_args(["forget", *arguments]))
+
+    return run
+
+
+def test_the_command_shows_first_and_forgets_with_yes(made: World, terminal: Callable[..., str]) -> None:
+    shown = terminal(ANN[:3])
+    assert f"user {ANN}" in shown
+    assert "nothing is removed without --yes" in shown
+    assert re.search(r"candidate_rewards +6 rows +\(2 of other users", shown)
+    assert re.search(r"embedding \S+ +3 answers", shown)
+    artefact(made.lake, "checkpoints/dpo_rewrites", "dpo", [digest_of("rewrite", "ca")])
+    done = terminal(ANN, "--yes")
+    assert "checkpoints/dpo_rewrites: trained before" in done
+    assert "1 of 1 are of forgotten users: train it again" in done
+    assert "nothing of this user is in the outputs" in terminal(ANN[:3]), "a tombstone is known by its beginning"
+    for text in (shown, done):
+        assert not [said for said in (SHARED, "tulips", "Shorter") if said in text]
+    assert "of forgotten users: train it again" in cli.summary()
+
+
+def test_the_command_takes_no_guess_for_a_user(made: World, terminal: Callable[..., str]) -> None:
+    made.add("users", user_id="a17" + "0" * 29, conversations=1, split="train")
+    made.written()
+    with pytest.raises(ValueError, match="2 users begin with a1"):
+        terminal("a1")
+    with pytest.raises(ValueError, match=r"no user .* begins with c"):
+        terminal("c")
+    with pytest.raises(ValueError, match="give a user"):
+        terminal("")
+    assert "nothing of this user" in terminal("c" * 32)
+
+
 # Tombstones
 
 
@@ -237,9 +308,6 @@ def test_a_file_that_is_no_list_of_tombstones_stops_everything(tmp_path: Path) -
 
 
 def test_several_processes_set_tombstones_at_once(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = "import sys; from pathlib import Path; from rlhi_dagster.forgetting import tombstones as t\n"
     code += "for n in range(20): t.add(Path(sys.argv[1]), f'{sys.argv[2]}-{n}')"
     started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)]) for number in range(3)]
@@ -251,8 +319,6 @@ def test_several_processes_set_tombstones_at_once(tmp_path: Path) -> None:
 def test_removing_from_a_store_takes_errors_too_and_leaves_the_rest(made: World) -> None:
     request = ChatRequest([user("busy")])
     key = request.key(POLICY, SAMPLING, ENGINE)
-    from rlhi_dagster.store.responses import ResponseStore
-
     store = ResponseStore(made.store, "chat", POLICY.identity)
     store.append(
         pl.DataFrame([{"key": key, "error": "timeout: 3 s", "is_retryable": True}]).select(

@@ -1,0 +1,32 @@
+"""Rows handed to a worker hold chat text: they are there as long as the worker needs them, and no longer."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rlhi_dagster.evaluation.math_answers import Solution
+from rlhi_dagster.resources import Workers
+
+
+def materialized(root: Path) -> bool:
+    @dg.asset
+    def asks(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+        workers.verify(context, [Solution("3", "Answer: 3")])
+        return dg.MaterializeResult()
+
+    workers = Workers(root=str(root), engines={}, limits="{}")
+    return dg.materialize([asks], resources={"workers": workers}, raise_on_error=False).success
+
+
+def test_job_files_go_when_their_worker_has_finished_and_stay_for_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text("import sys\nif 'verify' in ' '.join(sys.orig_argv): sys.exit('no')\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(broken))
+        assert not materialized(tmp_path)
+    [file] = (tmp_path / "work").rglob("*.parquet")
+    assert materialized(tmp_path)
+    assert not file.exists()
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
