@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.personas import extractive
-from rlhi_dagster.personas.domains import DOMAINS, Embed
+from rlhi_dagster.personas.domains import DOMAINS, Embed, domains_of
 from rlhi_dagster.personas.evidence import faults
 from rlhi_dagster.personas.snapshots import personas_at, render
 from rlhi_dagster.personas.versions import MAX_EVIDENCE, Dropped, Written
@@ -208,7 +209,15 @@ def asked(*texts: str) -> tuple[pl.LazyFrame, pl.LazyFrame]:
 
 
 def test_a_domain_needs_three_different_requests_and_cites_them() -> None:
-    turns, labels = asked("travel: a", "travel: b", "travel: a", "other", "travel: c", "games: a", "travel: d")
+    turns, labels = asked(
+        "travel: what about a",
+        "travel: what about b",
+        "travel: what about a",
+        "other",
+        "travel: what about c",
+        "games: what about a",
+        "travel: what about d",
+    )
     lines = written(turns, labels, embed=by_word, extracts=("domains",)).lines
     assert lines["line"].to_list() == ["Often asks about travel."]
     assert lines["valid_from"].to_list() == [START + timedelta(hours=4)]
@@ -217,7 +226,9 @@ def test_a_domain_needs_three_different_requests_and_cites_them() -> None:
 
 
 def test_a_line_names_the_most_frequent_domains_that_fit() -> None:
-    often = [f"{name}: {n}" for name, times in (("travel", 5), ("games", 4), ("health", 3), ("fiction", 6)) for n in range(times)]
+    often = [
+        f"{name}: what about {n}" for name, times in (("travel", 5), ("games", 4), ("health", 3), ("fiction", 6)) for n in range(times)
+    ]
     lines = written(*asked(*often), embed=by_word, extracts=("domains",)).lines.sort("valid_from")
     assert lines["line"].to_list()[-2:] == ["Often asks about games, health and travel.", "Often asks about fiction, games and travel."]
     short = written(*asked(*often), embed=by_word, extracts=("domains",), max_line_characters=30).lines.sort("valid_from")
@@ -226,7 +237,9 @@ def test_a_line_names_the_most_frequent_domains_that_fit() -> None:
 
 
 def test_nobody_embeds_for_users_with_too_few_requests() -> None:
-    assert written(*asked("travel: a", "travel: b", "travel: b"), embed=nothing, extracts=("domains",)).lines.is_empty()
+    assert written(
+        *asked("travel: what about a", "travel: what about b", "travel: what about b"), embed=nothing, extracts=("domains",)
+    ).lines.is_empty()
 
 
 def test_of_too_many_lines_those_supported_last_stay() -> None:
@@ -247,7 +260,16 @@ def test_lines_that_are_too_long_are_counted() -> None:
     assert found.dropped == {Dropped.LINE_TOO_LONG: 1}
 
 
-EVERYTHING = [*TEXTS, "travel: a", "travel: b", "travel: c", "travel: d", "games: a", "games: b", "games: c"]
+EVERYTHING = [
+    *TEXTS,
+    "travel: what about a",
+    "travel: what about b",
+    "travel: what about c",
+    "travel: what about d",
+    "games: what about a",
+    "games: what about b",
+    "games: what about c",
+]
 LANGUAGE = st.sampled_from(["English", "Spanish", "Dutch", None])
 MESSAGE = st.tuples(
     st.sampled_from(["u", "v"]),
@@ -275,3 +297,19 @@ def test_logs_cut_at_any_moment_give_the_lines_of_that_moment(
     assert personas_at(then, moments).equals(personas_at(full, moments))
     assert personas_at(full, moments)["persona_line_ids"].list.len().max() <= max_lines
     assert not any(faults(full.lazy(), turns).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("Write a Python function that reverses a list of numbers.", "programming"),
+        ("How long do I bake a chicken, and with which spices?", "food and cooking"),
+        ("Write me a short poem about the sea at night.", "poems and songs"),
+        ("Hello there, how are you today?", None),
+        ("Python", None),
+        ("Escribe una función en Python que invierta una lista.", None),
+        ("sql server management studio: достоинства и недостатки", None),
+    ],
+)
+def test_requests_are_told_by_a_real_encoder(text: str, domain: str | None) -> None:
+    assert domains_of([text, text], MiniLM().embed) == [domain, domain]
