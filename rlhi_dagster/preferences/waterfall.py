@@ -99,7 +99,7 @@ def drawing(accounted: pl.DataFrame) -> Figure:
             axes.barh(place, max(row["left"], 0.5), color="0.35", height=0.7)
             if row["is_drop"]:
                 axes.barh(place, row["dropped"], left=max(row["left"], 0.5), color="tab:red", height=0.7)
-            shown = f"−{row['dropped']:,}" if row["is_drop"] else f"{row['left']:,}"
+            shown = f"{row['left']:,}" + (f" (−{row['dropped']:,})" if row["is_drop"] else "")
             axes.text(max(row["left"] + row["dropped"] * row["is_drop"], 0.5) * 1.1, place, shown, va="center", fontsize=6)
         axes.set_xscale("log")
         axes.set_xlim(0.5, 4 * max(1, *panel["left"].to_list()))

@@ -109,7 +109,7 @@ def test_the_picture_has_a_panel_for_each_strategy_and_a_bar_for_each_step() -> 
     found = account(12, LABELS, USERS_FRAME, pairs(("feedback", []), ("logged", [DropReason.LENGTH_RATIO])), 0.5)
     figure = drawing(found)
     assert [axes.get_title() for axes in figure.axes] == ["feedback", "logged"]
-    assert [text.get_text() for text in figure.axes[1].texts][-2:] == ["−1", "0"]
+    assert [text.get_text() for text in figure.axes[1].texts][-2:] == ["0 (−1)", "0"]
     assert not drawing(found.clear()).axes
 
 
