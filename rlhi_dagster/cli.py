@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import profiles
+from rlhi_dagster import export, profiles
 from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.forgetting import command as forget_command
 from rlhi_dagster.forgetting import marks
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.lineage import command as why_command
 from rlhi_dagster.personas import command as persona_command
 from rlhi_dagster.store import command as store_command
 
@@ -88,6 +89,8 @@ def _preference_summary(lake: Lake) -> str:
         if column:
             # Of several reasons against a pair the first one counts, so that the counts add up.
             value = pl.col(column).list.first() if column == "drop_reasons" else pl.col(column)
+            if name == "preference_pairs":
+                value = pl.when("is_kept").then(value).otherwise(pl.format("dropped: {}", pl.col("drop_reasons").list.first()))
             counts = frame.group_by(value.fill_null("kept")).len().sort("len", descending=True).collect()
             lines += [f"  {value:<30}{count:>8,}  {count / rows:6.1%}" for value, count in counts.iter_rows()]
     return "\n".join([*lines, "", f"tables: {lake.root}"])
@@ -178,8 +181,7 @@ def main() -> None:
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
     commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
     commands.add_parser("summary", help="print the score table and where the report lies")
-    export = commands.add_parser("export", help="write every table into one DuckDB file for SQL")
-    export.add_argument("file", type=Path, help="the DuckDB file, replaced if it is there")
+    export.add_parser(commands)
     labelling = commands.add_parser(
         "label",
         help="label the follow-ups of a log file, without a run",
@@ -230,6 +232,7 @@ def main() -> None:
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
     store_command.add_parser(commands)
     forget_command.add_parser(commands)
+    why_command.add_parser(commands)
     persona_command.add_parser(commands)
     given = parser.parse_args()
     try:
@@ -238,6 +241,8 @@ def main() -> None:
                 print(store_command.run(given, _tell))
             case "persona":
                 print(persona_command.run(given))
+            case "why":
+                print(why_command.run(given))
             case "forget":
                 print(forget_command.run(given))
             case "months":
@@ -247,8 +252,7 @@ def main() -> None:
             case "summary":
                 print(summary())
             case "export":
-                names = Lake(root=str(profiles.data_root() / "lake")).export_duckdb(given.file)
-                print(f"{given.file}: {', '.join(names)}")
+                print(export.run(given, Lake(root=str(profiles.data_root() / "lake")), profiles.current()))
             case "label":
                 print(label(given.location, given.out, given.labels))
             case "rates":

@@ -21,7 +21,7 @@ def pairs(count: int, source: str = "rewrites", split: str = "train", persona: s
     rows = [
         dict.fromkeys(PREFERENCE_PAIRS.columns)
         | {"pair_id": f"{source}-{split}-{number:03d}", "source": source, "split": split, "persona": persona}
-        | {"prompt": [{"role": "user", "content": "hi"}], "chosen": f"good {number}", "rejected": "bad"}
+        | {"prompt": [{"role": "user", "content": "hi"}], "chosen": f"good {number}", "rejected": "bad", "is_kept": True}
         for number in range(count)
     ]
     return pl.DataFrame(rows, schema=PREFERENCE_PAIRS.schema, orient="row")
@@ -91,6 +91,12 @@ def test_a_pair_set_has_only_its_source_and_split() -> None:
     mixed = pl.concat([pairs(3), pairs(3, "rewards"), pairs(2, split="validation")])
     assert set(pair_set(mixed, OWN, "train", None, 7)["pair_id"]) == {f"rewrites-train-{number:03d}" for number in range(3)}
     assert len(pair_set(mixed, OWN, "validation", None, 7)) == 2
+
+
+def test_pairs_that_are_not_kept_are_neither_drawn_nor_counted() -> None:
+    some = pairs(6).with_columns(is_kept=pl.col("pair_id").str.ends_with("1").not_())
+    assert "rewrites-train-001" not in set(pair_set(some, OWN, "train", None, 7)["pair_id"])
+    assert equal_count(some, {"own": OWN}, None) == 5
 
 
 def test_the_persona_is_the_system_message_and_persona_none_leaves_none() -> None:

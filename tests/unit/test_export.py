@@ -1,0 +1,234 @@
+"""Exports: what TRL, LLaMA-Factory and the Hub's library read, chosen as asked, and put in place at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from rlhi_dagster import dataset_card
+from rlhi_dagster.export import Format, Selection, export
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.preferences import Source, union
+from rlhi_dagster.preferences.decontamination import HITS
+from rlhi_dagster.profiles import load
+from rlhi_dagster.tables import REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+
+PROFILE = load("sample")
+USERS = 30
+
+
+def table(declared: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([{name: row.get(name) for name in declared.columns} for row in rows], schema=declared.schema, orient="row")
+
+
+def pair(pair_id: str, number: int, **more: Any) -> dict[str, Any]:
+    history = [{"role": "user", "content": f"Hello {number}"}, {"role": "assistant", "content": "Yes?"}]
+    prompt = [*(history if number % 2 else []), {"role": "user", "content": f"Tell me about river {number}\u2028now"}]
+    sides = {"chosen": f"It is {number} miles.", "rejected": f"River {number} \u00a1s\u00ed!", "persona": "- short" if number % 3 else ""}
+    kept = {"is_kept": True, "drop_reasons": [], "call_ids": ["c"], "persona_line_ids": ["p"], "month": "2023-04"}
+    return {
+        "pair_id": pair_id,
+        "user_id": f"secret{number}",
+        "turn_id": f"t:{number}",
+        "prompt": prompt,
+        **sides,
+        **kept,
+        "model": "m@1",
+    } | more
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    made = Lake(root=str(tmp_path_factory.mktemp("lake")))
+    rewrites = [pair(f"f{number}", number, strategy="feedback", meets_feedback=0.9) for number in range(USERS)]
+    rewrites += [pair("again", 1, strategy="feedback"), pair("far", 1, is_kept=False, drop_reasons=["reward_margin", "length_ratio"])]
+    conditions = ("own", "shuffled", "none")
+    rewards = [pair(f"{name}{number}", number, condition=name, reward_model="rm@1") for name in conditions for number in range(USERS + 8)]
+    tables = (
+        table(REWRITE_PAIRS, rewrites),
+        table(REWARD_PAIRS, rewards),
+        table(REASONING_PAIRS, [pair("e1", 1, user_id=None, error_id="x")]),
+    )
+    pairs = union.preference_pairs(union.offered_pairs(*tables), HITS.to_frame(), 0.9, 0.2)
+    for name, frame, months in zip(("rewrite_pairs", "reward_pairs", "reasoning_pairs"), tables, (["2023-04"],) * 2 + (None,), strict=True):
+        made.write(name, frame, months)
+    made.write("preference_pairs", pairs)
+    return made
+
+
+@pytest.fixture
+def write(lake: Lake, tmp_path: Path) -> Callable[..., Path]:
+    def written(layout: str, recipe: str | None = None, source: str | None = None, split: str | None = None, **more: Any) -> Path:
+        out = tmp_path / "out"
+        export(out, Format(layout), Selection(recipe, Source(source) if source else None, split), lake, PROFILE, **more)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        return out
+
+    return written
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
+
+
+def test_a_source_is_exported_with_its_kept_pairs_only(lake: Lake, write: Callable[..., Path]) -> None:
+    pairs = lake.scan("preference_pairs").collect()
+    wanted = pairs.filter("is_kept", pl.col("source") == "rewrites", pl.col("split") == "train").sort("pair_id").to_dicts()
+    found = lines(write("trl", source="rewrites"))
+    assert [row["pair_id"] for row in found] == [row["pair_id"] for row in wanted]
+    assert not pairs.filter(pl.col("pair_id").is_in(["f1"]), "is_kept").height  # the copy has the smaller id
+    for row, pair in zip(found, wanted, strict=True):
+        assert row["prompt"] == with_persona(pair["prompt"], pair["persona"])
+        assert row["chosen"] == [{"role": "assistant", "content": pair["chosen"]}]
+        assert row["rejected"] == [{"role": "assistant", "content": pair["rejected"]}]
+
+
+def test_a_recipe_is_exported_as_it_trains(lake: Lake, write: Callable[..., Path], tmp_path: Path) -> None:
+    own, none = (lines(write("trl", recipe=recipe, force=True)) for recipe in ("dpo_rewrites", "dpo_rewrites_no_persona"))
+    rewards = lines(write("trl", recipe="dpo_rewards", force=True))
+    assert len(own) == len(none) == len(rewards) > 10
+    assert [row["pair_id"] for row in own] == [row["pair_id"] for row in none]
+    assert {row["prompt"][0]["role"] for row in own} == {"system", "user"}
+    assert {row["prompt"][0]["role"] for row in none} == {"user"}
+    held = lines(write("trl", recipe="dpo_rewrites", split="validation", force=True))
+    assert not {row["pair_id"] for row in held} & {row["pair_id"] for row in own}
+
+
+def test_sharegpt_has_the_layout_that_llama_factory_reads(write: Callable[..., Path]) -> None:
+    found = lines(write("sharegpt", source="rewrites"))
+    for row in found:
+        speakers = [turn["from"] for turn in row["conversations"]]
+        spoken = speakers[1:] if speakers[0] == "system" else speakers
+        assert spoken == ["human", "gpt", "human"][: len(spoken)]
+        assert len(spoken) in (1, 3)
+        assert (row["chosen"]["from"], row["rejected"]["from"]) == ("gpt", "gpt")
+        assert row["chosen"]["value"].startswith("It is")
+    assert any(turn["from"] == "system" for row in found for turn in row["conversations"])
+
+
+def test_a_dataset_folder_loads_as_its_card_says(lake: Lake, write: Callable[..., Path], tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from trl import is_conversational
+
+    folder = write("huggingface")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
+        "README.md",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+    ]
+    loaded = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    kept = lake.scan("preference_pairs").filter("is_kept").collect()
+    assert {split: len(rows) for split, rows in loaded.items()} == dict(kept.group_by("split").len().iter_rows())
+    header = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert header["dataset_info"]["features"] == loaded["train"].features._to_yaml_list()
+    assert {split["name"]: split["num_examples"] for split in header["dataset_info"]["splits"]} == {
+        n: len(rows) for n, rows in loaded.items()
+    }
+    assert "license" not in header
+    assert is_conversational(loaded["train"][0])
+    assert set(loaded["train"].column_names) == set(dataset_card.COLUMNS)
+    (row,) = [row for row in loaded["train"] if row["pair_id"] == "f2"] or [row for row in loaded["validation"] if row["pair_id"] == "f2"]
+    assert (row["meets_feedback"], row["turn_id"], row["call_ids"], row["reward_model"]) == (0.9, "t:2", ["c"], None)
+
+
+def test_the_card_counts_what_was_dropped_and_tells_no_fingerprint_and_no_text(write: Callable[..., Path]) -> None:
+    folder = write("huggingface", recipe="dpo_rewards")
+    card = (folder / "README.md").read_text()
+    assert "| `preference_pairs` | `exact_duplicate` | 1 |" in card
+    assert "| `rewrite_pairs` | `length_ratio` | 1 | 3.1% |" in card
+    for expected in ("`dpo_rewards`", "`rewards`: the best against", "m@1", "rm@1", "simulated", "Licence"):
+        assert expected in card, expected
+    assert "`rewrites`: " not in card
+    assert "river" not in card.lower()
+    everything = b"".join(path.read_bytes() for path in folder.rglob("*.*"))
+    assert b"secret" not in everything
+
+
+def test_trl_prepares_and_scores_what_was_exported(
+    write: Callable[..., Path], tmp_path: Path, save_tiny_llama: Callable[..., None]
+) -> None:
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    rows = load_dataset("json", data_files=str(write("trl", recipe="dpo_rewrites")), split="train", cache_dir=str(tmp_path / "cache"))
+    save_tiny_llama(tmp_path / "model", ["Tell me about river It is miles Hello Yes short"])
+    arguments = DPOConfig(
+        output_dir=str(tmp_path / "o"), report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=4, max_length=None
+    )
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tmp_path / "model"),
+        args=arguments,
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(tmp_path / "model"),
+    )
+    assert len(trainer.train_dataset) == len(rows)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert float(trainer.compute_loss(trainer.model, batch)) == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layout", "selection", "message"),
+    [
+        ("duckdb", {"recipe": "dpo_rewrites"}, "takes no --recipe"),
+        ("trl", {"recipe": "base"}, "recipe base trains on no pairs; give one of dpo_rewards"),
+        ("trl", {"recipe": "nope"}, "no recipe nope; there are base"),
+        ("trl", {"source": "rewrites_logged"}, "no pair is selected; kept pairs by source: reasoning 1, rewards 38"),
+    ],
+)
+def test_what_cannot_be_exported_says_why_and_leaves_nothing(
+    lake: Lake, tmp_path: Path, layout: str, selection: dict[str, Any], message: str
+) -> None:
+    asked = Selection(selection.get("recipe"), Source(selection["source"]) if "source" in selection else None)
+    with pytest.raises(ValueError, match=message):
+        export(tmp_path / "out", Format(layout), asked, lake, PROFILE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_role_that_sharegpt_does_not_know_names_the_pair(tmp_path: Path, lake: Lake) -> None:
+    pairs = lake.scan("preference_pairs").filter(pl.col("pair_id") == "f2").collect()
+    odd = pairs.with_columns(prompt=pl.Series([[{"role": "tool", "content": "x"}]], dtype=pairs.schema["prompt"]), split=pl.lit("train"))
+    other = Lake(root=str(tmp_path / "lake"))
+    other.write("preference_pairs", odd)
+    with pytest.raises(ValueError, match="pair f2 has a message of role tool"):
+        export(tmp_path / "out", Format.SHAREGPT, Selection(), other, PROFILE)
+    assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+@pytest.mark.parametrize("layout", list(Format))
+def test_what_is_there_is_replaced_only_by_force(write: Callable[..., Path], layout: Format, tmp_path: Path) -> None:
+    first = write(layout)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="is there already; give another name, or --force"):
+        write(layout)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert write(layout, force=True) == first
+
+
+def test_force_replaces_no_folder_that_is_not_an_export_and_no_file_by_a_folder(write: Callable[..., Path], tmp_path: Path) -> None:
+    write("huggingface")
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds thesis.tex, which no export writes"):
+        write("huggingface", force=True)
+    with pytest.raises(ValueError, match="is a folder, and format trl writes a file"):
+        write("trl", force=True)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_command_speaks_plainly_of_what_is_not_there(tmp_path: Path) -> None:
+    program = "import sys; from rlhi_dagster.cli import main; sys.argv = ['rlhi', *sys.argv[1:]]; main()"
+    command = [sys.executable, "-c", program, "export", str(tmp_path / "x.jsonl"), "--format", "trl"]
+    done = subprocess.run(command, env={"RLHI_DATA": str(tmp_path), "PATH": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "preference_pairs has not been materialized" in done.stderr
+    both = subprocess.run([*command, "--recipe", "dpo_rewards", "--source", "rewards"], capture_output=True, text=True, check=False)
+    assert "not allowed with argument" in both.stderr
