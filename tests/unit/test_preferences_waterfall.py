@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 from hypothesis import given
@@ -24,6 +23,9 @@ from rlhi_dagster.preferences.rewriter import rewriter_of
 from rlhi_dagster.preferences.waterfall import account, drawing, shares
 from rlhi_dagster.profiles import HubModel
 from rlhi_dagster.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
+
+CONTEXT: Any = None
+"""The workers here need none."""
 
 REASONS = list(DropReason)
 STRATEGIES = ("feedback", "logged", "scratch")
@@ -164,7 +166,7 @@ def changed(**rewrites: Any) -> FakeSettings:
 )
 def test_the_policy_rewrites_unless_the_profile_names_a_rewriter(lake: Lake, rewriter: HubModel | None, asked: tuple[str, str]) -> None:
     workers, spent = FakeWorkers(), list[CallStats]()
-    made = rewriter_of(dg.build_asset_context(), changed(rewriter=rewriter), lake, workers, spent)  # type: ignore[arg-type]
+    made = rewriter_of(CONTEXT, changed(rewriter=rewriter), lake, workers, spent)  # type: ignore[arg-type]
     assert made.form == "dialogue"
     row = {"strategy": "feedback", "prompt": [{"role": "user", "content": "q"}], "original": "r", "feedback": "f", "persona": ""}
     assert [each.text for each in made.write([row])] == ["new"]
@@ -194,7 +196,7 @@ def test_the_asset_asks_the_reward_model_only_where_a_filter_looks_at_rewards(la
         "users": USERS_FRAME.lazy(),
     }
     body = preferences.rewrite_pairs.op.compute_fn.decorated_fn  # type: ignore[union-attr]
-    result = body(dg.build_asset_context(), changed(filters=filters), lake, workers, **frames)
+    result = body(CONTEXT, changed(filters=filters), lake, workers, **frames)
     assert len(workers.scored) == scored
     # "short" has a reward of 5 and "long text" of 9: its margin is -4.
     assert result.value["drop_reasons"].to_list() == [[] if margin is None else ["reward_margin_too_small"], ["identical_sides"]]
