@@ -1,0 +1,37 @@
+"""``rlhi why``: the command's arguments, and what is printed."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rlhi_dagster import profiles
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.lineage.trail import why
+from rlhi_dagster.lineage.words import as_json, text
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``why`` to the parsers of ``rlhi``."""
+    parser = commands.add_parser(
+        "why",
+        help="show what made a preference pair",
+        description="The messages, the label, the persona lines with their evidence, both sides, and the model calls that made a pair, "
+        "kept or dropped: docs/lineage.md. Shows users' words.",
+    )
+    parser.add_argument(
+        "pair", metavar="PAIR", help="a pair_id of preference_pairs, rewrite_pairs, reward_pairs or reasoning_pairs, or its beginning"
+    )
+    parser.add_argument("--full", action="store_true", help="texts whole; otherwise long ones are shortened")
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
+
+
+def run(given: argparse.Namespace) -> str:
+    """Do what the command line says; return what came out.
+
+    Raises:
+        ValueError: There is no such pair, or there are several; the message is for the terminal.
+    """
+    root = profiles.data_root()
+    found = why(Lake(root=str(root / "lake")), root / "responses", given.pair)
+    return as_json(found) if given.json else text(found, is_full=given.full)

@@ -1,0 +1,246 @@
+"""From a pair to everything that made it: `rlhi why`, and the same join in SQL."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.lineage import Lineage
+from rlhi_dagster.lineage import command as why_command
+from rlhi_dagster.lineage.trail import why
+from rlhi_dagster.lineage.words import text
+from rlhi_dagster.store import removal
+from tests.lakes import ANN, JUDGE, POLICY, REWARD, SHARED, World, assistant, user, world
+
+DOCS = Path(__file__).parents[2] / "docs" / "lineage.md"
+REWRITE, SCRATCH = digest_of("rewrite", "ca"), digest_of("scratch", "ca")
+RANKED = digest_of("reward", "ca2", "own")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    found = world(tmp_path_factory.mktemp("lineage") / "data")
+    remark = found.chat([user("point at the error")], "Step 2 is wrong.", JUDGE)
+    corrected = found.chat([user("correct it")], "1 + 1 = 2", POLICY)
+    found.add(
+        "reasoning_errors",
+        error_id="error-1",
+        problem="1 + 1?",
+        solution="1 + 1 = 3",
+        first_error_step=1,
+        feedback="Step 1 is wrong.",
+        answer="2",
+        simulated_user=JUDGE.identity,
+        call_id=remark,
+    )
+    found.add(
+        "reasoning_pairs",
+        pair_id="c0ffee",
+        error_id="error-1",
+        prompt=[user("1 + 1?")],
+        chosen="1 + 1 = 2",
+        rejected="1 + 1 = 3",
+        is_kept=False,
+        drop_reasons=["chosen_is_wrong"],
+        model=POLICY.identity,
+        call_ids=[remark, corrected],
+    )
+    folder = found.lake.artefact_path("checkpoints", "dpo_rewrites")
+    folder.mkdir(parents=True)
+    pl.DataFrame({"pair_id": [REWRITE]}).write_parquet(folder / "pairs.parquet")
+    folder = found.lake.artefact_path("checkpoints", "sft_rewrites")
+    folder.mkdir(parents=True)
+    pl.DataFrame({"pair_id": ["another"]}).write_parquet(folder / "pairs.parquet")
+    return found.written()
+
+
+def of(made: World, pair_id: str) -> Lineage:
+    return why(made.lake, made.store, pair_id)
+
+
+def test_a_rewrite_pair_leads_to_messages_label_verdict_and_calls(made: World) -> None:
+    found = of(made, REWRITE)
+    assert (found.table, found.source, found.strategy, found.split, found.is_kept) == (
+        "rewrite_pairs",
+        "rewrites",
+        "feedback",
+        "train",
+        True,
+    )
+    assert [(fate.table, fate.is_kept) for fate in found.fates] == [("rewrite_pairs", True), ("preference_pairs", True)]
+    [turn] = found.turns
+    assert (turn.turn_id, turn.prompt, turn.reply_id) == ("ca:0", SHARED, "ca:1")
+    assert (turn.logged_reply, turn.reply) == ("Logged one a1.", "Regenerated one a1.")
+    follow_up = found.follow_up
+    assert follow_up is not None
+    assert (follow_up.turn_id, follow_up.text, follow_up.span) == ("ca:2", "Shorter, please.", "Shorter, please.")
+    assert (follow_up.label, follow_up.probability, follow_up.labeller) == ("reattempt_with_feedback", 0.8, "m@1")
+    assert (follow_up.applies, follow_up.applies_probability, follow_up.applies_judge) == (True, 0.9, JUDGE.identity)
+    assert (found.chosen.text, found.chosen.reward, found.rejected.reward) == ("Short a1.", 2.0, 1.0)
+    uses = {use.recipe: use.is_trained_on_it for use in found.uses}
+    assert uses["dpo_rewrites"] is True
+    assert uses["sft_rewrites"] is False
+    assert "dpo_rewards" not in uses
+
+
+def test_calls_are_named_by_what_they_did(made: World) -> None:
+    found = of(made, REWRITE)
+    assert [(call.did, call.model and call.model.partition("@")[0]) for call in found.calls] == [
+        ("label of the follow-up", "town-judge"),
+        ("span of the feedback", "town-judge"),
+        ("reply, regenerated", "town-policy"),
+        ("judgement: does the criticism fit the reply", "town-judge"),
+        ("rewrite", "town-policy"),
+        ("repair of the rewrite", "town-policy"),
+        ("judgement: does the rewrite meet the feedback", "town-judge"),
+        ("reward", "town-reward"),
+        ("reward", "town-reward"),
+    ]
+    assert all(call.kind and call.answered_at and call.prompt_tokens == 20 for call in found.calls)
+    assert found.calls[4].settings is not None
+    assert found.calls[4].settings["temperature"] == 0.6
+
+
+def test_a_ranked_pair_has_its_persona_with_evidence_and_its_candidates(made: World) -> None:
+    found = of(made, RANKED)
+    assert (found.source, found.strategy, found.condition, found.follow_up) == ("rewards", "best_of_n", "own", None)
+    [line] = found.persona
+    assert (line.slot, line.line, line.writer) == ("length", "wants short answers (a1)", JUDGE.identity)
+    [evidence] = line.evidence
+    assert (evidence.turn_id, evidence.text, evidence.quote) == ("ca:2", "Shorter, please.", "Shorter, please.")
+    assert (found.chosen.candidate_id, found.rejected.candidate_id) == ("ca2:0#1", "ca2:0#0")
+    assert [call.did for call in found.calls] == ["persona line", "sampled reply", "sampled reply", "reward", "reward"]
+    assert {call.model for call in found.calls if call.did == "reward"} == {REWARD.identity.replace("/", "-")}
+
+
+def test_dropped_pairs_say_every_reason_and_where(made: World) -> None:
+    scratch = of(made, SCRATCH)
+    assert scratch.fates[0].drop_reasons == ["refusal", "too_similar"]
+    assert (scratch.is_kept, scratch.split, scratch.source) == (False, None, "rewrites_from_scratch")
+    duplicate = of(made, digest_of("rewrite", "cb"))
+    assert [fate.is_kept for fate in duplicate.fates] == [True, False]
+    assert duplicate.duplicate_of == REWRITE
+    assert f"  {REWRITE} stays in its place" in text(duplicate).splitlines()
+
+
+def test_a_corrected_solution(made: World) -> None:
+    found = of(made, "c0")
+    assert (found.source, found.strategy, found.user_id, found.turns) == ("reasoning", "corrected", None, [])
+    assert [call.did for call in found.calls] == ["remark of the simulated user", "corrected solution"]
+    shown = text(found)
+    for words in ("dropped: chosen_is_wrong", "first wrong step 1, known answer 2", "Step 1 is wrong."):
+        assert words in shown
+
+
+def test_text_fits_a_terminal_and_is_whole_if_wanted(made: World) -> None:
+    long = {"rewrite": "word " * 400}
+    found = of(made, REWRITE)
+    stretched = Lineage(**{**_shallow(found), "chosen": type(found.chosen)(long["rewrite"], 2.0, None)})
+    short, full = text(stretched), text(stretched, is_full=True)
+    assert max(map(len, short.splitlines())) <= 220
+    assert short.count("word") < 70
+    assert "characters ..." in short
+    assert full.count("word") == 400
+    for words in (REWRITE, ANN, "ca:0 user, 2023-04-03 12:00:00", "Regenerated one a1.", "dpo_rewrites (its checkpoint was trained on it)"):
+        assert words in short
+
+
+def _shallow(found: Lineage) -> dict[str, object]:
+    return {name: getattr(found, name) for name in found.__dataclass_fields__}
+
+
+def test_an_answer_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    before = of(made, REWRITE)
+    removal.remove(made.store, {call.call_id for call in before.calls[4:6]})
+    after = of(made, REWRITE)
+    assert [call.call_id for call in after.calls] == [call.call_id for call in before.calls]
+    assert [call.kind for call in after.calls[4:6]] == [None, None]
+    assert {call.did for call in after.calls[4:6]} == {"rewrite, repair, judgement or reward"}
+    assert text(after).count("not in the store any more") == 2
+
+
+def test_tables_that_are_not_there_leave_gaps_and_no_error(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    ids = {"pair_id": "abc", "turn_id": "x:0", "user_id": ANN, "month": "2023-04", "follow_up_id": "x:2", "strategy": "logged"}
+    sides = {"prompt": [user("Hi"), assistant("Hello"), user("More")], "chosen": "a", "rejected": "b", "is_kept": True, "drop_reasons": []}
+    made.add("rewrite_pairs", **ids, **sides, persona_line_ids=["gone"], model="m", call_ids=["0" * 32])
+    made.written()
+    found = of(made, "abc")
+    assert (found.turns, found.follow_up, found.split) == ([], None, None)
+    shown = text(found)
+    for words in ("preference_pairs: not there yet", "gone: not in the table any more", "Hello", "not in the store any more"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(("wanted", "message"), [("", "give a pair_id"), ("zz", "no pairs begin with zz in"), ("", "give")])
+def test_a_pair_that_is_not_there(made: World, wanted: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        of(made, wanted)
+
+
+def test_a_beginning_of_several_pairs_lists_them(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    for pair_id in ("aa1", "aa2", "aa1x"):
+        made.add(
+            "rewrite_pairs", pair_id=pair_id, month="2023-04", strategy="feedback", is_kept=True, drop_reasons=[], call_ids=[], prompt=[]
+        )
+    made.written()
+    with pytest.raises(ValueError, match="3 pairs begin with aa: aa1, aa1x, aa2"):
+        of(made, "aa")
+    assert of(made, "aa1").pair_id == "aa1", "a whole id is no beginning of another"
+
+
+def test_the_command_prints_text_or_json(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHI_DATA", str(made.root))
+    monkeypatch.setenv("RLHI_PROFILE", "sample")
+    monkeypatch.delenv("RLHI_SOURCE", raising=False)
+
+    def run(*arguments: str) -> str:
+        parser = argparse.ArgumentParser()
+        why_command.add_parser(parser.add_subparsers())
+        return why_command.run(parser.parse_args(["why", *arguments]))
+
+    assert run(REWRITE[:8]).startswith(f"pair {REWRITE}\n")
+    told = json.loads(run(REWRITE, "--json"))
+    assert told.keys() == asdict(of(made, REWRITE)).keys()
+    assert told["follow_up"]["asked_at"] == "2023-04-03T12:01:00+00:00"
+
+
+# SQL
+
+
+def queries() -> list[str]:
+    return re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def answered(made: World, query: str) -> list[dict[str, Any]]:
+    with made.lake.connect() as connection:
+        found = connection.execute(query)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def test_the_documented_join_finds_the_same(made: World) -> None:
+    rows = answered(made, queries()[0])
+    assert sorted(row["pair_id"] for row in rows) == sorted(made.lake.scan("preference_pairs").collect()["pair_id"])
+    for row in rows:
+        found = of(made, row["pair_id"])
+        assert row["request"] == found.turns[-1].prompt
+        assert row["regenerated_reply"] == (found.follow_up and found.turns[-1].reply)
+        assert row["follow_up"] == (found.follow_up and found.follow_up.text)
+        assert row["lines"] == ([line.line for line in found.persona] or None)
+        assert {key for key in row["call_ids"] if key} == {call.call_id for call in found.calls}
+
+
+def test_the_documented_query_of_calls_reads_the_store(made: World) -> None:
+    keys = {row["key"] for row in answered(made, queries()[1].replace("data/responses", str(made.store)))}
+    assert {call.call_id for call in of(made, REWRITE).calls if call.kind == "chat"} <= keys
