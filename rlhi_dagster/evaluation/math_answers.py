@@ -17,10 +17,11 @@ from typing import Any
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HEADING = re.compile(r"#+[ \t]*Answer:?[ \t]*\n*[ \t]*([^\n]+)", re.IGNORECASE)
 _LABEL = re.compile(r"\banswer\**[ \t]*:[ \t]*\**[ \t]*([^\n]+)", re.IGNORECASE)
-_SENTENCE = re.compile(r"\banswer (?:is|equals)\b[: ]*([^\n]+)", re.IGNORECASE)
+_SENTENCE = re.compile(r"\banswer (?:is|equals)\b[:\s]*", re.IGNORECASE)
 _WITH_UNIT = re.compile(r"([-+]?[\d.,/]*\d)\s+[A-Za-z][A-Za-z ]*")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
+_SENTENCE_CHARACTERS = 300
 _MOST_CHARACTERS = 20_000
 """Of a text from whose end the last expression is taken; regular expressions over more take their time."""
 
@@ -68,19 +69,27 @@ def grade(item: Solution) -> Grade:
     from math_verify.errors import TimeoutException
 
     reference = announced_answer(item.known) or _bare(item.known)
-    announced, sentences = announced_answer(item.text), _SENTENCE.findall(item.text)
-    answer = announced if announced is not None else _bare(sentences[-1]) if sentences else None
+    announced, sentence = announced_answer(item.text), _sentence(item.text)
+    answer = announced if announced is not None else _bare(sentence.split("\n")[0]) if sentence else None
     if answer is None and (item.announced_only or _is_words(reference)):
         return Grade.NO_ANSWER
     if answer is not None and (_same_text(answer, reference) or _is_words(reference)):
         return Grade.RIGHT if _same_text(answer, reference) else Grade.WRONG
+    spoken = f"The answer is {sentence}" if sentence else item.text[-_MOST_CHARACTERS:]
+    shown = _boxed(announced) if announced is not None else spoken
     try:
-        read = _parsed(_boxed(announced) if announced is not None else sentences[-1] if sentences else item.text[-_MOST_CHARACTERS:])
+        read = _parsed(shown)
         if not read:
             return Grade.NO_ANSWER
         return Grade.RIGHT if _is_equal(_parsed(_boxed(reference)), read) else Grade.WRONG
     except TimeoutException:
         return Grade.UNDECIDED
+
+
+def _sentence(text: str) -> str | None:
+    """What comes after the last "answer is"."""
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
+    return text[ends[-1] : ends[-1] + _SENTENCE_CHARACTERS].strip() or None if ends else None
 
 
 def _parsed(text: str) -> list[Any]:

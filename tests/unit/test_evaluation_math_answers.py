@@ -6,10 +6,12 @@ import gzip
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rlhi_dagster.evaluation import math_answers
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, announced_answer, grade
 from rlhi_dagster.workers.verify import Grader
 
@@ -46,6 +48,9 @@ def test_the_final_answer_is_where_a_solution_announces_it(solution: str, answer
         ("3", "no number", Grade.NO_ANSWER),
         ("3", "", Grade.NO_ANSWER),
         (r"\frac{1}{2}", "Thus the answer is $0.5$.", Grade.RIGHT),
+        ("6", "Therefore, the answer is:\n\\[\n6\n\\]", Grade.RIGHT),
+        ("6", "The answer is not 5; the answer is 6.", Grade.RIGHT),
+        ("5", "The answer is 5? No, the answer is 6.", Grade.WRONG),
         ("1/2", r"\boxed{\dfrac{2}{4}}", Grade.RIGHT),
         ("10{,}000", "Answer: 10000", Grade.RIGHT),
         ("2", "Answer: 3 or 2", Grade.WRONG),
@@ -83,11 +88,23 @@ def test_no_expression_hangs_the_verification_or_ends_it() -> None:
         assert grader(Solution("3", "Answer: 4")) is Grade.WRONG
 
 
-def test_agreement_with_reference_grades() -> None:
+def unboxed(text: str) -> str:
+    """The text without the commands that box its answers; the answers stay."""
+    while (answer := math_answers._last_box(text)) is not None:
+        opening = list(math_answers._BOX.finditer(text))[-1]
+        text = text[: opening.start()] + answer + text[opening.end() + len(answer) + 1 :]
+    return text
+
+
+@pytest.mark.parametrize("change", [str, unboxed])
+def test_agreement_with_reference_grades(change: Callable[[str], str]) -> None:
     if not CHECK.is_file():
         pytest.skip("no reference grades (reasoning/grader_check.jsonl.gz) beside the repository")
     rows = [json.loads(line) for line in gzip.decompress(CHECK.read_bytes()).decode().split("\n") if line]
-    outputs = [(Solution(row["gt"], text), bool(score)) for row in rows for text, score in zip(row["code"], row["score"], strict=True)]
+    outputs = [
+        (Solution(row["gt"], change(text)), bool(score)) for row in rows for text, score in zip(row["code"], row["score"], strict=True)
+    ]
     counted = Counter((score, grade(item) is Grade.RIGHT) for item, score in outputs)
     assert sum(counted.values()) == 400
-    assert counted[True, False] + counted[False, True] <= 1, counted
+    assert counted[True, False] == 0, counted
+    assert counted[False, True] <= 1, counted
