@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import export, profiles
+from rlhi_dagster import profiles
 from rlhi_dagster.conversations.sources import month_counts
+from rlhi_dagster.export import command as export_command
 from rlhi_dagster.forgetting import command as forget_command
 from rlhi_dagster.forgetting import marks
 from rlhi_dagster.lake import Lake
@@ -181,7 +182,7 @@ def main() -> None:
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
     commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
     commands.add_parser("summary", help="print the score table and where the report lies")
-    export.add_parser(commands)
+    export_command.add_parser(commands)
     labelling = commands.add_parser(
         "label",
         help="label the follow-ups of a log file, without a run",
@@ -252,7 +253,7 @@ def main() -> None:
             case "summary":
                 print(summary())
             case "export":
-                print(export.run(given, Lake(root=str(profiles.data_root() / "lake")), profiles.current()))
+                print(export_command.run(given, Lake(root=str(profiles.data_root() / "lake")), profiles.current()))
             case "label":
                 print(label(given.location, given.out, given.labels))
             case "rates":

@@ -103,7 +103,7 @@ def _is_similar(left: _Parts, right: _Parts, least_jaccard: float) -> bool:
 def _bucket_keys(rows: pl.DataFrame) -> Hashes:
     """Keys of the buckets of each row, (rows, `BANDS`); rows of different sources share none, nor do different bands."""
     source = rows["source"].hash(seed=1).to_numpy().astype(np.uint64)[:, None]
-    keys = np.repeat(source, BANDS, axis=1) + np.arange(BANDS, dtype=np.uint64)
+    keys: Hashes = np.add(np.repeat(source, BANDS, axis=1), np.arange(BANDS, dtype=np.uint64), dtype=np.uint64)
     for field, values in zip(_FIELDS, BAND_VALUES, strict=True):
         signed = _signatures(rows[field], BANDS * values).reshape(len(rows), BANDS, values)
         for place in range(values):

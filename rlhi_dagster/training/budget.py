@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from rlhi_dagster.checks import Finding
@@ -144,14 +145,14 @@ def lengths(told: pl.DataFrame, limits: Mapping[str, int]) -> Figure:
     axes = figure.add_subplot()
     names = sorted(limits, reverse=True)
     for height, name in enumerate(names):
-        found = told.filter(pl.col("recipe") == name)["longest"]
+        found = told.filter(pl.col("recipe") == name)["longest"].to_numpy()
         axes.plot([limits[name]] * 2, [height - 0.4, height + 0.4], color="tab:red", linewidth=1.2)
         if len(found):
-            low, quarter, half, three_quarters, high = (found.quantile(q, "linear") for q in _QUANTILES)
+            low, quarter, half, three_quarters, high = np.quantile(found, _QUANTILES).tolist()
             axes.plot([low, high], [height, height], color="tab:blue", linewidth=1)
             axes.plot([quarter, three_quarters], [height, height], color="tab:blue", linewidth=5, solid_capstyle="butt")
             axes.plot([half], [height], color="white", marker="|", markersize=5)
-            axes.plot([found.max()], [height], color="tab:blue", marker=".", markersize=4)
+            axes.plot([int(found.max())], [height], color="tab:blue", marker=".", markersize=4)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xscale("log")
     axes.set_xlabel("tokens of prompt and longer side", fontsize=7)

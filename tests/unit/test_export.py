@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 import yaml
 
-from rlhi_dagster import dataset_card
-from rlhi_dagster.export import Format, Selection, export
+from rlhi_dagster.export import Format, card
+from rlhi_dagster.export.pairs import Selection
+from rlhi_dagster.export.writing import export
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source, union
@@ -135,20 +136,20 @@ def test_a_dataset_folder_loads_as_its_card_says(lake: Lake, write: Callable[...
     }
     assert "license" not in header
     assert is_conversational(loaded["train"][0])
-    assert set(loaded["train"].column_names) == set(dataset_card.COLUMNS)
+    assert set(loaded["train"].column_names) == set(card.COLUMNS)
     (row,) = [row for row in loaded["train"] if row["pair_id"] == "f2"] or [row for row in loaded["validation"] if row["pair_id"] == "f2"]
     assert (row["meets_feedback"], row["turn_id"], row["call_ids"], row["reward_model"]) == (0.9, "t:2", ["c"], None)
 
 
 def test_the_card_counts_what_was_dropped_and_tells_no_fingerprint_and_no_text(write: Callable[..., Path]) -> None:
     folder = write("huggingface", recipe="dpo_rewards")
-    card = (folder / "README.md").read_text()
-    assert "| `preference_pairs` | `exact_duplicate` | 1 |" in card
-    assert "| `rewrite_pairs` | `length_ratio` | 1 | 3.1% |" in card
+    text = (folder / "README.md").read_text()
+    assert "| `preference_pairs` | `exact_duplicate` | 1 |" in text
+    assert "| `rewrite_pairs` | `length_ratio` | 1 | 3.1% |" in text
     for expected in ("`dpo_rewards`", "`rewards`: the best against", "m@1", "rm@1", "simulated", "Licence"):
-        assert expected in card, expected
-    assert "`rewrites`: " not in card
-    assert "river" not in card.lower()
+        assert expected in text, expected
+    assert "`rewrites`: " not in text
+    assert "river" not in text.lower()
     everything = b"".join(path.read_bytes() for path in folder.rglob("*.*"))
     assert b"secret" not in everything
 

@@ -1,7 +1,7 @@
 """The card of an exported dataset folder: what is in it, how it was made, and what to beware of.
 
 What belongs here: the columns of the folder's files and the text of its ``README.md``, made from the run's tables and settings. What does
-not: choosing and writing the pairs (``export.py``). No text of any conversation goes into a card.
+not: choosing the pairs (``pairs.py``) and writing them (``writing.py``). No text of any conversation goes into a card.
 """
 
 from __future__ import annotations

@@ -1,0 +1,26 @@
+"""``rlhi export``: the run's tables for SQL, and its preference pairs in the layouts that other trainers read.
+
+What belongs here: choosing pairs, laying them out, the card of a dataset folder, and putting an output in its place at once. What does not:
+which pairs there are (``preferences/``) and which a recipe draws (``training/pair_sets.py``).
+
+Only kept pairs are exported. User fingerprints and times stay behind; ids of turns and of model calls go along.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+SPLITS = ("train", "validation")
+
+
+class Format(StrEnum):
+    """Layout of an export."""
+
+    DUCKDB = "duckdb"
+    """Every table of the run in one DuckDB file."""
+    TRL = "trl"
+    """JSON lines in TRL's conversational preference layout."""
+    SHAREGPT = "sharegpt"
+    """JSON lines in the ShareGPT layout for preferences."""
+    HUGGINGFACE = "huggingface"
+    """A dataset folder: Parquet by split, and a card."""

@@ -1,0 +1,49 @@
+"""``rlhi export`` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhi_dagster.export import SPLITS, Format
+from rlhi_dagster.export.pairs import Selection
+from rlhi_dagster.export.writing import export
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.preferences import Source
+
+if TYPE_CHECKING:
+    from rlhi_dagster.profiles import Profile
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``export`` to the ``rlhi`` command."""
+    parser = commands.add_parser(
+        "export",
+        help="write the tables for SQL, or the preference pairs for a trainer",
+        description="Write every table of the run into one DuckDB file, or its kept preference pairs in a layout that trainers read: "
+        "docs/pairs.md.",
+        epilog="Examples: rlhi export rlhi.duckdb; rlhi export pairs.jsonl --format trl --recipe dpo_rewrites; "
+        "rlhi export folder --format huggingface --source rewards.",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="the file; with --format huggingface the folder")
+    parser.add_argument(
+        "--format",
+        choices=[layout.value for layout in Format],
+        default=Format.DUCKDB.value,
+        help="duckdb (default): all tables; trl: JSON lines of prompt, chosen and rejected as messages; sharegpt: JSON lines as "
+        "LLaMA-Factory reads them; huggingface: a dataset folder with a card",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--recipe", metavar="NAME", help="the pairs that this recipe trains and validates on, with the persona as it shows it"
+    )
+    which.add_argument("--source", choices=[source.value for source in Source], help="all kept pairs of a source, with the persona")
+    parser.add_argument("--split", choices=SPLITS, help="one split; JSON lines: train if not given, huggingface: both")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+
+
+def run(given: argparse.Namespace, lake: Lake, profile: Profile) -> str:
+    """What the command line asks for; returns what came out."""
+    selection = Selection(given.recipe, Source(given.source) if given.source else None, given.split)
+    return export(given.out, Format(given.format), selection, lake, profile, force=given.force)
