@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlhi_dagster.forgetting import marks, tombstones, traces
+from rlhi_dagster.forgetting import marks, questions, tombstones, traces
 from rlhi_dagster.forgetting.footprint import Footprint, footprint, tables
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.profiles import PersonaSettings
 from rlhi_dagster.store import removal
 
 CLASSIFIER, REPORT = "feedback_classifier", "report"
@@ -29,10 +30,12 @@ class Outputs:
     Attributes:
         root: Folder of all outputs.
         labelled: Conversations that the feedback classifier was trained on here; empty where it is the packaged one.
+        writer: How personas are written.
     """
 
     root: Path
     labelled: frozenset[str] = frozenset()
+    writer: PersonaSettings = field(default_factory=PersonaSettings)
 
     @property
     def lake(self) -> Lake:
@@ -79,6 +82,7 @@ def look(outputs: Outputs, user_id: str) -> Traces:
     called, shared = found.calls(lake)
     own, others = found.texts(lake)
     keys = called | traces.vectors(own, others) | traces.answers(lake, outputs.store, found, others, shared)
+    keys |= questions.asked_about(lake, outputs.store, user_id, outputs.writer) - shared
     artefacts = marks.would_mark(lake, _pairs(found)) + ([CLASSIFIER] if _learned(outputs, found) else [])
     report = lake.artefact_path(REPORT).is_dir()
     return Traces(found, found.rows(lake), keys, removal.count(outputs.store, keys), artefacts, len(list(_files(outputs))), report)

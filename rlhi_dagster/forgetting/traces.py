@@ -3,9 +3,10 @@
 What belongs here: from a user's texts to keys. What does not: the calls of rows (``footprint``) and removing (``store/removal.py``).
 
 The store keeps no prompts, but digests of their parts (``engines.base.Trace``). So an answer under earlier settings or an earlier model,
-which no table names any more, is known by the message it answers, or by the history before it, where nobody else wrote the same. What
-was asked in another form (a question to a judge, or to a labeller) cannot be told so; nothing uses it after the next materialization,
-and ``rlhi store gc --unreferenced`` removes it.
+which no table names any more, is known by the message it answers, by the history before it, or by the persona, where nobody else's are the
+same. Questions about the user (of a labeller, a persona writer, a judge) are asked once more, and the store answers by the digest of the
+question: those that gave no row are found, too. What was asked in other words earlier cannot be told so; nothing uses it after the next
+materialization, and ``rlhi store gc --unreferenced`` removes it.
 """
 
 from __future__ import annotations
@@ -53,10 +54,21 @@ def answers(lake: Lake, store: Path, found: Footprint, others: Collection[str], 
                 histories.add(asked.history_id)
             if is_own[end - 1]:
                 messages.add(trace(ChatRequest(dialogue[end - 1 : end])).message_id)
-    if not messages:
-        return frozenset()
-    rows = removal.asked(store, {"message_id": messages, "history_id": histories})
-    return frozenset(rows["key"]) - frozenset(shared)
+    systems = {trace(ChatRequest(with_persona([], persona))).system_id for persona in _personas(lake, found.user_id)}
+    known = {name: ids for name, ids in (("message_id", messages), ("history_id", histories), ("system_id", systems)) if ids}
+    return frozenset(removal.asked(store, known)["key"] if known else ()) - frozenset(shared)
+
+
+def _personas(lake: Lake, user_id: str) -> set[str]:
+    """Personas that rows of the user were shown and rows of nobody else."""
+    own: set[str] = set()
+    others: set[str] = set()
+    for _, frame in tables(lake):
+        if {"user_id", "persona"} <= set(frame.collect_schema()):
+            shown = frame.select("user_id", "persona").unique().filter(pl.col("persona").is_not_null() & (pl.col("persona") != ""))
+            for owner, persona in shown.collect(engine="streaming").iter_rows():
+                (own if owner == user_id else others).add(persona)
+    return own - others
 
 
 def _dialogues(lake: Lake, user_id: str) -> Iterator[Messages]:

@@ -68,19 +68,20 @@ def asked(root: Path, messages: Mapping[str, Collection[int]]) -> pl.DataFrame:
 
     Args:
         root: Folder of the whole store.
-        messages: Digests by column: ``history_id`` or ``message_id``.
+        messages: Digests by column: ``system_id``, ``history_id`` or ``message_id``.
 
     Returns:
-        ``ASKED`` of every answer of which one of the columns has one of its digests.
+        ``ASKED``, ``kind`` and ``model`` (folder name) of every answer of which one of the columns has one of its digests.
     """
-    parts = [pl.DataFrame(schema={name: stored_schema("chat")[name] for name in ASKED})]
+    schema = {**{name: stored_schema("chat")[name] for name in ASKED}, "kind": pl.String(), "model": pl.String()}
+    parts = [pl.DataFrame(schema=schema)]
     for kind, folder in folders(root):
         if not {*ASKED} <= set(stored_schema(kind)):
             continue
         for name in (*listing(folder, FINAL), *listing(folder, ERRORS)):
             rows = read_columns(folder / name, kind, ASKED)
             hits = [pl.col(column).is_in(pl.Series(sorted(ids), dtype=pl.UInt64()).implode()) for column, ids in messages.items()]
-            parts.append(rows.filter(pl.any_horizontal(hits)))
+            parts.append(rows.filter(pl.any_horizontal(hits)).with_columns(kind=pl.lit(kind), model=pl.lit(folder.name)))
     return pl.concat(parts).unique().sort("key")
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,19 +17,25 @@ import polars as pl
 import pytest
 
 from rlhi_dagster import checks, cli
-from rlhi_dagster.engines.base import ChatRequest
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
+from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
+from rlhi_dagster.feedback.chat_labeller import ChatLabeller
+from rlhi_dagster.feedback.labels import follow_ups
 from rlhi_dagster.forgetting import command, marks, tombstones
 from rlhi_dagster.forgetting.footprint import footprint, tables
 from rlhi_dagster.forgetting.removal import Outputs, forget, look
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import recipes
+from rlhi_dagster.personas.chat_writer import ChatWriter
+from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.profiles import PersonaSettings
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.compaction import folders
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.verify import verify
 from rlhi_dagster.tables import TABLES
-from tests.lakes import ANN, BOB, ENGINE, EVE, POLICY, SAMPLING, SHARED, World, user, world
+from tests.lakes import ANN, BOB, ENGINE, EVE, JUDGE, POLICY, SAMPLING, SHARED, World, persona_of, user, world
 
 
 @pytest.fixture
@@ -118,6 +125,51 @@ def test_responses_of_a_held_out_user_go_though_no_row_names_their_calls(made: W
     gone = keys - stored(made)
     assert len(gone) == 2
     assert frames(made.lake)["responses"]["prompt_id"].unique().to_list() == ["arithmetic:1"]
+
+
+@dataclass
+class Asked:
+    """A model that gives every question the same answer and keeps it; rows need name none of them."""
+
+    made: World
+    text: str | None
+    keys: list[str] = field(default_factory=list)
+
+    def __call__(self, requests: list[ChatRequest]) -> list[ChatAnswer]:
+        self.keys += [self.made.chat(each.messages, self.text, JUDGE, False, choices=each.choices) for each in requests]
+        return [ChatAnswer(self.text, None if self.text else "prompt_too_long: 9", "stop", 1, 1)] * len(requests)
+
+    def texts(self, asked: list[list[dict[str, str]]]) -> list[str | None]:
+        return [answer.text for answer in self([ChatRequest(messages) for messages in asked])]
+
+
+def test_questions_of_which_no_row_came_are_found_by_asking_the_store_again(made: World) -> None:
+    turns, settings = made.lake.scan("turns"), PersonaSettings(conversations_per_update=1)
+    failed, silent = Asked(made, None), Asked(made, json.dumps({"withdrawn": [], "revised": [], "new": []}))
+    for who in (ANN, BOB):
+        ChatLabeller.with_default_prompts("m", failed).label(follow_ups(turns.filter(pl.col("user_id") == who)))
+        ChatWriter.with_default_prompt("m", silent, settings).persona_lines(turns.filter(pl.col("user_id") == who))
+    assert (len(failed.keys), len(silent.keys)) == (2, 4)
+    forget(Outputs(made.root, writer=settings), ANN)
+    assert stored(made) & {*failed.keys, *silent.keys} == {failed.keys[1], *silent.keys[2:]}
+
+
+def test_what_a_judge_was_asked_about_a_held_out_user_goes(made: World) -> None:
+    judge, items = Asked(made, "A"), made.lake.scan("eval_prompts").filter(pl.col("user_id") == EVE).collect()
+    responses = made.lake.scan("responses").collect().with_columns(reply=pl.format("{} {}", "recipe", "reply"))
+    made.lake.write("responses", responses, ["base", "dpo_rewrites"])
+    of = {recipe: responses.filter(pl.col("recipe") == recipe) for recipe in ("base", "dpo_rewrites")}
+    judge_pairs(items, of["dpo_rewrites"], of["base"], ChatJudge.with_default_prompt("m", judge.texts))
+    assert len(judge.keys) == 2, "each order"
+    forget(Outputs(made.root), EVE)
+    assert not stored(made) & set(judge.keys)
+
+
+def test_rewards_under_a_persona_that_only_the_user_has_go(made: World) -> None:
+    dialogue = [user("Of somebody else."), {"role": "assistant", "content": "Reply."}]
+    mine, others = (made.reward(with_persona(dialogue, persona_of(who)), 1.0, note=False) for who in (ANN, BOB))
+    forget(Outputs(made.root), ANN)
+    assert stored(made) & {mine, others} == {others}
 
 
 def test_looking_removes_nothing_and_says_what_would_go(made: World) -> None:
