@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
+from rlhi_dagster.planning import _Planner
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.workers import verify
 
@@ -18,7 +19,7 @@ ITEMS = [
 ]
 
 
-def verified(root: Path, items: list[Solution]) -> dict[Solution, Grade]:
+def verified(root: Path, items: list[Solution], kind: type[Workers] = Workers) -> dict[Solution, Grade]:
     found: dict[Solution, Grade] = {}
 
     @dg.asset
@@ -26,7 +27,7 @@ def verified(root: Path, items: list[Solution]) -> dict[Solution, Grade]:
         found.update(workers.verify(context, items))
         return dg.MaterializeResult()
 
-    assert dg.materialize([asks], resources={"workers": Workers(root=str(root), engines={}, limits="{}")}).success
+    assert dg.materialize([asks], resources={"workers": kind(root=str(root), engines={}, limits="{}")}).success
     return found
 
 
@@ -38,6 +39,11 @@ def test_a_worker_verifies_and_equal_solutions_once(tmp_path: Path) -> None:
 
 def test_nothing_to_verify_starts_no_worker(tmp_path: Path) -> None:
     assert verified(tmp_path, []) == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_starts_no_worker(tmp_path: Path) -> None:
+    assert set(verified(tmp_path, ITEMS, _Planner).values()) == {Grade.UNDECIDED}
     assert not list(tmp_path.iterdir())
 
 
