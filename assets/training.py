@@ -41,7 +41,7 @@ def policy(
     return _trained(manifest, out)
 
 
-@declare.artefact("reward_model", GROUP, {"huggingface", "pytorch"}, deps=["policy"], pool="model")
+@declare.artefact("reward_model", GROUP, {"huggingface", "pytorch"}, code_version="2", deps=["policy"], pool="model")
 def reward_model(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
 ) -> dg.MaterializeResult[None]:
