@@ -48,7 +48,7 @@ class Mark:
 
 def marks(lake: Lake) -> list[Mark]:
     """The marks of all artefacts, by path."""
-    files = sorted([*Path(lake.root).glob(f"*/{MARK}"), *Path(lake.root).glob(f"*/*/{MARK}")])
+    files = sorted([*Path(lake.root).glob(f"[!.]*/{MARK}"), *Path(lake.root).glob(f"[!.]*/[!.]*/{MARK}")])
     return [Mark(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
@@ -57,12 +57,12 @@ def mark_trained(lake: Lake, pair_ids: Collection[str], now: datetime) -> list[M
 
     The pairs go from an artefact's list, too. Marking again changes nothing but the time.
     """
-    return [found for folder in _trained(lake) if (found := _mark(lake, folder, pair_ids, now))]
+    return [found for folder in _trained(lake, pair_ids) if (found := _mark(lake, folder, pair_ids, now))]
 
 
 def would_mark(lake: Lake, pair_ids: Collection[str]) -> list[str]:
     """Artefacts that ``mark_trained`` would mark."""
-    return [str(folder.relative_to(lake.root)) for folder in _trained(lake) if _counts(folder, pair_ids)[0] != 0]
+    return [str(folder.relative_to(lake.root)) for folder in _trained(lake, pair_ids) if _counts(folder, pair_ids)[0] != 0]
 
 
 def mark(lake: Lake, artefact: str, gone: int | None, of: int | None, now: datetime) -> Mark:
@@ -84,9 +84,9 @@ def clear(folder: Path) -> None:
     (folder / MARK).unlink(missing_ok=True)
 
 
-def _trained(lake: Lake) -> Iterator[Path]:
-    """Folders of artefacts that were trained on pairs here."""
-    for folder in (lake.artefact_path("reward_model"), *sorted(lake.artefact_path("checkpoints").glob("[!.]*"))):
+def _trained(lake: Lake, pair_ids: Collection[str]) -> Iterator[Path]:
+    """Folders of artefacts that were trained on pairs here, if there are any pairs that matter."""
+    for folder in () if not pair_ids else (lake.artefact_path("reward_model"), *sorted(lake.artefact_path("checkpoints").glob("[!.]*"))):
         manifest = folder / MANIFEST
         if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["method"] in _LEARNS_FROM_PAIRS:
             yield folder

@@ -55,7 +55,7 @@ def _lines(found: Lineage, limit: int | None) -> Iterator[str]:
     yield ""
     yield from _side("chosen", found.chosen, limit)
     yield from _side("rejected", found.rejected, limit)
-    yield from ("", f"model calls ({len(found.calls)})", *map(_call, found.calls))
+    yield from ("", f"model calls ({len(found.calls)})", *(line for call in found.calls for line in _call(call)))
 
 
 def _head(found: Lineage) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _persona(line: PersonaLine, limit: int | None) -> Iterator[str]:
     yield from _said(f"{line.persona_line_id} {line.slot}, from {_moment(line.valid_from)}, by {line.writer}", line.line, limit)
     for each in line.evidence:
         said = each.quote if each.quote is not None else each.text
-        yield from _said(f"  {each.turn_id}, {_moment(each.asked_at)}", said, limit)
+        yield from _said(f"{each.turn_id}, {_moment(each.asked_at)}", said, limit, indent="    ")
 
 
 def _side(name: str, side: Side, limit: int | None) -> Iterator[str]:
@@ -122,14 +122,17 @@ def _side(name: str, side: Side, limit: int | None) -> Iterator[str]:
     yield from _said(", ".join([name, *details]), side.text, limit, indent="")
 
 
-def _call(call: Call) -> str:
+def _call(call: Call) -> Iterator[str]:
     if call.kind is None:
-        return f"  {call.call_id}  {call.did}: not in the store any more"
+        yield f"  {call.call_id}  {call.did}: not in the store any more"
+        return
     engine = {name: value for name, value in (call.settings or {}).items() if name in {"engine", "temperature", "top_p", "seed"}}
     asked = ", ".join(f"{name} {value}" for name, value in engine.items())
     tokens = f"{call.prompt_tokens or 0:,} + {call.completion_tokens or 0:,} tokens"
     failed = f", error {call.error.partition(':')[0]}" if call.error else ""
-    return f"  {call.call_id}  {call.did}: {call.model}, {_moment(call.answered_at)}, {tokens}, {asked}{failed}"
+    yield f"  {call.call_id}  {call.did}{failed}"
+    yield f"      {call.model}, {_moment(call.answered_at)}, {tokens}"
+    yield from textwrap.wrap(asked, WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
 def _said(who: str, said: str | None, limit: int | None, indent: str = "  ") -> Iterator[str]:

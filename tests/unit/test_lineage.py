@@ -145,7 +145,7 @@ def test_text_fits_a_terminal_and_is_whole_if_wanted(made: World) -> None:
     found = of(made, REWRITE)
     stretched = Lineage(**{**_shallow(found), "chosen": type(found.chosen)(long["rewrite"], 2.0, None)})
     short, full = text(stretched), text(stretched, is_full=True)
-    assert max(map(len, short.splitlines())) <= 220
+    assert max(map(len, short.splitlines())) <= 120
     assert short.count("word") < 70
     assert "characters ..." in short
     assert full.count("word") == 400
