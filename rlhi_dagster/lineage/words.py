@@ -71,7 +71,8 @@ def _head(found: Lineage) -> Iterator[str]:
     if found.contaminated_by:
         yield f"  repeats the evaluation item {found.contaminated_by}"
     if found.is_kept:
-        yield f"  goes to: {', '.join(_use(each.recipe, each.is_trained_on_it) for each in found.uses) or 'no recipe'}, split {found.split}"
+        uses = ", ".join(_use(each.recipe, each.is_trained_on_it) for each in found.uses) or "no recipe"
+        yield from textwrap.wrap(f"goes to: {uses}; split {found.split}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     yield f"  written by {found.model}" + (f", scored by {found.reward_model}" if found.reward_model else ", scored by no reward model")
     if found.condition:
         yield f"  persona that the reward model saw: {found.condition}"
