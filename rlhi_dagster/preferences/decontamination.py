@@ -6,8 +6,8 @@ what becomes of the pairs (``union.py``).
 An item is known by its request, its last user message. A pair repeats it
 
 - ``ngram``: if some user message of the pair's prompt has ``ngram_words`` words in a row that the request has too;
-- ``whole_item``: if the request is shorter than that, and stands as a whole in some user message; of fewer than four words, which stand in
-  many messages, it must be the message;
+- ``whole_item``: if the request is shorter than that, and stands as a whole in some user message; one of fewer than four words ("Hi")
+  stands in many, and must be the last of them: what the replies answer;
 - ``embedding``: if the last user messages are similar (cosine of MiniLM) and name the same numbers equally often: the same problem with
   other numbers is another problem. MiniLM reads English: texts most of whose letters are not Latin are not embedded, for it takes
   unrelated ones for alike.
@@ -78,6 +78,20 @@ def last_request(prompt: pl.Expr) -> pl.Expr:
     return user_messages(prompt).list.last()
 
 
+def by_message(pairs: pl.DataFrame) -> pl.DataFrame:
+    """A row for each user message.
+
+    Args:
+        pairs: Column ``text``, the list of user messages, and others.
+
+    Returns:
+        The others, ``text``, and ``is_last``: whether the replies answer this message.
+    """
+    counted = pairs.with_columns(place=pl.int_ranges(pl.col("text").list.len()), last=pl.col("text").list.len().cast(pl.Int64()) - 1)
+    rows = counted.explode("text", "place", empty_as_null=False).drop_nulls("text")
+    return rows.with_columns(is_last=pl.col("place") == pl.col("last")).drop("place", "last")
+
+
 def _verbatim(pairs: pl.DataFrame, requests: pl.DataFrame, ngram_words: int) -> pl.DataFrame:
     """``HITS`` by words alone. ``pairs`` has the column ``text``, the list of user messages."""
     codes, counts = coded(requests.select(words(pl.col("text"))).to_series())
@@ -90,11 +104,11 @@ def _verbatim(pairs: pl.DataFrame, requests: pl.DataFrame, ngram_words: int) -> 
         distinct, first = np.unique(hashes, return_index=True)
         indexes[length] = distinct, owners[first]
     met = [pl.DataFrame(schema={"pair_id": pl.String(), "item": pl.Int64(), "is_long": pl.Boolean()})]
-    for part in pairs.explode("text", empty_as_null=False).drop_nulls().iter_slices(_SLICE_ROWS):
+    for part in by_message(pairs).iter_slices(_SLICE_ROWS):
         codes, counts = coded(part.select(words(pl.col("text"))).to_series())
         for length, (known, owners) in indexes.items():
             is_whole = length < min(LEAST_RUN_WORDS, ngram_words)
-            usable = counts == length if is_whole else counts >= length
+            usable = (counts == length) & part["is_last"].to_numpy() if is_whole else counts >= length
             hashes, found = runs(codes[np.repeat(usable, counts)], counts[usable], length)
             place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
             is_hit = known[place] == hashes
@@ -122,9 +136,13 @@ def _similar(pairs: pl.DataFrame, requests: pl.DataFrame, min_similarity: float,
     )
     known = known.join(asked, on="numbers", how="semi", maintain_order="left")
     found = [pl.DataFrame(schema={"text": pl.String(), "prompt_id": pl.String(), "similarity": pl.Float64()})]
-    of_items = embed(known["text"].to_list()) if len(known) else np.zeros((0, 0), np.float32)
+    of_items: np.ndarray | None = None
     for part in asked.iter_slices(_BLOCK_TEXTS):
-        vectors = embed(part["text"].to_list())
+        if of_items is None:  # Together with the first block: every call may start a worker.
+            both = embed([*known["text"], *part["text"]])
+            of_items, vectors = both[: len(known)], both[len(known) :]
+        else:
+            vectors = embed(part["text"].to_list())
         for rows, columns in _with_equal_numbers(part["numbers"], known["numbers"]):
             score = vectors[rows] @ of_items[columns].T
             best, most = columns[score.argmax(axis=1)], score.max(axis=1)

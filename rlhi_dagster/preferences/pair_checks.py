@@ -13,7 +13,7 @@ import polars as pl
 
 from rlhi_dagster.checks import Finding
 from rlhi_dagster.metadata import markdown_table
-from rlhi_dagster.preferences.decontamination import LEAST_RUN_WORDS, last_request, user_messages
+from rlhi_dagster.preferences.decontamination import LEAST_RUN_WORDS, by_message, last_request, user_messages
 from rlhi_dagster.preferences.union import contamination, eval_items
 from rlhi_dagster.profiles import DecontaminationSettings
 from rlhi_dagster.shingles import words
@@ -68,10 +68,10 @@ def pairs_are_decontaminated(pairs: pl.LazyFrame, eval_prompts: pl.LazyFrame, se
             within.setdefault(length, set()).update(_runs(said, length))
     kept = pairs.filter("is_kept").select("pair_id", "contaminated_by", text=user_messages(pl.col("prompt"))).collect()
     repeating = set(kept.filter(pl.col("contaminated_by").is_not_null())["pair_id"])
-    for part in kept.explode("text", empty_as_null=False).drop_nulls("text").iter_slices(_SLICE_ROWS):
-        told = part.select("pair_id", words(pl.col("text")))
-        for pair_id, said in told.iter_rows():
-            if " ".join(said) in entire or any(run in known for length, known in within.items() for run in _runs(said, length)):
+    for part in by_message(kept).iter_slices(_SLICE_ROWS):
+        for pair_id, said, is_last in part.select("pair_id", words(pl.col("text")), "is_last").iter_rows():
+            is_entire = is_last and " ".join(said) in entire
+            if is_entire or any(run in known for length, known in within.items() for run in _runs(said, length)):
                 repeating.add(pair_id)
     dropped = contamination(pairs.collect())
     kinds = {f"dropped/{kind}": n for kind, n in dropped.group_by("kind").len().sort("kind").iter_rows()}

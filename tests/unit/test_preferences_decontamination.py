@@ -87,6 +87,11 @@ def test_a_short_item_is_a_hit_as_a_whole(item: str, said: str, is_hit: bool) ->
     assert found({"p": asked(said)}, {"i": item}) == ({"p": ("i", "whole_item")} if is_hit else {})
 
 
+def test_an_item_of_a_word_or_two_is_looked_for_in_the_request_only() -> None:
+    pairs = {"greeted": asked("Hi!", "Name a fruit"), "greeting": asked("Name a fruit", "Hi!"), "long": asked("name a red fruit", "more")}
+    assert found(pairs, {"i": "hi", "j": "Name a red fruit"}) == {"greeting": ("i", "whole_item"), "long": ("j", "whole_item")}
+
+
 def test_of_several_items_the_longest_match_and_then_the_smallest_id_is_named() -> None:
     items = {"c": words(0, 15), "b": words(0, 15), "a": words(0, 5)}
     assert found({"p": asked(words(0, 15))}, items) == {"p": ("b", "ngram")}

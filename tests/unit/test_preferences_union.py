@@ -209,11 +209,11 @@ LONG = "a train leaves the station at noon and runs at ninety miles an hour unti
 def test_a_planted_evaluation_prompt_is_dropped_and_caught_by_the_check_if_it_is_not(text: str, is_hit: bool) -> None:
     items = [item("1", LONG), item("2", "What is 1 + 2?"), item("3", "Hello!"), item("4", "?!")]
     prompts = table(EVAL_PROMPTS, items).lazy()
-    earlier = [*asked(text), {"role": "assistant", "content": LONG}, *asked("and now something else")]
-    frame = unite([pair("a", prompt=earlier)], items=items)
+    prompt = [*asked("before"), {"role": "assistant", "content": LONG}, *asked(text)]
+    frame = unite([pair("a", prompt=prompt)], items=items)
     assert kept(frame) == ([] if is_hit else ["a"])
     assert pair_checks.pairs_are_decontaminated(frame.lazy(), prompts, DEFAULTS).passed
-    leaked = pair_checks.pairs_are_decontaminated(unite([pair("a", prompt=earlier)]).lazy(), prompts, DEFAULTS)
+    leaked = pair_checks.pairs_are_decontaminated(unite([pair("a", prompt=prompt)]).lazy(), prompts, DEFAULTS)
     assert leaked.passed is not is_hit
     assert leaked.numbers["kept_pairs_that_repeat_an_item"] == is_hit
 
