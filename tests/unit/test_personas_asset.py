@@ -1,0 +1,122 @@
+"""The asset as a run materializes it: with either writer, with corrections, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from assets import personas as module
+from rlhi_dagster import profiles
+from rlhi_dagster.declare import MONTHS
+from rlhi_dagster.engines.base import ChatAnswer
+from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.io_managers import TableIOManager
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.profiles import HubModel, PersonaSettings, Profile
+from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
+
+START = datetime(2023, 4, 1, tzinfo=UTC)
+WRITER = HubModel(hub_model="writer", hub_revision="1")
+
+
+def fill(declared: Table, records: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([{**dict.fromkeys(declared.columns), "month": "2023-04", **record} for record in records], schema=declared.schema)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake(root=str(tmp_path / "lake"))
+    texts = ["How do I grow mint?", "Too long, please shorten it."]
+    turns = [
+        {"turn_id": f"c:{n}", "conversation_id": "c", "user_id": "ann", "turn": n, "asked_at": START + timedelta(minutes=n), "prompt": text}
+        for n, text in enumerate(texts, 1)
+    ]
+    lake.write("turns", fill(TURNS, turns), ["2023-04"])
+    lake.write("feedback_labels", fill(FEEDBACK_LABELS, [{"turn_id": "c:2", "label": "reattempt_with_feedback"}]), ["2023-04"])
+    lake.write("conversations", fill(CONVERSATIONS, [{"conversation_id": "c", "language": "Spanish"}]), ["2023-04"])
+    return lake
+
+
+def run(lake: Lake, reply: Mapping[str, Any] | None = None, **chosen: Any) -> tuple[pl.DataFrame, dict[str, Any], bool]:
+    """Materialize; return the lines, the metadata, and whether all checks passed."""
+
+    class FixedSettings(Settings):
+        @property
+        def profile(self) -> Profile:
+            return profiles.load("sample").model_copy(update={"personas": PersonaSettings(**chosen)})
+
+    class FakeWorkers(Workers):
+        def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
+            raise AssertionError("one request a user needs no vectors")
+
+        def chat(self, context: Any, batches: Any, sampling: Any, role: Any = "policy") -> tuple[list[list[ChatAnswer]], CallStats]:
+            ((model, requests),) = batches
+            assert (model.identity, sampling.temperature, role) == ("writer@1", 0.0, "persona_writer")
+            return [[ChatAnswer(json.dumps(reply), None, "stop", 0, 0, call_id="key") for _ in requests]], CallStats(
+                requests=len(requests), answered=len(requests)
+            )
+
+    upstream = ("turns", "feedback_labels", "conversations")
+    outcome = dg.materialize(
+        [
+            module.personas,
+            module.lines_rest_on_earlier_messages,
+            *module.table_checks,
+            *(dg.AssetSpec(name, partitions_def=MONTHS) for name in upstream),
+        ],
+        selection=dg.AssetSelection.assets("personas"),
+        resources={
+            "io_manager": TableIOManager(root=lake.root),
+            "settings": FixedSettings(),
+            "workers": FakeWorkers(root=lake.root, engines={}, limits="{}"),
+        },
+    )
+    (event,) = outcome.asset_materializations_for_node("personas")
+    passed = [evaluation.passed for evaluation in outcome.get_asset_check_evaluations()]
+    assert len(passed) == 2
+    return lake.scan("personas").collect(), {name: value.value for name, value in event.metadata.items()}, all(passed)
+
+
+def test_the_extractive_writer_calls_no_model(lake: Lake) -> None:
+    lines, told, passed = run(lake)
+    assert passed
+    assert sorted(lines["line"]) == ["Prefers short answers.", "Writes in Spanish."]
+    assert told["users_with_persona"] == 1
+    assert told["current_lines"] == 2
+    assert "| extractive | 2 |" in told["lines_by_writer"]
+    assert "| 2 | 1 |" in told["users_by_current_lines"]
+    assert not [name for name in told if name.startswith(("calls/", "corrections/"))]
+
+
+def test_a_model_writes_and_tells_what_was_dropped_and_what_it_cost(lake: Lake) -> None:
+    citations = [{"message": 2, "quote": "shorten it"}, {"message": 2, "quote": "make it brief"}]
+    reply = {"withdrawn": [], "revised": [], "new": [{"line": "Prefers short answers.", "citations": citations}]}
+    lines, told, passed = run(lake, reply, writer=WRITER)
+    assert passed
+    assert lines.select("slot", "line", "evidence", "quotes", "writer", "call_id").rows() == [
+        ("line-1", "Prefers short answers.", ["c:2"], ["shorten it"], "writer@1", "key")
+    ]
+    assert "| citation_not_verbatim | 1 |" in told["dropped"]
+    assert told["calls/answered"] == 1
+
+
+def test_corrections_lie_beside_the_outputs_and_are_counted(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "- {user_id: ann, slot: length, at: 2023-04-01, line: Likes it long.}\n- {user_id: bo, slot: a, delete: true}"
+    )
+    lines, told, passed = run(lake, corrections="mine.yaml")
+    assert passed
+    assert sorted(lines["line"]) == ["Likes it long.", "Writes in Spanish."]
+    assert (told["corrections/applied"], told["corrections/unknown_users"]) == (1, 1)
+    with pytest.raises(ValueError, match=r"no file .*other.yaml"):
+        run(lake, corrections="other.yaml")
