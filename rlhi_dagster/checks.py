@@ -126,9 +126,9 @@ def chosen_differs_from_rejected(pairs: pl.LazyFrame) -> Finding:
     """In every kept pair, both replies are there and differ in more than white space.
 
     Args:
-        pairs: Columns ``chosen``, ``rejected`` and, where there are dropped pairs, ``is_kept``.
+        pairs: Columns ``chosen``, ``rejected`` and ``is_kept``; a pair of which that is unknown counts as kept.
     """
-    kept = pairs.filter(pl.col("is_kept")) if "is_kept" in pairs.collect_schema() else pairs
+    kept = pairs.filter(pl.col("is_kept").fill_null(True))
     chosen, rejected = (pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars() for name in ("chosen", "rejected"))
     missing = (chosen.fill_null("") == "") | (rejected.fill_null("") == "")
     rows, same, empty = (

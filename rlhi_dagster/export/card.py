@@ -45,6 +45,10 @@ _TYPES = {
 }
 COLUMNS = tuple(_TYPES)
 _MEANINGS = {
+    "source": "Where the pair comes from, and so what is preferred against what: see below.",
+    "is_off_policy": "Another model than `model` wrote the dispreferred reply: it is the logged one.",
+    "meets_feedback": "Probability, by a judge, that the preferred reply does what the feedback asks; null where there is none.",
+    "strategy": "How the preferred reply was made: rewritten (`feedback`, `scratch`, `logged`), `best_of_n` or `corrected`.",
     "prompt": "Messages up to the reply, with the persona as the system message where it is shown.",
     "chosen": "Preferred reply, as one message.",
     "rejected": "Dispreferred reply, as one message.",

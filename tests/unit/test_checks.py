@@ -170,8 +170,8 @@ def test_sides_of_a_pair(chosen: str | None, is_kept: bool, passed: bool) -> Non
     assert checks.chosen_differs_from_rejected(fill(REWRITE_PAIRS, [pair]).lazy()).passed is passed
 
 
-def test_sides_of_ready_pairs_all_count() -> None:
-    pair = {"pair_id": "p", "chosen": "same", "rejected": "same"}
+def test_a_pair_of_unknown_fate_counts() -> None:
+    pair = {"pair_id": "p", "is_kept": None, "chosen": "same", "rejected": "same"}
     assert not checks.chosen_differs_from_rejected(fill(PREFERENCE_PAIRS, [pair]).lazy()).passed
 
 
@@ -321,7 +321,7 @@ def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
 
 @pytest.mark.parametrize("chosen", ["better", "worse"])
 def test_chosen_check_gates_training(tmp_path: Path, chosen: str) -> None:
-    pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "chosen": chosen, "rejected": "worse"}])
+    pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "is_kept": True, "chosen": chosen, "rejected": "worse"}])
     went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.chosen_differs_from_rejected_check)
     assert went_on is found["chosen_differs_from_rejected"].passed is (chosen == "better")
 
