@@ -75,12 +75,12 @@ def test_a_solution_that_stops_half_way_gives_no_answer() -> None:
 
 
 def test_no_expression_hangs_the_verification_or_ends_it() -> None:
-    with Grader(seconds=0.7) as grader:
+    with Grader(seconds=4) as grader:
         child = grader._child.pid
         assert grader(Solution("3", "Answer: 3")) is Grade.RIGHT
         started = time.monotonic()
         assert grader(Solution("5", TOWER)) is Grade.UNDECIDED
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
         assert grader._child.pid != child
         assert grader(Solution("3", "Answer: 3")) is Grade.RIGHT
         grader._child.kill()
