@@ -103,7 +103,8 @@ def _follow_up(found: FollowUp, limit: int | None) -> Iterator[str]:
         yield f"  {found.label} with probability {_number(found.probability)}, by {found.labeller}"
         yield f"  says what to change: {json.dumps(found.span, ensure_ascii=False) if found.span else 'no words found'}"
     verdict = {True: "fits the regenerated reply", False: "does not fit the regenerated reply", None: "nobody can tell whether it fits"}
-    judge = f", by {found.applies_judge}, probability {_number(found.applies_probability)}" if found.applies_judge else ""
+    judge = f", by {found.applies_judge}" if found.applies_judge else ""
+    judge += f", probability {found.applies_probability:.2f}" if found.applies_probability is not None else ""
     yield f"  {verdict[found.applies]}{judge}"
 
 
