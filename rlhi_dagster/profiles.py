@@ -152,14 +152,15 @@ class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
     writer: HubModel | None = Field(default=None, description="Chat model that writes the lines; null for the extractive writer.")
     extracts: tuple[Literal["wishes", "languages", "domains"], ...] = Field(
         default=("wishes", "languages", "domains"),
-        description="What the extractive writer aggregates: wishes about answers in feedback and requests, languages, subjects asked about.",
+        description="What the extractive writer aggregates: wishes about answers, languages, subjects asked about.",
     )
     max_lines: int = Field(default=8, ge=1, description="Most lines of a user at a moment.")
     max_line_characters: int = Field(default=160, ge=20, description="Longest line.")
     language: str = Field(default="English", description="Language that the model writes lines in: one of `personas.languages.CODES`.")
     conversations_per_update: int = Field(default=3, ge=1, description="Conversations that the model reads at a time to revise its lines.")
     corrections: str | None = Field(
-        default=None, description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs."
+        default=None,
+        description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs.",
     )
 
     @field_validator("language")
@@ -190,11 +191,16 @@ class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
     """Which rewrites become pairs. A limit that is null is not looked at; everything that is measured stays in the table."""
 
     min_meets_feedback: float | None = Field(
-        default=0.5, ge=0, le=1, description="Least probability that the rewrite meets the feedback; rewrites of which nobody can tell stay."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Least probability that the rewrite meets the feedback; rewrites of which nobody can tell stay.",
     )
     min_reward_margin: float | None = Field(default=None, description="Least reward of the rewrite minus reward of the original.")
     min_reward: float | None = Field(default=None, description="Least reward of the rewrite.")
-    min_length_ratio: float | None = Field(default=0.1, gt=0, description="Least length of the rewrite relative to the original's, in characters.")
+    min_length_ratio: float | None = Field(
+        default=0.1, gt=0, description="Least length of the rewrite relative to the original's, in characters."
+    )
     max_length_ratio: float | None = Field(default=10.0, gt=0, description="Largest length of the rewrite relative to the original's.")
     max_similarity: float | None = Field(
         default=0.98, gt=0, le=1, description="Largest similarity of the sides: 1 - Levenshtein distance / longer length."
@@ -235,7 +241,9 @@ class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
     )
     min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
     length_penalty: float = Field(
-        default=0.0, ge=0, description="Reward taken off per 1,000 characters before ranking: reward models like length. The paper has none."
+        default=0.0,
+        ge=0,
+        description="Reward taken off per 1,000 characters before ranking: reward models like length. The paper has none.",
     )
     ties: Literal["shorter", "first"] = Field(
         default="shorter", description="Of equal rewards: the `shorter` reply is the better one, or the `first` sampled."
@@ -253,7 +261,9 @@ class ReasoningSettings(BaseModel, frozen=True, extra="forbid"):
 
     prm800k: str = Field(description="PRM800K (JSON lines) in its original layout or as decoded steps: path or glob.")
     errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
-    simulated_user: HubModel | None = Field(default=None, description="Chat model that points at the first wrong step; null for a template.")
+    simulated_user: HubModel | None = Field(
+        default=None, description="Chat model that points at the first wrong step; null for a template."
+    )
 
 
 class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
@@ -264,7 +274,10 @@ class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
     )
     ngram_words: int = Field(default=13, ge=2, description="So many words in a row that both have are a hit; shorter prompts as a whole.")
     min_similarity: float | None = Field(
-        default=0.95, gt=0, le=1, description="Cosine similarity of MiniLM embeddings from which on prompts with the same numbers are a hit."
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Cosine similarity of MiniLM embeddings from which on prompts with the same numbers are a hit.",
     )
 
 
@@ -275,7 +288,7 @@ class PairSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.9,
         gt=0,
         le=1,
-        description="Jaccard similarity of word 5-grams, of prompt, chosen and rejected each, from which on pairs of a source are duplicates.",
+        description="Jaccard similarity of word 5-grams, of prompt and each side, from which on pairs of a source are duplicates.",
     )
     decontamination: DecontaminationSettings = Field(
         default=DecontaminationSettings(), description="What counts as an evaluation item among the pairs."

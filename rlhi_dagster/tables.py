@@ -78,7 +78,10 @@ _PROMPT = (MESSAGES, "History and request, without the persona: the messages up 
 _CHOSEN = (pl.String(), "Preferred reply.")
 _REJECTED = (pl.String(), "Dispreferred reply.")
 _IS_KEPT = (pl.Boolean(), "Whether the pair goes on to `preference_pairs`.")
-_IS_OFF_POLICY = (pl.Boolean(), "The rejected side is the logged reply, which another model wrote; with strategy `logged` so is the chosen one.")
+_IS_OFF_POLICY = (
+    pl.Boolean(),
+    "The rejected side is the logged reply, which another model wrote; with strategy `logged` so is the chosen one.",
+)
 _STRATEGY = (pl.String(), "How the rewrite was made: one of `rlhi_dagster.preferences.Strategy`.")
 _DROP_REASONS = (pl.List(pl.String()), "Every reason why the pair was dropped, in the order in which they are looked at; empty if kept.")
 _CALL_ID = (pl.String(), "The model call that gave it: a key of the response store (`rlhi store explain`).")
@@ -181,7 +184,10 @@ FEEDBACK_LABELS = Table(
         "reattempt_probability": (pl.Float64(), "The labeller's probability of `reattempt_with_feedback`."),
         "span": (pl.String(), "The part of the message that names what to change, verbatim; null if none was found."),
         "labeller": (pl.String(), "Name and digest of the labeller."),
-        "call_ids": (pl.List(pl.String()), "Chat calls that gave label and span (keys of the response store); empty if the classifier decided."),
+        "call_ids": (
+            pl.List(pl.String()),
+            "Chat calls that gave label and span (keys of the response store); empty if the classifier decided.",
+        ),
     },
     ("turn_id",),
     "month",
@@ -242,7 +248,10 @@ WILDLLAMACHAT = Table(
         "error": (pl.String(), "Why there is no regenerated reply; null if there is one."),
         "model": _MODEL,
         "follow_up_id": (pl.String(), "The user's next message; null at the end of the conversation."),
-        "follow_up_applies": (pl.Boolean(), "Whether what the follow-up criticises exists in the regenerated reply; null if that cannot be told."),
+        "follow_up_applies": (
+            pl.Boolean(),
+            "Whether what the follow-up criticises exists in the regenerated reply; null if that cannot be told.",
+        ),
         "applies_probability": (pl.Float64(), "The judge's probability of `follow_up_applies`; null where a rule decided."),
         "applies_judge": (pl.String(), "Who decided: `rule`, `town`, or the judging model; null where there is nothing to decide."),
         "call_id": _CALL_ID,
@@ -258,7 +267,7 @@ PERSONAS = Table(
         "user_id": _USER_ID,
         "slot": (
             pl.String(),
-            "What the versions of one line share: a `rlhi_dagster.feedback.Aspect`, `languages`, `domains`, or `line-<n>` of a language model.",
+            "What the versions of a line share: a `rlhi_dagster.feedback.Aspect`, `languages`, `domains`, or `line-<n>` of a language model.",
         ),
         "line": (pl.String(), "The line as a model reads it."),
         "valid_from": (TIME, "Time of the latest message that was read for it; usable strictly after."),
@@ -287,7 +296,10 @@ REWRITES = Table(
         "error": (pl.String(), "Why there is no rewrite; null if there is one."),
         "is_repaired": (pl.Boolean(), "The first rewrite spoke of the feedback or apologised, and was asked for once more."),
         "mentions_feedback": (pl.Boolean(), "The rewrite still speaks of the feedback or apologises; null without a rewrite."),
-        "meets_feedback": (pl.Float64(), "Probability, by the pair judge, that the rewrite does what the feedback asks; null if it cannot be told."),
+        "meets_feedback": (
+            pl.Float64(),
+            "Probability, by the pair judge, that the rewrite does what the feedback asks; null if it cannot be told.",
+        ),
         "pair_judge": (pl.String(), "Who says so: `rule`, `town`, or the judging model."),
         "follow_up_applies": (pl.Boolean(), "From `wildllamachat`; true where the original is the logged reply."),
         "is_off_policy": _IS_OFF_POLICY,
@@ -393,7 +405,10 @@ REWARD_PAIRS = Table(
 REWARD_MODEL_SCORES = Table(
     "How often the reward model prefers the preferred reply of held-out pairs, under one persona condition.",
     {
-        "pairs": (pl.String(), "Which pairs: `rewrite_pairs` (of users that it was not trained on), or the name of a set of human preferences."),
+        "pairs": (
+            pl.String(),
+            "Which pairs: `rewrite_pairs` (of users that it was not trained on), or the name of a set of human preferences.",
+        ),
         "condition": (pl.String(), "Persona that the reward model saw: `own`, `shuffled` (another user's) or `none`."),
         "value": (pl.Float64(), "Share of pairs whose preferred reply has the higher reward; a tie counts half; null if n is 0."),
         "n": (pl.Int64(), "Pairs with both rewards."),
@@ -429,7 +444,10 @@ REASONING_PAIRS = Table(
         "chosen": (pl.String(), "The rewritten solution; null on error."),
         "rejected": _REJECTED,
         "is_chosen_correct": (pl.Boolean(), "Whether the rewrite gives the known answer (math-verify); null if it cannot be checked."),
-        "is_rejected_correct": (pl.Boolean(), "Whether the original gives the known answer nevertheless; null if it gives none or cannot be checked."),
+        "is_rejected_correct": (
+            pl.Boolean(),
+            "Whether the original gives the known answer nevertheless; null if it gives none or cannot be checked.",
+        ),
         "is_kept": _IS_KEPT,
         "drop_reasons": _DROP_REASONS,
         "model": _MODEL,

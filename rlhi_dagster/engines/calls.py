@@ -229,9 +229,9 @@ _Answer = TypeVar("_Answer", ChatAnswer, RewardAnswer)
 
 
 def _read(keys: Sequence[str], store: ResponseStore, kind: type[_Answer]) -> list[_Answer]:
-    names = [field.name for field in fields(kind) if field.name != "call_id"]
-    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).select("key", *names)
-    found = {row[0]: kind(*row[1:], call_id=row[0]) for row in rows.iter_rows()}
+    names = [field.name for field in fields(kind)]
+    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).with_columns(call_id="key").select("key", *names)
+    found = {row[0]: kind(*row[1:]) for row in rows.iter_rows()}
     lacking = sum(key not in found for key in keys)
     if lacking:
         raise NotAnsweredError(f"{lacking} of {len(keys)} requests have no answer in {store.folder}")

@@ -88,7 +88,8 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["dpo"] |= quick
     settings["dpo_on_rewards"] |= quick
     # So small a policy writes much broken text: what counts here is that everything runs and nothing is lost.
-    settings["rewrites"] |= {"min_feedback_probability": 0.3, "inapplicable": "keep"}
+    # Broken text meets no feedback.
+    settings["rewrites"] |= {"min_feedback_probability": 0.3, "inapplicable": "keep", "filters": {"min_meets_feedback": None}}
     settings["candidates"] |= {"count": 4, "max_requests": 8, "min_margin": 0.0}
     settings["max_pairs"] = settings["reward"]["max_pairs"] = 32
     settings["evaluation"] |= {"requests_per_user": 1, "arithmetic_problems": 4}

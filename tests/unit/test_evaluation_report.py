@@ -153,7 +153,10 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
         feedback_labels=filled(FEEDBACK_LABELS, [{"turn_id": f"t{i}", "label": labels[i % 5]} for i in range(3000)]).lazy(),
         rewrites=filled(
             REWRITES,
-            [{"rewrite_id": f"w{i}", "rewrite": "x" if i % 50 else None, "follow_up_applies": i % 4 != 0, "strategy": "feedback"} for i in range(600)],
+            [
+                {"rewrite_id": f"w{i}", "rewrite": "x" if i % 50 else None, "follow_up_applies": i % 4 != 0, "strategy": "feedback"}
+                for i in range(600)
+            ],
         ),
         rewrite_pairs=filled(
             REWRITE_PAIRS,

@@ -20,7 +20,7 @@ def main(folder: Path, python: str) -> None:
     settings = yaml.safe_load(profile.read_text())
     settings["engine"] = {"kind": "vllm", "dtype": "float32", "chunk_size": 64, "max_context_tokens": 1024, "python": python}
     # Both sides of every pair are scored, so that the reward model is asked at each of the places that ask it.
-    settings["rewrites"]["filters"] = {"min_reward_margin": 0.0}
+    settings["rewrites"]["filters"]["min_reward_margin"] = -100.0
     profile.write_text(yaml.safe_dump(settings))
     done = run.launch("preference_data", run.months())
     if done.returncode:
