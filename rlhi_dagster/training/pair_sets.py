@@ -94,16 +94,17 @@ def reward_model_pairs(unscored: pl.DataFrame, validation_fraction: float) -> pl
     """The pairs that a reward model can be trained or tried on: rewrites of opening requests that no rule and no judge drops.
 
     Opening requests are what the reward model ranks candidates for. With a history in view it learns to read the wishes there and not
-    the persona.
+    the persona. Logged replies count as well as rewrites with the feedback in view: what a reward model learns is what users want,
+    whoever wrote it.
 
     Args:
-        unscored: What ``rewrites.unscored_pairs`` gives; of its strategies only `feedback` is used.
+        unscored: What ``rewrites.unscored_pairs`` gives; its control, strategy `scratch`, is not used.
         validation_fraction: Share of the users whose pairs no reward model is trained on.
 
     Returns:
         The rows with ``split`` by user, `train` or `validation`.
     """
-    is_sound = (pl.col("strategy") == Strategy.FEEDBACK.value) & (pl.col("drop_reasons").list.len() == 0)
+    is_sound = (pl.col("strategy") != Strategy.SCRATCH.value) & (pl.col("drop_reasons").list.len() == 0)
     found = unscored.filter(is_sound, pl.col("prompt").list.len() == 1)
     splits = pl.Series([split_of(user, validation_fraction) for user in found["user_id"]], dtype=pl.String())
     return found.with_columns(split=splits, source=pl.lit(Source.REWRITES.value), is_kept=pl.lit(True))

@@ -55,7 +55,7 @@ def held_out_rows(held_out: pl.DataFrame, seed: int) -> pl.DataFrame:
     Returns:
         ``ROWS``.
     """
-    lent = donors(held_out.select("turn_id", "user_id", "persona", month=pl.lit("any")), seed)
+    lent = donors(held_out.unique("turn_id").select("turn_id", "user_id", "persona", month=pl.lit("any")), seed)
     base = held_out.join(lent, on="turn_id", how="left").with_columns(pairs=pl.lit(HELD_OUT), cluster=pl.col("user_id"))
     seen = {"own": pl.col("persona"), "shuffled": pl.col("donor_persona"), "none": pl.lit("")}
     frames = [base.with_columns(condition=pl.lit(condition), seen=persona) for condition, persona in seen.items()]

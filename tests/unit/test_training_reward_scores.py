@@ -64,6 +64,7 @@ def answered(rows: pl.DataFrame, is_right: Any) -> list[RewardAnswer]:
 
 
 def test_the_reward_model_is_trained_on_sound_rewrites_of_opening_requests_that_follow_the_feedback() -> None:
+    """The control does not follow it; the logged reply to the feedback does."""
     rows = unscored(
         {"pair_id": "used"},
         {"pair_id": "later", "prompt": OPENING * 3},
@@ -71,7 +72,15 @@ def test_the_reward_model_is_trained_on_sound_rewrites_of_opening_requests_that_
         {"pair_id": "control", "strategy": "scratch"},
         {"pair_id": "logged", "strategy": "logged"},
     )
-    assert reward_model_pairs(rows, 0.3)["pair_id"].to_list() == ["used"]
+    assert set(reward_model_pairs(rows, 0.3)["pair_id"]) == {"used", "logged"}
+
+
+def test_pairs_of_one_turn_are_each_scored_once_under_every_persona() -> None:
+    """A turn may have a pair of each strategy."""
+    pairs = pl.concat([held_out(3), held_out(3).with_columns(pair_id=pl.format("{}-logged", "pair_id"))])
+    rows = held_out_rows(pairs, 7)
+    assert rows.group_by("condition").len()["len"].to_list() == [6, 6, 6]
+    assert rows.select("condition", "pair_id").is_unique().all()
 
 
 def test_the_reward_models_sets_share_no_user() -> None:
