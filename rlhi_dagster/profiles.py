@@ -196,6 +196,11 @@ class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
         le=1,
         description="Least probability that the rewrite meets the feedback; rewrites of which nobody can tell stay.",
     )
+    max_new_words: int | None = Field(
+        default=1,
+        ge=0,
+        description="Most words that the rewrite takes from the feedback though neither conversation nor original has them.",
+    )
     min_reward_margin: float | None = Field(default=None, description="Least reward of the rewrite minus reward of the original.")
     min_reward: float | None = Field(default=None, description="Least reward of the rewrite.")
     min_length_ratio: float | None = Field(

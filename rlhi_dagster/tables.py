@@ -267,7 +267,7 @@ PERSONAS = Table(
         "user_id": _USER_ID,
         "slot": (
             pl.String(),
-            "What the versions of a line share: a `rlhi_dagster.feedback.Aspect`, `languages`, `domains`, or `line-<n>` of a language model.",
+            "What versions of a line share: a `rlhi_dagster.feedback.Aspect`, `languages`, `domains`, or `line-<n>` of a language model.",
         ),
         "line": (pl.String(), "The line as a model reads it."),
         "valid_from": (TIME, "Time of the latest message that was read for it; usable strictly after."),

@@ -35,6 +35,8 @@ class DropReason(StrEnum):
     """Both sides are nearly the same, letter by letter."""
     MENTIONS_FEEDBACK = "mentions_feedback"
     """The rewrite speaks of feedback that its reader has not given, or apologises."""
+    USES_NEW_INFORMATION = "uses_new_information"
+    """The rewrite uses words that only the feedback brought in: facts, material or a task that the trained model cannot know."""
     DOES_NOT_MEET_FEEDBACK = "does_not_meet_feedback"
     """The pair judge says that the rewrite does not do what the feedback asks."""
     ORIGINAL_IS_REFUSAL = "original_is_refusal"
@@ -59,6 +61,8 @@ LEAST_LANGUAGE_CHARACTERS = 40
 """Of a shorter text the language is not told: below, the small model is wrong too often (docs/rewrites.md)."""
 LEAST_LANGUAGE_PROBABILITY = 0.7
 _LANGUAGE_CHARACTERS = 1_000
+LEAST_NEW_CHARACTERS = 4
+_STEM_CHARACTERS = 6
 
 _CLARIFIES = re.compile(r"\bI meant\b|\bI was asking (?:about|for)\b|\bquise decir\b|\bme refer[íi]a a\b", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
@@ -72,6 +76,7 @@ _NAMES_A_LANGUAGE = re.compile(
     rf"\b(?:{'|'.join(LANGUAGES.values())}|{_OTHER_NAMES})|\b(?:translat|tradu[ciz]|[uü]bersetz)|перев[её]д|перевод|\w+ск(?:ом|ий)\b|翻译|译成|[英中日韩法德俄]文|[英法德俄韩日汉]语",
     re.IGNORECASE,
 )
+_ALPHANUMERIC = re.compile(r"[^\W_]+")
 _WORD = re.compile(r"[\w@$]+(?:\*+[\w@$]+)*")
 _ABUSE = re.compile(
     "fuck|fuk|fcuk|phuk|shit|cunt|twat|bitch|asshole|arsehole|dumbass|jackass|bastard|bollock|whore|slut|skank|wank|piss|douchebag|cocksuc"
@@ -106,6 +111,8 @@ def _of_texts(row: Mapping[str, Any], limits: PairFilterSettings) -> dict[DropRe
         DropReason.IDENTICAL_SIDES: same,
         DropReason.NEARLY_IDENTICAL_SIDES: not same and _is_over(limits.max_similarity, lambda most: similarity(rewrite, original, most)),
         DropReason.MENTIONS_FEEDBACK: bool(row["mentions_feedback"]),
+        DropReason.USES_NEW_INFORMATION: row["strategy"] != Strategy.SCRATCH
+        and _is_over(limits.max_new_words, lambda _: len(new_words(row["rewrite"], row["feedback"], _known(row)))),
         DropReason.DOES_NOT_MEET_FEEDBACK: _fails(row, limits.min_meets_feedback),
         DropReason.ORIGINAL_IS_REFUSAL: limits.refusals and is_refusal(row["original"]),
         DropReason.REWRITE_IS_REFUSAL: limits.refusals and is_refusal(row["rewrite"]),
@@ -115,6 +122,23 @@ def _of_texts(row: Mapping[str, Any], limits: PairFilterSettings) -> dict[DropRe
         DropReason.TOXIC_REWRITE: limits.toxicity
         and bool(words_of_abuse(row["rewrite"], [row["original"], row["feedback"], *(said["content"] for said in row["prompt"])])),
     }
+
+
+def new_words(rewrite: str, feedback: str, known: Iterable[str]) -> set[str]:
+    """Words of ``rewrite`` that ``feedback`` has and no text of ``known``: what only the feedback can have brought in.
+
+    Words of at least ``LEAST_NEW_CHARACTERS`` letters and digits, compared by their first ``_STEM_CHARACTERS``, so that "emojis" is no
+    news where "emoji" was said.
+    """
+    return (_stems(rewrite) & _stems(feedback)).difference(*map(_stems, known))
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_STEM_CHARACTERS] for word in _ALPHANUMERIC.findall(text.lower()) if len(word) >= LEAST_NEW_CHARACTERS}
+
+
+def _known(row: Mapping[str, Any]) -> list[str]:
+    return [row["original"], row["persona"], *(said["content"] for said in row["prompt"])]
 
 
 def similarity(one: str, other: str, least: float = 0.0) -> float:

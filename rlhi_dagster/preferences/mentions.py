@@ -81,6 +81,12 @@ _REVISION = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_FAILED = re.compile(
+    r"^\W*(?:if|since|as)\b[^.!?\n]{0,200}\b(?:(?:did|does|do|is|are|was)(?:n['’]t|\ not)\ (?:help|work|solve|fix)|still\ (?:not|doesn|having|getting|facing|seeing|experienc|persist|throw))",
+    re.IGNORECASE,
+)
+"""An opening that takes up an attempt that failed; English only."""
+_ASKS_ABOUT_FAILURE = re.compile(r"\b(?:not|n['’]t|won|fails?|failed|failing|still|broken)\b|\w+n['’]?t work", re.IGNORECASE)
 _ASKS_FOR_APOLOGY = re.compile(
     r"apolog|\bsorry\b|disculp|perd[oó]n|lamento|desculp|d[eé]sol[eé]|excus|entschuldig|verzeih|scus[aei]|извин|прощени|抱歉|道歉|对不起",
     re.IGNORECASE,
@@ -110,6 +116,8 @@ def mentions_feedback(reply: str, request: str) -> bool:
     if not _LETTER.search(reply[:120]) and not _ASKS_FOR_APOLOGY.search(asked) and _finds(_APOLOGY, opening, closing):
         return True
     if _finds(_AGREEMENT, opening):
+        return True
+    if _FAILED.search(opening) and not _ASKS_ABOUT_FAILURE.search(asked):
         return True
     return not _ASKS_FOR_REVISION.search(asked) and _finds(_REVISION, opening, closing)
 

@@ -38,6 +38,8 @@ LARGO = "El río nace en las colinas del norte y corre hacia el sur durante dosc
         "As requested, roses need sun.",
         "Based on your feedback: roses need sun.",
         "In my previous answer I was wrong. Roses need sun.",
+        "If adding compost did not help, try more sun.",
+        "If the roses are still not growing, try more sun.",
         "Let me try again: roses need sun.",
         "Roses need sun. " * 30 + "I apologize again for my earlier mistake.",
         "Roses need sun. " * 30 + "I hope this revised version fits.",
