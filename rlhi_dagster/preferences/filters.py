@@ -62,7 +62,7 @@ LEAST_LANGUAGE_CHARACTERS = 40
 LEAST_LANGUAGE_PROBABILITY = 0.7
 _LANGUAGE_CHARACTERS = 1_000
 LEAST_NEW_CHARACTERS = 4
-_STEM_CHARACTERS = 6
+_STEM_CHARACTERS = 5
 
 _CLARIFIES = re.compile(r"\bI meant\b|\bI was asking (?:about|for)\b|\bquise decir\b|\bme refer[íi]a a\b", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_dagster.preferences.filters import DropReason, language, languages_differ, reasons, similarity, words_of_abuse
+from rlhi_dagster.preferences.filters import DropReason, language, languages_differ, new_words, reasons, similarity, words_of_abuse
 from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.refusals import is_refusal
 from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
@@ -158,6 +158,14 @@ def test_nothing_is_against_a_plain_rewrite() -> None:
     ("given", "off", "reason"),
     [
         ({"rewrite": LONG[:-1] + "!"}, {"max_similarity": None}, DropReason.NEARLY_IDENTICAL_SIDES),
+        (
+            {
+                "feedback": "Start at the waterfall near Lisbon.",
+                "rewrite": "The river leaves a waterfall near Lisbon and then meets the sea.",
+            },
+            {"max_new_words": None},
+            DropReason.USES_NEW_INFORMATION,
+        ),
         ({"meets_feedback": 0.4}, {"min_meets_feedback": None}, DropReason.DOES_NOT_MEET_FEEDBACK),
         ({"original": "I'm sorry, but I can't help with rivers."}, {"refusals": False}, DropReason.ORIGINAL_IS_REFUSAL),
         ({"rewrite": "I'm sorry, but I can't help with rivers."}, {"refusals": False}, DropReason.REWRITE_IS_REFUSAL),
@@ -172,7 +180,23 @@ def test_each_filter_drops_and_can_be_switched_off(given: dict[str, Any], off: d
     assert found(given, **off) == []
 
 
+def test_new_words_are_those_that_the_feedback_alone_brought_in() -> None:
+    feedback = "Use my custom emojis and keep the river."
+    assert new_words("Here are custom emojis of a river.", feedback, ["Tell me about the river."]) == {"custo", "emoji"}
+    assert new_words("Here are custom emojis.", feedback, ["a custom emoji"]) == set()
+    assert new_words("Use it, and my own.", "Use my own", []) == set(), "short words carry no facts"
+
+
+def test_the_control_may_meet_the_feedbacks_words_by_chance() -> None:
+    given = {
+        "feedback": "Start at the waterfall near Lisbon.",
+        "rewrite": "The river leaves a waterfall near Lisbon and then meets the sea.",
+    }
+    assert found(given | {"strategy": "scratch"}) == []
+
+
 def test_limits_are_inclusive() -> None:
+    assert found({"feedback": "Mention the waterfall.", "rewrite": "The river rises at a waterfall and meets the sea."}) == []
     assert found({"meets_feedback": 0.5}) == []
     original = "a river " * 20
     assert found({"original": original, "rewrite": "river " * 40}, min_length_ratio=0.1, max_length_ratio=239 / 159) == []
