@@ -27,6 +27,7 @@ from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, repla
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.loading import EngineSettings, engine_settings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.questions import Chat
 from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.profiles import Profile, Role
@@ -302,6 +303,19 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             frame.write_parquet(partial, compression="zstd")
             partial.replace(file)
         return str(file)
+
+
+def asking(
+    context: dg.AssetExecutionContext, workers: Workers, model: ModelRef, sampling: Sampling, role: Role, spent: list[CallStats]
+) -> Chat:
+    """One model behind the workers, as the stages' packages call it; what each call costs is added to ``spent``."""
+
+    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        (answers,), stats = workers.chat(context, [(model, requests)], sampling, role)
+        spent.append(stats)
+        return answers
+
+    return chat
 
 
 def call_metadata(stats: CallStats) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rlhi_dagster.engines.base import ChatRequest
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.resources import Settings, Workers, asking
 from rlhi_dagster.simulation import truth
 from rlhi_dagster.training.artefacts import hub_model
 
@@ -27,12 +27,10 @@ def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Wor
     if profile.evaluation.judge == "chat":
         assert profile.evaluation.judge_model
         model = hub_model(profile.evaluation.judge_model, profile.evaluation.judge_revision)
+        ask = asking(context, workers, model, settings.sampling(temperature=0.0), "judge", spent)
 
         def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
-            requests = [ChatRequest(messages) for messages in asked]
-            (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="judge")
-            spent.append(stats)
-            return [answer.text for answer in answers]
+            return [answer.text for answer in ask([ChatRequest(messages) for messages in asked])]
 
         return ChatJudge.with_default_prompt(model.identity, chat)
     if profile.truth is None:

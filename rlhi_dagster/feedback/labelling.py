@@ -8,11 +8,10 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.feedback import cascade
 from rlhi_dagster.feedback.chat_labeller import ChatLabeller
-from rlhi_dagster.resources import Settings, Workers, call_metadata
+from rlhi_dagster.resources import Settings, Workers, asking, call_metadata
 from rlhi_dagster.training.artefacts import hub_model
 
 
@@ -24,16 +23,10 @@ def refined(
     Returns:
         The labels, and what the model cost as metadata; the classifier's labels and nothing if the profile names no model.
     """
-    labeller, cost = settings.profile.labeller, CallStats()
+    labeller, spent = settings.profile.labeller, list[CallStats]()
     if labeller.hub_model is None:
         return given, {}
     model = hub_model(labeller.hub_model, labeller.hub_revision)
-
-    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        nonlocal cost
-        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="labeller")
-        cost += stats
-        return answers
-
+    chat = asking(context, workers, model, settings.sampling(temperature=0.0), "labeller", spent)
     labels = cascade.refined(given, follow_ups, ChatLabeller.with_default_prompts(model.identity, chat), labeller.sure)
-    return labels, {**call_metadata(cost), "model_agrees_with_classifier": cascade.agreement(given, labels)}
+    return labels, {**call_metadata(sum(spent, CallStats())), "model_agrees_with_classifier": cascade.agreement(given, labels)}

@@ -17,6 +17,8 @@ from itertools import groupby
 
 import polars as pl
 
+from rlhi_dagster.engines.questions import shortened
+
 SHOWN_MESSAGES = 40
 """Of an update with more, the latest are shown."""
 SHOWN_CHARACTERS = {"message": 1_500, "reply": 300}
@@ -75,13 +77,6 @@ def shown(messages: list[Message]) -> str:
 
 
 def _shown(number: int, conversation: int, message: Message) -> str:
-    reply = "" if message.answered is None else f"<answered>{_shortened(message.answered, SHOWN_CHARACTERS['reply'])}</answered>\n"
-    said = _shortened(message.text, SHOWN_CHARACTERS["message"])
+    reply = "" if message.answered is None else f"<answered>{shortened(message.answered, SHOWN_CHARACTERS['reply'])}</answered>\n"
+    said = shortened(message.text, SHOWN_CHARACTERS["message"])
     return f'<message number="{number}" conversation="{conversation}">\n{reply}<user>{said}</user>\n</message>'
-
-
-def _shortened(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    head = limit * 2 // 3
-    return f"{text[:head]}\n[... {len(text) - limit:,} characters left out ...]\n{text[head - limit :]}"

@@ -11,13 +11,12 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.personas import corrections, extractive
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.versions import Written
-from rlhi_dagster.resources import Settings, Workers, call_metadata
+from rlhi_dagster.resources import Settings, Workers, asking, call_metadata
 from rlhi_dagster.training.artefacts import hub_model
 
 
@@ -30,20 +29,14 @@ def written(
     conversations: pl.LazyFrame,
 ) -> tuple[Written, dict[str, float]]:
     """Write all lines with the profile's writer; return them and, where a model wrote, what it cost as metadata."""
-    chosen, cost = settings.profile.personas, CallStats()
+    chosen, spent = settings.profile.personas, list[CallStats]()
     if chosen.writer is None:
         embed = partial(workers.embed, context, MiniLM.name)
         return extractive.persona_lines(turns, labels, conversations, chosen, embed), {}
     model = hub_model(chosen.writer.hub_model, chosen.writer.hub_revision)
-
-    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        nonlocal cost
-        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="persona_writer")
-        cost += stats
-        return answers
-
+    chat = asking(context, workers, model, settings.sampling(temperature=0.0), "persona_writer", spent)
     lines = ChatWriter.with_default_prompt(model.identity, chat, chosen).persona_lines(turns)
-    return lines, call_metadata(cost)
+    return lines, call_metadata(sum(spent, CallStats()))
 
 
 def corrected(settings: Settings, lines: pl.DataFrame, turns: pl.LazyFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -18,7 +18,7 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.questions import Chat, choice_probabilities, question, template
 from rlhi_dagster.preferences import applicability
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.resources import Settings, Workers, asking
 from rlhi_dagster.training.artefacts import hub_model
 
 YES, NO = "A", "B"
@@ -176,12 +176,7 @@ def pair_judge_of(context: dg.AssetExecutionContext, settings: Settings, workers
         rules: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": TownPairJudge}
         return rules[chosen.kind]()
     model = hub_model(chosen.model.hub_model, chosen.model.hub_revision)
-
-    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(temperature=0.0), role="pair_judge")
-        spent.append(stats)
-        return answers
-
+    chat = asking(context, workers, model, settings.sampling(temperature=0.0), "pair_judge", spent)
     return ChatPairJudge.with_default_prompts(model.identity, chat)
 
 

@@ -22,7 +22,7 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.mentions import mentions_feedback
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.resources import Settings, Workers, asking
 from rlhi_dagster.training.artefacts import hub_model
 
 CUT_OFF = "cut_off_at_max_new_tokens"
@@ -107,12 +107,7 @@ def rewriter_of(context: dg.AssetExecutionContext, settings: Settings, lake: Lak
     chosen = settings.profile.rewrites
     named = chosen.rewriter
     model = hub_model(named.hub_model, named.hub_revision) if named else ModelRef.from_manifest(lake.artefact_path("policy"))
-
-    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        (answers,), stats = workers.chat(context, [(model, requests)], settings.sampling(), role="rewriter" if named else "policy")
-        spent.append(stats)
-        return answers
-
+    chat = asking(context, workers, model, settings.sampling(), "rewriter" if named else "policy", spent)
     return Rewriter(model.identity, chat, chosen.form)
 
 
