@@ -257,11 +257,14 @@ def test_logs_cut_at_a_message_give_the_lines_of_its_moment(rows: list[tuple[str
 def test_between_messages_the_lines_are_those_of_an_earlier_or_the_latest_update(
     rows: list[tuple[str, str, int, str]], hour: int, per_update: int
 ) -> None:
-    """At any moment the full logs show what logs cut at some earlier message of the user show: never what only later messages say."""
+    """At any moment the full logs show what logs that end at some earlier message of the user show: never what only later ones say.
+
+    Messages of the same time are read in the order of their conversations.
+    """
     full = lines_at(rows, hour, per_update)["persona_line_ids"].to_list()
     for user, shown in zip("uv", full, strict=True):
-        before = sorted({row[2] for row in rows if row[0] == user and row[2] < hour})
-        earlier = [lines_at([row for row in rows if row[2] <= last], hour, per_update)["persona_line_ids"].to_list() for last in before]
+        before = sorted((row for row in rows if row[0] == user and row[2] < hour), key=lambda row: (row[2], row[1]))
+        earlier = [lines_at(before[:end], hour, per_update)["persona_line_ids"].to_list() for end in range(1, len(before) + 1)]
         assert shown in [[], *(each["uv".index(user)] for each in earlier)]
 
 
