@@ -64,9 +64,9 @@ def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
     for job, partitions in (("preference_data", undisturbed.months()), ("training", "base...sft_rewrites")):
         done = undisturbed.launch(job, partitions)
         assert done.returncode == 0, done.stdout[-2000:]
-        # Long work reports with "... s left"; besides ingestion, which calls no model, only workers do, and none was started.
+        # Long work reports with "... s left"; besides ingestion and the verification of answers, which call no model, only workers do.
         reports = [line for line in (done.stdout + done.stderr).splitlines() if " s left" in line]
-        assert [line for line in reports if "conversations: " not in line] == []
+        assert [line for line in reports if "conversations: " not in line and "verification: " not in line] == []
     assert undisturbed.fingerprints() == before
     assert sorted(Path(undisturbed.lake.root).parent.glob("responses/**/segment-*.parquet")) == segments
     assert {file: file.stat().st_mtime_ns for file in trained} == trained
