@@ -175,7 +175,7 @@ def _used(data: ReportData) -> Html:
         .agg(
             (pl.col("split") == "train").sum().alias("train"),
             (pl.col("split") != "train").sum().alias("validation"),
-            pl.col("user_id").n_unique().alias("users"),
+            pl.col("user_id").drop_nulls().n_unique().alias("users"),
             (pl.col("persona") != "").mean().alias("with_persona"),
         )
     )
