@@ -29,4 +29,13 @@ def test_preference_data_runs_on_real_logs(name, fresh) -> None:
     assert chat.filter(pl.col("reply").is_null() != pl.col("error").is_not_null()).is_empty()
     share = (labels["label"] == "reattempt_with_feedback").mean()
     assert 0.05 < share < 0.6
-    assert len(run.table("rewrite_pairs")) == len(run.table("rewrites"))
+    pairs = run.table("rewrite_pairs")
+    assert len(pairs) == len(run.table("rewrites"))
+    logged = pairs.filter("is_kept", pl.col("strategy") == "logged")
+    assert len(logged) > 0
+    assert logged["call_ids"].list.len().max() == 0, "logged replies cost no call"
+    said = dict(turns.select("turn_id", "prompt").iter_rows())
+    personas = run.table("personas")
+    assert len(personas) > 0
+    for evidence, quotes in personas.select("evidence", "quotes").iter_rows():
+        assert all(quote is None or quote in said[turn_id] for turn_id, quote in zip(evidence, quotes, strict=True))
