@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from filelock import FileLock
 
 from rlhi_dagster import profiles
 from rlhi_dagster.lake import Lake
@@ -48,6 +50,13 @@ class Run:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def copied(self, folder: Path) -> Run:
+        """The run with everything that it made, in a folder of its own."""
+        origin = Path(self.env["RLHI_PROFILE"]).parent
+        shutil.copytree(origin, folder)
+        moved = {name: value.replace(str(origin), str(folder)) for name, value in self.env.items()}
+        return Run(moved, Lake(root=self.lake.root.replace(str(origin), str(folder))))
 
     def months(self) -> str:
         return subprocess.run([BIN / "rlhi", "months"], env=self.env, capture_output=True, text=True, check=True).stdout.strip()
@@ -105,12 +114,18 @@ def miniature(folder: Path, source: str | None = None) -> Run:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Both jobs, run once from nothing."""
-    run = miniature(tmp_path_factory.mktemp("undisturbed"))
-    for job, partitions in (("preference_data", run.months()), ("training", RECIPES)):
-        done = run.launch(job, partitions)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return run
+    """Both jobs, run once from nothing; test processes that run abreast share the run, each has a copy."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    is_done = shared / "done"
+    with FileLock(f"{shared}.lock"):
+        run = miniature(shared)
+        if not is_done.exists():
+            for job, partitions in (("preference_data", run.months()), ("training", RECIPES)):
+                done = run.launch(job, partitions)
+                assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+            is_done.touch()
+    return run.copied(tmp_path_factory.mktemp("copy") / "run")
 
 
 @pytest.fixture

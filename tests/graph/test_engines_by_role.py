@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
-from rlhi_dagster.lake import Lake
 from tests.graph.conftest import BIN, Run
 from tests.servers import Asked, Told, completion, serving
 
@@ -37,23 +35,22 @@ class Judge:
         return Told(payload=completion(f"Longer.\n{verdict}"))
 
 
-def copied(run: Run, folder: Path, address: str) -> Run:
-    """The run with everything that it made, and with a judge behind ``address``."""
-    origin = Path(run.env["RLHI_PROFILE"]).parent
-    shutil.copytree(origin, folder)
-    settings = yaml.safe_load((folder / "miniature.yaml").read_text())
+def judged(run: Run, folder: Path, address: str) -> Run:
+    """A copy of the run with a judge behind ``address``."""
+    copy = run.copied(folder)
+    profile = Path(copy.env["RLHI_PROFILE"])
+    settings = yaml.safe_load(profile.read_text())
     settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/long", "judge_revision": "r1"}
     prices = {"judges/long": PRICE}
     settings["engines"] = {"judge": {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 16, "prices": prices}}
-    (folder / "miniature.yaml").write_text(yaml.safe_dump(settings))
-    moved = {name: value.replace(str(origin), str(folder)) for name, value in run.env.items()}
-    return Run(moved, Lake(root=run.lake.root.replace(str(origin), str(folder))))
+    profile.write_text(yaml.safe_dump(settings))
+    return copy
 
 
 def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Judge()
     with serving(judge) as address:
-        run = copied(undisturbed, tmp_path / "run", address)
+        run = judged(undisturbed, tmp_path / "run", address)
         command = [BIN / "dg", "launch", "--assets", "judgements", "--partition", RECIPE]
         for _ in range(2):
             done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from rlhi_dagster.conversations import Reason
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import MARK, digest_of
 from rlhi_dagster.forgetting.removal import Outputs, look
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.store.compaction import folders
 from rlhi_dagster.store.verify import verify
 from rlhi_dagster.tables import TABLES
@@ -22,14 +20,6 @@ from rlhi_dagster.training.artefacts import PAIRS
 from tests.graph.conftest import BIN, Run
 
 pytestmark = pytest.mark.slow
-
-
-def copied(run: Run, folder: Path) -> Run:
-    """The run with everything that it made."""
-    origin = Path(run.env["RLHI_PROFILE"]).parent
-    shutil.copytree(origin, folder)
-    moved = {name: value.replace(str(origin), str(folder)) for name, value in run.env.items()}
-    return Run(moved, Lake(root=run.lake.root.replace(str(origin), str(folder))))
 
 
 def rlhi(run: Run, *arguments: str) -> str:
@@ -60,7 +50,7 @@ def user_with_pairs(run: Run) -> str:
 
 
 def test_after_the_next_run_nothing_is_left_of_a_forgotten_user(undisturbed: Run, tmp_path: Path) -> None:
-    run = copied(undisturbed, tmp_path / "run")
+    run = undisturbed.copied(tmp_path / "run")
     root, user = Path(run.lake.root).parent, user_with_pairs(run)
     found = look(Outputs(root), user)
     theirs = {user, *(value for ids in found.found.ids.values() for value in ids)}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
-from rlhi_dagster.lake import Lake
 from tests.graph.conftest import Run
 from tests.servers import Asked, Told, completion, serving
 
@@ -69,10 +67,10 @@ def models() -> Models:
 @pytest.fixture(scope="module")
 def run(undisturbed: Run, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The undisturbed run, and its preference data once more with language models."""
-    origin, folder = Path(undisturbed.env["RLHI_PROFILE"]).parent, tmp_path_factory.mktemp("models") / "run"
-    shutil.copytree(origin, folder)
+    copy = undisturbed.copied(tmp_path_factory.mktemp("models") / "run")
+    profile = Path(copy.env["RLHI_PROFILE"])
     named = {role: {"hub_model": name, "hub_revision": "r1"} for role, name in ROLES.items()}
-    settings = yaml.safe_load((folder / "miniature.yaml").read_text())
+    settings = yaml.safe_load(profile.read_text())
     settings["personas"] = {"writer": named["persona_writer"]}
     settings["pair_judge"] = {"kind": "chat", "model": named["pair_judge"]}
     settings["rewrites"] |= {"rewriter": named["rewriter"], "form": "instruction"}
@@ -81,9 +79,7 @@ def run(undisturbed: Run, models: Models, tmp_path_factory: pytest.TempPathFacto
     with serving(models) as address:
         server = {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 64}
         settings["engines"] = dict.fromkeys(ROLES, server)
-        (folder / "miniature.yaml").write_text(yaml.safe_dump(settings))
-        moved = {name: value.replace(str(origin), str(folder)) for name, value in undisturbed.env.items()}
-        copy = Run(moved, Lake(root=undisturbed.lake.root.replace(str(origin), str(folder))))
+        profile.write_text(yaml.safe_dump(settings))
         done = copy.launch("preference_data", copy.months())
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     return copy
