@@ -24,6 +24,11 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     sft_weight: float = Field(
         default=0.0, ge=0, description="Weight of the likelihood of the chosen reply beside the DPO loss (TRL `sft`); the paper has none."
     )
+    shared_prefix: bool = Field(
+        default=False,
+        description="DPO reads persona, history and request once for both sides of a pair: the same loss, faster where prompts are long. "
+        "For models with full attention that takes a mask (sdpa, eager).",
+    )
     bf16: bool = Field(default=True, description="bfloat16 autocast.")
     save_steps: int = Field(default=50, ge=1, description="Steps between resumable snapshots: what a kill can cost.")
     logging_steps: int = Field(default=10, ge=1, description="Steps between points of the training curves.")

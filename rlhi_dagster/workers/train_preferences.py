@@ -38,6 +38,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, Trainer, set_seed
     from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+    from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
     from rlhi_dagster.workers.training_run import arguments, finish, fit, preflight
 
     started = time.monotonic()
@@ -81,7 +82,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
             return SFTTrainer(model=model, args=SFTConfig(**shared), **data)
         losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, job.settings.sft_weight]} if job.settings.sft_weight else {}
         config = DPOConfig(**shared, beta=job.settings.beta, precompute_ref_log_probs=True, **losses)
-        trainer = DPOTrainer(model=model, args=config, **data)
+        trainer = (SharedPrefixDPOTrainer if job.settings.shared_prefix else DPOTrainer)(model=model, args=config, **data)
         facts["step0_loss"] = _dpo_loss(trainer)
         return trainer
 
