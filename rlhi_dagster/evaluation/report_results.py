@@ -41,6 +41,7 @@ RECIPE_ORDER = (
     "sft_rewrites",
     "dpo_rewrites",
     "dpo_rewrites_no_persona",
+    "dpo_rewrites_from_scratch",
     "dpo_rewards",
     "dpo_rewards_user_agnostic",
     "dpo_rewards_shuffled_persona",

@@ -39,6 +39,7 @@ _MINUS_BASE = {
 CLAIMS = (
     ("dpo_rewrites", BASE),
     ("dpo_rewrites", "dpo_rewrites_no_persona"),
+    ("dpo_rewrites", "dpo_rewrites_from_scratch"),
     ("dpo_rewrites", "sft_rewrites"),
     ("dpo_rewards", BASE),
     ("dpo_rewards", "dpo_rewards_user_agnostic"),

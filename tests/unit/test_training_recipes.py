@@ -41,6 +41,7 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
         "dpo_rewards_shuffled_persona": ("dpo", "rewards_shuffled", "own"),
         "dpo_rewards_user_agnostic": ("dpo", "rewards_none", "own"),
         "dpo_rewrites": ("dpo", "rewrites", "own"),
+        "dpo_rewrites_from_scratch": ("dpo", "rewrites_from_scratch", "own"),
         "dpo_rewrites_no_persona": ("dpo", "rewrites", "none"),
         "sft_rewrites": ("sft", "rewrites", "own"),
     }
