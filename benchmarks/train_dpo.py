@@ -19,12 +19,14 @@ import torch
 from datasets import Dataset, disable_caching
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
 
 KINDS: dict[str, type[DPOTrainer]] = {"plain": DPOTrainer, "shared": SharedPrefixDPOTrainer}
 WORDS = 2_000
+EPOCHS = 3
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -57,6 +59,7 @@ def trainer(kind: str, shape: LlamaConfig, data: Dataset, batch: int, out: Path)
         beta=0.1,
         max_length=None,
         learning_rate=1e-5,
+        num_train_epochs=EPOCHS,
         per_device_train_batch_size=batch,
         gradient_checkpointing=False,
         precompute_ref_log_probs=True,
@@ -70,6 +73,7 @@ def trainer(kind: str, shape: LlamaConfig, data: Dataset, batch: int, out: Path)
     )
     started = time.perf_counter()
     made = KINDS[kind](model=LlamaForCausalLM(shape).to(device), args=config, train_dataset=data, processing_class=tokenizer())
+    made.remove_callback(PrinterCallback)
     return made, time.perf_counter() - started
 
 
@@ -111,7 +115,7 @@ def main() -> None:
                 took = time.perf_counter() - started
                 losses[kind] = [step["loss"] for step in made.state.log_history if "rewards/margins" in step]
                 if turn:
-                    rates[kind].append(given.pairs / took)
+                    rates[kind].append(EPOCHS * given.pairs / took)
                     references[kind].append(seconds)
             apart = max(apart, *(abs(one - other) for one, other in zip(losses["plain"], losses["shared"], strict=True)))
     parameters = sum(weights.numel() for weights in LlamaForCausalLM(shape).parameters())
