@@ -12,7 +12,7 @@ from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.preferences import decontamination, pair_checks, union
+from rlhi_dagster.preferences import Strategy, decontamination, pair_checks, union
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
@@ -56,7 +56,7 @@ def reward_model(
             artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out
         )
     assert profile.reward.training
-    found = pair_sets.reward_model_pairs(unscored_pairs(rewrites.collect(), profile.rewrites), profile.validation_fraction)
+    found = _reward_model_pairs(settings, rewrites)
     pairs, validation = pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement)
     if pairs.is_empty():
         raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
@@ -71,7 +71,7 @@ def reward_model_scores(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is how often the reward model prefers the preferred reply of a set of pairs, under one persona condition."""
     profile, folder = settings.profile, lake.artefact_path("reward_model")
-    held_out = pair_sets.reward_model_pairs(unscored_pairs(rewrites.collect(), profile.rewrites), profile.validation_fraction)
+    held_out = _reward_model_pairs(settings, rewrites)
     if profile.reward.training:
         held_out = held_out.filter(split="validation")
     sets = [human_preferences.read(each.name, each.location) for each in profiles.human_preferences(profile)]
@@ -175,6 +175,13 @@ def checkpoints(
     return dg.MaterializeResult(
         data_version=version, metadata={"pairs_per_recipe": count, **({"curves": metadata.plot(curves(manifests))} if manifests else {})}
     )
+
+
+def _reward_model_pairs(settings: Settings, rewrites: pl.LazyFrame) -> pl.DataFrame:
+    """What the reward model learns from and is tried on; only rewrites that can be among it are looked at for reasons against them."""
+    profile = settings.profile
+    possible = rewrites.filter(pl.col("strategy") != Strategy.SCRATCH.value, pl.col("prompt").list.len() == 1).collect()
+    return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), profile.validation_fraction)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
