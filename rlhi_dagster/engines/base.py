@@ -98,6 +98,11 @@ class ChatAnswer:
     is_retryable: bool = False
     call_id: str = ""
 
+    @property
+    def failure(self) -> str | None:
+        """Why there is no whole reply: the error, or that the reply was cut at its limit; ``None`` if there is one."""
+        return "cut_off_at_max_new_tokens" if self.finish_reason == "length" else self.error
+
 
 def too_long(request: ChatRequest, prompt_tokens: int, sampling: Sampling, context: int) -> ChatAnswer | None:
     """The error row of a prompt that leaves no room for the reply in ``context`` tokens; ``None`` if it fits. A choice is one token."""

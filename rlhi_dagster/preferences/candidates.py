@@ -69,7 +69,7 @@ def candidates(requests: pl.DataFrame, answers: Sequence[ChatAnswer], count: int
     """``CANDIDATES`` from requests and the answers to ``candidate_requests``; a reply cut off at the limit is an error."""
     indices = pl.DataFrame({"sample_index": range(count)}, schema={"sample_index": pl.Int32()})
     repeated = requests.join(indices, how="cross", maintain_order="left_right")
-    errors = ["cut_off_at_max_new_tokens" if answer.finish_reason == "length" else answer.error for answer in answers]
+    errors = [answer.failure for answer in answers]
     texts = [None if error else answer.text for error, answer in zip(errors, answers, strict=True)]
     return CANDIDATES.conform(
         repeated.with_columns(

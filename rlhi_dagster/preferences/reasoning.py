@@ -83,7 +83,7 @@ def corrections(errors: pl.DataFrame, answers: Sequence[ChatAnswer]) -> pl.DataF
     """
     given = iter(answers)
     of_row = [next(given) if has_remark else None for has_remark in errors["feedback"].is_not_null()]
-    texts = [answer.text if answer and answer.finish_reason != "length" and (answer.text or "").strip() else None for answer in of_row]
+    texts = [answer.text if answer and not answer.failure and (answer.text or "").strip() else None for answer in of_row]
     ids = [answer.call_id or None if answer else None for answer in of_row]
     return errors.with_columns(correction=pl.Series(texts, dtype=pl.String()), correction_call_id=pl.Series(ids, dtype=pl.String()))
 

@@ -25,7 +25,6 @@ from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.resources import Settings, Workers, asking
 from rlhi_dagster.training.artefacts import hub_model
 
-CUT_OFF = "cut_off_at_max_new_tokens"
 _PROMPTS = {Strategy.FEEDBACK: "rewrite", Strategy.SCRATCH: "rewrite_scratch"}
 
 
@@ -113,7 +112,7 @@ def rewriter_of(context: dg.AssetExecutionContext, settings: Settings, lake: Lak
 
 def written(row: Mapping[str, Any], answer: ChatAnswer) -> Rewrite:
     """A rewrite from the model's answer; a reply cut off at the limit is an error."""
-    error = CUT_OFF if answer.finish_reason == "length" else answer.error
+    error = answer.failure
     text = None if error else answer.text
     return Rewrite(text, error, False, None if text is None else mentions_feedback(text, last_message(row)), _calls(answer))
 

@@ -57,7 +57,7 @@ def spoken(solutions: Sequence[ErroneousSolution], answers: Sequence[ChatAnswer]
     said = []
     for solution, answer in zip(solutions, answers, strict=True):
         remark = (answer.text or "").strip()
-        error = answer.error or ("cut_off_at_max_new_tokens" if answer.finish_reason == "length" else fault(solution, remark))
+        error = answer.failure or fault(solution, remark)
         said.append((None if error else remark, error, answer.call_id or None))
     return _errors(solutions, said, model)
 
