@@ -37,7 +37,7 @@ def policy(
         assert chosen.corpus
         corpus = pl.read_parquet(profiles.project_path(chosen.corpus))
         run = TrainingRun("town-policy", "policy", None, corpus, None, chosen.training, out, chosen.town.model_dump())
-        manifest = workers.train(context, "train_policy", [run])["town-policy"]
+        manifest = workers.train(context, [run])["town-policy"]
     return _trained(manifest, out)
 
 
@@ -62,7 +62,7 @@ def reward_model(
         raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     run = TrainingRun("reward-model", "reward", start, pairs, validation, profile.reward.training, out, {})
-    return _trained(workers.train(context, "train_preferences", [run])["reward-model"], out)
+    return _trained(workers.train(context, [run])["reward-model"], out)
 
 
 @declare.table("reward_model_scores", GROUP, {"huggingface"}, deps=["reward_model"], pool="model")
@@ -167,7 +167,7 @@ def checkpoints(
             raise dg.Failure(f"recipe {name}: {len(rows)} training pairs of source {recipe.source}, {count} needed", allow_retries=False)
         trained = profile.training_of(recipe)
         runs.append(TrainingRun(name, recipe.method, start, rows, drawn[name].validation, trained, out, {"persona": recipe.persona}))
-    manifests = workers.train(context, "train_preferences", runs)
+    manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         context.add_asset_metadata({"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"]}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}

@@ -29,7 +29,7 @@ from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.training import human_preferences
 from rlhi_dagster.training.reward_scores import errors, human_rows, reward_requests
 from rlhi_dagster.training.settings import TrainingSettings
-from rlhi_dagster.workers.train_preferences import train
+from rlhi_dagster.workers.train_reward import train
 from rlhi_dagster.workers.training_run import TrainingJob
 
 TEMPLATE = "[CLS]{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '[SEP]' }}{% endfor %}"
@@ -51,7 +51,7 @@ def trained(start: ModelRef, pairs: pl.DataFrame, settings: TrainingSettings, fo
     """The reward model and its manifest."""
     pairs.write_parquet(folder / "train.parquet")
     out = folder / "reward-model"
-    job = TrainingJob("reward-hh", "reward", start, folder / "train.parquet", None, settings, out, "benchmark")
+    job = TrainingJob("reward-hh", "reward", start, folder / "train.parquet", None, settings, out, "benchmark", folder / "store", {})
     manifest = train(job, lambda line: print(line, flush=True))
     return ModelRef.from_manifest(out), manifest
 
@@ -100,6 +100,7 @@ def main() -> None:
         weight_decay=0.01,
         max_length=CONTEXT,
         bf16=False,
+        gradient_checkpointing=False,
         save_steps=10_000,
         logging_steps=10,
         seed=args.seed,

@@ -33,7 +33,7 @@ from rlhi_dagster.personas.languages import CODES
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.recipes import Recipe
-from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[1]
 """The checkout."""
@@ -351,8 +351,8 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs per recipe; all recipes use equally many.")
     validation_fraction: float = Field(gt=0, lt=1, description="Share of training users whose pairs validate.")
     sft: TrainingSettings = Field(description="Training of `sft` recipes.")
-    dpo: TrainingSettings = Field(description="Training of `dpo` recipes.")
-    dpo_on_rewards: TrainingSettings | None = Field(
+    dpo: DPOSettings = Field(description="Training of `dpo` recipes.")
+    dpo_on_rewards: DPOSettings | None = Field(
         default=None,
         description="Training of `dpo` recipes on reward pairs, whose sides differ more than those of rewrites; null for `dpo`.",
     )
@@ -389,7 +389,8 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         """How a recipe's checkpoint is trained: the profile's settings for its method and source, with the recipe's own changes."""
         from_rewards = recipe.source is not None and recipe.source.startswith("rewards")
         of_dpo = self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
-        return (self.sft if recipe.method == "sft" else of_dpo).model_copy(update=recipe.settings)
+        base = self.sft if recipe.method == "sft" else of_dpo
+        return type(base).model_validate(base.model_dump() | recipe.settings)
 
 
 class ProfileError(ValueError):

@@ -204,13 +204,12 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._run(context, "tokens", {"model": model.to_dict(), "rows": self._job_file(context, rows), "out": str(out)})
         return pl.read_parquet(out)
 
-    def train(self, context: dg.AssetExecutionContext, worker: str, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
-        """Train artefacts that are not there yet from the same inputs; return all manifests by name."""
-        jobs = [self._training_job(context, run) for run in runs if not _is_made(run)]
-        if worker == "train_policy" and jobs:
-            self._run(context, worker, {"job": jobs[0], "architecture": dict(runs[0].extra)})
-        elif jobs:
-            self._run(context, worker, {"jobs": jobs})
+    def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
+        """Train artefacts that are not there yet from the same inputs, one worker a method; return all manifests by name."""
+        lacking = [run for run in runs if not _is_made(run)]
+        for method in dict.fromkeys(run.method for run in lacking):
+            jobs = [self._training_job(context, run) for run in lacking if run.method == method]
+            self._run(context, f"train_{method}", {"jobs": jobs})
         return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
 
     def _training_job(self, context: dg.AssetExecutionContext, run: TrainingRun) -> dict[str, Any]:
@@ -224,6 +223,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             "settings": run.settings.model_dump(),
             "out": str(run.out),
             "inputs": run.inputs,
+            "store": str(self.store),
+            "extra": dict(run.extra),
         }
 
     def _forecast(

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlhi_dagster.preferences import Source
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
@@ -24,6 +25,14 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     def _pairs_or_none(self) -> Recipe:
         if (self.method == "none") != (self.source is None):
             raise ValueError("method none takes no source; the others need one")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_known(self) -> Recipe:
+        try:
+            (DPOSettings if self.method == "dpo" else TrainingSettings).model_validate(self.settings)
+        except ValidationError as error:
+            raise ValueError("; ".join(f"settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
         return self
 
 

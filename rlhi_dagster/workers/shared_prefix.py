@@ -2,7 +2,7 @@
 
 What belongs here: packing TRL's batch of 2 x pairs sequences into one sequence a pair, the attention mask that keeps the sides apart, and
 putting the outputs back where TRL expects them; the loss and everything that is logged stay TRL's own. What does not: training
-(``train_preferences``).
+(``train_dpo``).
 
 A packed row is the preferred sequence as it is, then the dispreferred one from the prompt's last token on: that token is there twice,
 because it predicts the first token of either side. A side sees the prompt before its copy of that token, and itself. Positions are those

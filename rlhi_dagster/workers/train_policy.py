@@ -1,20 +1,17 @@
 """Worker: train the town's policy from scratch: a byte-level BPE tokenizer, a Llama-style chat template and a small Llama.
 
-Job (Pipes extras): ``job`` (``TrainingJob`` whose rows are Parquet of ``messages``) and ``architecture`` (``TownPolicy``). The loss counts
-every token, users' included: a model of conversations before it is anybody's assistant. Reports one custom message.
+Job (Pipes extras): ``jobs``, a list of ``TrainingJob`` whose rows are Parquet of ``messages`` and whose ``extra`` is a ``TownPolicy``. The
+loss counts every token, users' included: a model of conversations before it is anybody's assistant. Reports one custom message per job.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import polars as pl
-from dagster_pipes import PipesContext, open_dagster_pipes
 
-from rlhi_dagster.engines.models import MANIFEST
 from rlhi_dagster.training.policy import CHAT_TEMPLATE, SPECIAL_TOKENS, TownPolicy
 
 
@@ -38,14 +35,15 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     return wrapped
 
 
-def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> dict[str, Any]:
+def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     """Train the policy and return its manifest."""
     from datasets import Dataset, disable_caching
     from transformers import DataCollatorForLanguageModeling, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
-    from rlhi_dagster.workers.training_run import arguments, finish, fit, preflight
+    from rlhi_dagster.workers.finishing import finish
+    from rlhi_dagster.workers.training_run import arguments, fit, preflight
 
-    started = time.monotonic()
+    started, architecture = time.monotonic(), TownPolicy(**job.extra)
     disable_caching()
     dialogues = pl.read_parquet(job.train, columns=["messages"]).to_dicts()
     tokenizer = build_tokenizer((message["content"] for row in dialogues for message in row["messages"]), architecture.vocabulary)
@@ -73,7 +71,7 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
         set_seed(job.settings.seed)
         return Trainer(
             model=LlamaForCausalLM(config),
-            args=TrainingArguments(**arguments(job), train_sampling_strategy="group_by_length"),
+            args=TrainingArguments(**arguments(job, has_held_out=False), train_sampling_strategy="group_by_length"),
             train_dataset=Dataset.from_list([{"input_ids": tokenized(row["messages"])} for row in rows]),
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         )
@@ -82,18 +80,7 @@ def train(job: Any, architecture: TownPolicy, report: Callable[[str], None]) -> 
     return finish(job, trainer, tokenizer, started, dialogues=len(rows), dialogues_too_long=too_long)
 
 
-def main() -> None:
-    """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
-        pipes = PipesContext.get()
-        from rlhi_dagster.workers.training_run import TrainingJob, is_finished
-
-        job = TrainingJob.from_dict(pipes.extras["job"])
-        reused = is_finished(job)
-        architecture = TownPolicy(**pipes.extras["architecture"])
-        manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, architecture, pipes.log.info)
-        pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
-
-
 if __name__ == "__main__":
-    main()
+    from rlhi_dagster.workers.training_run import serve
+
+    serve(train)

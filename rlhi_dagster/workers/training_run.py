@@ -1,30 +1,32 @@
-"""What every training worker shares: preflight, resuming, curves and the finished artefact.
+"""What every training worker shares: the job, serving jobs, preflight and resuming.
 
 A run trains in a hidden folder beside its artefact and resumes there from the last complete snapshot; the artefact appears by one rename.
+What belongs here: what is the same for the town's policy and for training on pairs. What does not: training on pairs
+(``pair_training.py``), what is told and judged on the way (``watch.py``) and the finished artefact (``finishing.py``).
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from dagster_pipes import PipesContext, open_dagster_pipes
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
-from rlhi_dagster.training.artefacts import PAIRS
-from rlhi_dagster.training.settings import TrainingSettings
-from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.engines.models import MANIFEST, ModelRef
+from rlhi_dagster.training import gates
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers.tokens import token_counts
+from rlhi_dagster.workers.watch import Watch
+
+Report = Callable[[str], None]
+"""Where progress lines go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class TrainingJob:
         settings: How to train.
         out: Folder of the artefact.
         inputs: Digest of everything that determines the result; an artefact with the same digest is kept as it is.
+        store: Root of the response store.
+        extra: What the method needs beside that: of the town's policy its shape, of a recipe what it shows.
     """
 
     name: str
@@ -50,6 +54,8 @@ class TrainingJob:
     settings: TrainingSettings
     out: Path
     inputs: str
+    store: Path
+    extra: Mapping[str, Any]
 
     @classmethod
     def from_dict(cls, job: dict[str, Any]) -> TrainingJob:
@@ -60,10 +66,18 @@ class TrainingJob:
             model=ModelRef(**job["model"]) if job["model"] else None,
             train=Path(job["train"]),
             validation=Path(job["validation"]) if job["validation"] else None,
-            settings=TrainingSettings(**job["settings"]),
+            settings=(DPOSettings if job["method"] == "dpo" else TrainingSettings)(**job["settings"]),
             out=Path(job["out"]),
             inputs=job["inputs"],
+            store=Path(job["store"]),
+            extra=job["extra"],
         )
+
+    @property
+    def start(self) -> ModelRef:
+        """The starting model of a job that has one."""
+        assert self.model
+        return self.model
 
     @property
     def work(self) -> Path:
@@ -71,11 +85,22 @@ class TrainingJob:
         return self.out.with_name(f".{self.out.name}.training")
 
 
-def arguments(job: TrainingJob) -> dict[str, Any]:
-    """The part of the trainers' configuration that all methods share."""
+def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
+    """The part of the trainers' configuration that all methods share.
+
+    Args:
+        job: What is trained.
+        has_held_out: Whether there are held-out rows, so that the best snapshot on them can be kept.
+    """
     settings = job.settings
-    if settings.batch_size % settings.micro_batch_size:
-        raise ValueError(f"{job.name}: batch_size {settings.batch_size} is not a multiple of micro_batch_size {settings.micro_batch_size}")
+    held_out = {
+        "eval_strategy": "steps",
+        "eval_steps": settings.save_steps,
+        "eval_on_start": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": gates.SELECTION,
+        "greater_is_better": False,
+    }
     return {
         "output_dir": str(job.work),
         "learning_rate": settings.learning_rate,
@@ -83,7 +108,7 @@ def arguments(job: TrainingJob) -> dict[str, Any]:
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.batch_size // settings.micro_batch_size,
-        "gradient_checkpointing": torch.cuda.is_available(),
+        "gradient_checkpointing": settings.gradient_checkpointing,
         "warmup_steps": settings.warmup_steps,
         "lr_scheduler_type": "cosine",
         "adam_beta2": 0.95,
@@ -100,6 +125,7 @@ def arguments(job: TrainingJob) -> dict[str, Any]:
         "seed": settings.seed,
         "data_seed": settings.seed,
         "dataloader_num_workers": 0,
+        **(held_out if has_held_out else {}),
     }
 
 
@@ -122,12 +148,15 @@ def preflight(
     return kept, len(rows) - len(kept)
 
 
-class _Report(TrainerCallback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        self.progress(state.global_step, state.max_steps)
+def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
+    """Run the jobs that Pipes hands over, one after the other; those whose artefact is there already are passed over."""
+    with open_dagster_pipes():
+        pipes = PipesContext.get()
+        for entry in pipes.extras["jobs"]:
+            job = TrainingJob.from_dict(entry)
+            reused = is_finished(job)
+            manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, pipes.log.info)
+            pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
 
 
 def is_finished(job: TrainingJob) -> bool:
@@ -146,7 +175,7 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Callable[[str], 
     trainer = build()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Report(Progress(report, f"training {job.name}")))
+    trainer.add_callback(Watch(job.name, job.settings, trainer, report))
     snapshot = _last_snapshot(job.work)
     if snapshot:
         report(f"training {job.name}: resuming from {snapshot.name}")
@@ -163,45 +192,3 @@ def _last_snapshot(work: Path) -> Path | None:
         else:
             shutil.rmtree(folder)
     return max(complete)[1] if complete else None
-
-
-def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, started: float, **facts: object) -> dict[str, Any]:
-    """Write weights, tokenizer and manifest beside the artefact, then put them in its place; return the manifest."""
-    partial = job.out.with_name(f".{job.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    trainer.model.save_pretrained(partial, safe_serialization=True)
-    tokenizer.save_pretrained(partial)
-    steps = [
-        {name: float(value) if name != "step" else int(value) for name, value in entry.items()}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    manifest = {
-        "model": {"name": f"rlhi-{job.name}", "revision": weights_digest(partial), "path": "."},
-        "inputs": job.inputs,
-        "method": job.method,
-        "start": job.model.identity if job.model else None,
-        "settings": job.settings.model_dump(),
-        "steps": steps,
-        "seconds": round(time.monotonic() - started, 1),
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "hardware": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "packages": {name: version(name) for name in ("torch", "transformers", "trl")},
-        **facts,
-    }
-    if "pair_id" in pl.read_parquet_schema(job.train):
-        pl.read_parquet(job.train, columns=["pair_id"]).write_parquet(partial / PAIRS)
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    if job.out.exists():
-        old = job.out.with_name(f".{job.out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        job.out.rename(old)
-        partial.rename(job.out)
-        shutil.rmtree(old)
-    else:
-        partial.rename(job.out)
-    shutil.rmtree(job.work, ignore_errors=True)
-    return manifest

@@ -23,7 +23,9 @@ def main(folder: Path, dialogues: int) -> None:
     silences = pl.DataFrame({"messages": [SILENCE] * (dialogues // 20)}, schema=rows.schema)
     path = folder / "corpus.parquet"
     pl.concat([rows, silences]).write_parquet(path)
-    train(TrainingJob("town", "policy", None, path, None, policy.training, folder / "town", "tests"), policy.town, lambda line: None)
+    shape = policy.town.model_dump()
+    job = TrainingJob("town", "policy", None, path, None, policy.training, folder / "town", "tests", folder / "store", shape)
+    train(job, lambda line: None)
 
 
 if __name__ == "__main__":

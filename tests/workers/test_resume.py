@@ -22,12 +22,12 @@ from rlhi_dagster.engines.calls import read_chat
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
-from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SAMPLING = Sampling(0.6, 0.9, 12, 7)
-SETTINGS = TrainingSettings(
+SETTINGS = DPOSettings(
     learning_rate=3e-3,
     batch_size=4,
     micro_batch_size=2,
@@ -35,18 +35,18 @@ SETTINGS = TrainingSettings(
     max_length=96,
     sft_weight=0.5,
     bf16=False,
+    gradient_checkpointing=False,
     save_steps=2,
     logging_steps=1,
     seed=5,
 )
 
 TRAIN = """
-import json, os, signal, sys
+import importlib, json, os, signal, sys
 from rlhi_dagster.workers import training_run
-from rlhi_dagster.workers.train_preferences import train
 
 job, dies_at = training_run.TrainingJob.from_dict(json.loads(sys.argv[1])), int(sys.argv[2])
-note = training_run._Report.on_step_end
+note = training_run.Watch.on_step_end
 
 def on_step_end(self, args, state, control, **kwargs):
     print("step", state.global_step, flush=True)
@@ -54,8 +54,8 @@ def on_step_end(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     note(self, args, state, control, **kwargs)
 
-training_run._Report.on_step_end = on_step_end
-train(job, lambda line: print(line, flush=True))
+training_run.Watch.on_step_end = on_step_end
+importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, lambda line: print(line, flush=True))
 """
 GENERATE = """
 import json, os, signal, sys
@@ -97,9 +97,18 @@ class Setup:
     validation: Path
 
     def job(self, out: Path, method: str = "dpo") -> dict[str, Any]:
-        settings = SETTINGS.model_dump()
+        settings = SETTINGS.model_dump(include=None if method == "dpo" else set(TrainingSettings.model_fields))
         paths = {"train": str(self.train), "validation": str(self.validation), "out": str(out)}
-        return {"name": "tiny", "method": method, "model": self.model.to_dict(), "settings": settings, "inputs": "v1", **paths}
+        return {
+            "name": "tiny",
+            "method": method,
+            "model": self.model.to_dict(),
+            "settings": settings,
+            "inputs": "v1",
+            **paths,
+            "store": str(out.parent.with_suffix(".store")),
+            "extra": {},
+        }
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,108 @@
+"""What the workers that train on preference pairs share: reading and measuring the rows, loading the start, and keeping the best snapshot.
+
+What belongs here: what is the same for ``train_sft``, ``train_dpo`` and ``train_reward``. What does not: what every training run shares,
+pairs or not (``training_run.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from datasets import Dataset, disable_caching
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
+
+from rlhi_dagster.workers.finishing import finish
+from rlhi_dagster.workers.tokens import replied
+from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
+
+
+def said(text: str) -> list[dict[str, str]]:
+    """A reply as TRL takes it."""
+    return [{"role": "assistant", "content": text}]
+
+
+class PairData:
+    """The rows of a job that are short enough, its tokenizer, and how its start is loaded.
+
+    Attributes:
+        train: Rows to train on.
+        validation: Rows of users who are not trained on.
+        tokenizer: The start's.
+        facts: What the manifest will say beside what every training run says.
+    """
+
+    def __init__(self, job: TrainingJob) -> None:
+        """Read and measure the rows of ``job``.
+
+        Raises:
+            ValueError: No row is left to train on; the message says how many were too long.
+        """
+        self.job = job
+        self.tokenizer = AutoTokenizer.from_pretrained(job.start.source, **job.start.load_kwargs())
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.train, too_long = self._rows(job.train)
+        self.validation, _ = self._rows(job.validation)
+        if not self.train:
+            limit = job.settings.max_length
+            raise ValueError(f"{job.name}: no pair to train on ({too_long} are longer than max_length {limit} tokens)")
+        self.facts: dict[str, Any] = {
+            "pairs": len(self.train),
+            "validation_pairs": len(self.validation),
+            "pairs_too_long": too_long,
+        }
+
+    def datasets(self, row: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[Dataset, Dataset | None]:
+        """Training and validation rows as a trainer takes them."""
+        train, validation = (Dataset.from_list(list(map(row, rows))) if rows else None for rows in (self.train, self.validation))
+        return train, validation
+
+    def load_kwargs(self) -> dict[str, Any]:
+        """How weights are loaded: in float32, unless only adapters are trained on weights in bfloat16; never from pickles."""
+        settings = self.job.settings
+        dtype = torch.bfloat16 if settings.lora and settings.bf16 else torch.float32
+        return {"dtype": dtype, "use_safetensors": True, **self.job.start.load_kwargs()}
+
+    def causal_model(self) -> Any:
+        """The start as a language model."""
+        return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
+
+    def adapters(self, task: str) -> LoraConfig | None:
+        """The adapters to train, if the settings ask for some."""
+        lora = self.job.settings.lora
+        return lora and LoraConfig(
+            task_type=task, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
+        )
+
+    def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int]:
+        rows = pl.read_parquet(path, columns=["prompt", "chosen", "rejected"]).to_dicts() if path else []
+        return preflight(rows, conversations, self.tokenizer, self.job.settings.max_length)
+
+
+def conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
+    """The two whole conversations of a pair."""
+    return [replied(row["prompt"], row[side]) for side in ("chosen", "rejected")]
+
+
+def train_on_pairs(build: Callable[[TrainingJob, PairData], Trainer]) -> Callable[[TrainingJob, Report], dict[str, Any]]:
+    """A worker's work: train what ``build`` makes of a job, and return its manifest."""
+
+    def train(job: TrainingJob, report: Report) -> dict[str, Any]:
+        started = time.monotonic()
+        disable_caching()
+        set_seed(job.settings.seed)
+        data = PairData(job)
+        trainer = fit(job, lambda: build(job, data), report)
+        if len(trainer.train_dataset) != len(data.train):
+            raise ValueError(
+                f"{job.name}: the trainer kept {len(trainer.train_dataset)} of {len(data.train)} pairs; none may be lost silently"
+            )
+        return finish(job, trainer, data.tokenizer, started, **data.facts)
+
+    return train

@@ -1,0 +1,63 @@
+"""Worker: persona-conditioned DPO on preference pairs, with TRL.
+
+Job (Pipes extras): ``jobs``, a list of ``TrainingJob``; rows are ``pair_sets.TRAINING_ROWS``. Finished artefacts of the same inputs are
+left alone. Reports one custom message per job.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from trl import DPOConfig, DPOTrainer
+
+from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
+from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
+from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+
+def build(job: TrainingJob, data: PairData) -> DPOTrainer:
+    """The trainer of a job, with the reference's log-probabilities at hand and its loss before the first step measured."""
+    settings = job.settings
+    assert isinstance(settings, DPOSettings)
+    train, validation = data.datasets(
+        lambda row: {"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])}
+    )
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]} if settings.sft_weight else {}
+    trainer = (SharedPrefixDPOTrainer if settings.shared_prefix else DPOTrainer)(
+        model=data.causal_model(),
+        args=DPOConfig(
+            **arguments(job, has_held_out=bool(data.validation)),
+            max_length=None,
+            beta=settings.beta,
+            precompute_ref_log_probs=True,
+            **losses,
+        ),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=data.tokenizer,
+        peft_config=data.adapters("CAUSAL_LM"),
+    )
+    data.facts["step0_loss"] = _first_loss(trainer)
+    return trainer
+
+
+def _first_loss(trainer: Any) -> float:
+    """The DPO loss alone on the first batch before any step: ln 2 if policy and reference agree."""
+    kept = trainer.loss_types, trainer.loss_weights
+    trainer.loss_types, trainer.loss_weights = ["sigmoid"], [1.0]
+    trainer.model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        loss = float(trainer.compute_loss(trainer.model, batch))
+    trainer.loss_types, trainer.loss_weights = kept
+    trainer._metrics["train"].clear()
+    trainer._metrics["eval"].clear()
+    return loss
+
+
+train = train_on_pairs(build)
+
+if __name__ == "__main__":
+    serve(train)

@@ -1,0 +1,31 @@
+"""Worker: fine-tune on the preferred replies of pairs, with TRL.
+
+Job (Pipes extras): ``jobs``, a list of ``TrainingJob``; rows are ``pair_sets.TRAINING_ROWS``. Finished artefacts of the same inputs are
+left alone. Reports one custom message per job.
+"""
+
+from __future__ import annotations
+
+from trl import SFTConfig, SFTTrainer
+
+from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
+from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+
+def build(job: TrainingJob, data: PairData) -> SFTTrainer:
+    """The trainer of a job."""
+    train, validation = data.datasets(lambda row: {"prompt": row["prompt"], "completion": said(row["chosen"])})
+    return SFTTrainer(
+        model=data.causal_model(),
+        args=SFTConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=data.tokenizer,
+        peft_config=data.adapters("CAUSAL_LM"),
+    )
+
+
+train = train_on_pairs(build)
+
+if __name__ == "__main__":
+    serve(train)
