@@ -1,0 +1,112 @@
+"""The sample's recipes trained with several seeds on the same pairs, and their table with intervals.
+
+What belongs here: runs of the job ``training`` that differ in nothing but the seed of data order, and means over seeds with intervals
+over users. What does not: thresholds; the results are recorded in ``docs/sample.md``. Run after ``make demo``:
+``python benchmarks/town_seeds.py --out FOLDER``; seeds that have run are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from rlhi_dagster import profiles
+from rlhi_dagster.evaluation import Benchmark, Metric
+from rlhi_dagster.evaluation.intervals import estimate
+from rlhi_dagster.evaluation.scores import item_values
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.training import recipes
+
+TRAININGS = ("sft", "dpo", "dpo_on_rewards")
+CONTRASTS = (
+    ("dpo_rewrites", "dpo_rewrites_no_persona"),
+    ("dpo_rewrites", "dpo_rewrites_from_scratch"),
+    ("dpo_rewrites", "sft_rewrites"),
+    ("dpo_rewards", "dpo_rewards_user_agnostic"),
+    ("dpo_rewards", "dpo_rewards_shuffled_persona"),
+    ("dpo_rewards_online", "dpo_rewards"),
+)
+
+
+def trained(seed: int, out: Path, names: list[str]) -> Lake:
+    """The lake of a finished run with this seed, made if it is not there: the preference data and answers of the run in use, copied."""
+    profile = out / f"seed-{seed}.yaml"
+    settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
+    profile.write_text(yaml.safe_dump(settings | {name: settings[name] | {"seed": seed} for name in TRAININGS}, sort_keys=False))
+    root = out / "profiles" / profile.stem
+    for name in ("lake", "responses"):
+        if not (root / name).exists():
+            shutil.copytree(profiles.data_root() / name, root / f"{name}.partial", dirs_exist_ok=True, copy_function=os.link)
+            (root / f"{name}.partial").rename(root / name)
+    environment = os.environ | {"RLHI_DATA": str(out), "RLHI_PROFILE": str(profile)}
+    programs = Path(sys.executable).parent
+    home = subprocess.run([programs / "rlhi", "home"], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    done = root / "finished"
+    if not done.is_file():
+        command = [programs / "dg", "launch", "--job", "training", "--partition-range", f"{min(names)}...{max(names)}"]
+        subprocess.run(command, env=environment | {"DAGSTER_HOME": home}, check=True, cwd=profiles.ROOT)
+        done.touch()
+    return Lake(root=str(root / "lake"))
+
+
+def told(values: pl.Series, users: pl.Series, form: str, *, is_share: bool) -> str:
+    """A mean with its interval over users."""
+    found = estimate(values, users, is_share=is_share)
+    assert found.value is not None
+    return f"{found.value:{form}} [{found.ci_low:{form}}, {found.ci_high:{form}}]"
+
+
+def main() -> None:
+    """Run what is missing and print the tables in Markdown."""
+    parser = argparse.ArgumentParser(description="The sample's recipes over several training seeds.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default 0 1 2)")
+    given = parser.parse_args()
+    out, names = given.out.absolute(), recipes.names()
+    out.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for seed in given.seeds:
+        found = item_values(trained(seed, out, names).scan("judgements").filter(benchmark=Benchmark.USER_EVAL.value).collect())
+        runs.append(found.with_columns(seed=pl.lit(seed)))
+    metric, malformed = Metric.ALL_PREFERENCES_MET.value, Metric.MALFORMED.value
+    items = pl.concat(runs)
+    by_seed = items.group_by("recipe", "seed").agg(pl.col(metric).mean(), pl.col(malformed).mean())
+    means = (
+        items.group_by("recipe", "prompt_id", "cluster").agg(pl.col(metric).mean(), pl.col(malformed).mean()).sort("recipe", "prompt_id")
+    )
+    base = means.filter(recipe="base").select("prompt_id", before=metric)
+    users, requests = means["cluster"].n_unique(), means["prompt_id"].n_unique()
+    print(
+        f"{requests} requests of {users} held-out users, {len(given.seeds)} training seeds; intervals over users of the means over seeds\n"
+    )
+    print("| recipe | all preferences met | by seed | minus `base` | malformed, worst seed |\n|---|---|---|---|---|")
+    for name in names:
+        rows = means.filter(recipe=name).join(base, on="prompt_id")
+        seeds = by_seed.filter(recipe=name).sort("seed")
+        gain = "–" if name == "base" else told(rows[metric] - rows["before"], rows["cluster"], "+.3f", is_share=False)
+        shown = ", ".join(f"{value:.3f}" for value in seeds[metric])
+        print(
+            f"| `{name}` | {told(rows[metric], rows['cluster'], '.3f', is_share=True)} | {shown} | {gain} | {seeds[malformed].max():.3f} |"
+        )
+    print("\n| | difference | by seed |\n|---|---|---|")
+    for left, right in CONTRASTS:
+        both = means.filter(recipe=left).join(means.filter(recipe=right), on="prompt_id", suffix="_other")
+        seeds = {name: by_seed.filter(recipe=name).sort("seed")[metric] for name in (left, right)}
+        shown = ", ".join(f"{one - other:+.3f}" for one, other in zip(seeds[left], seeds[right], strict=True))
+        print(
+            f"| `{left}` − `{right}` | {told(both[metric] - both[f'{metric}_other'], both['cluster'], '+.3f', is_share=False)} | {shown} |"
+        )
+    spread = [abs(one - other) for name in names for one, other in pairwise(sorted(by_seed.filter(recipe=name)[metric]))]
+    print(f"\nlargest difference between neighbouring seeds of a recipe: {max(spread):.3f}")
+
+
+if __name__ == "__main__":
+    main()
