@@ -81,7 +81,7 @@ class PairData:
         )
 
     def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int]:
-        rows = pl.read_parquet(path, columns=["prompt", "chosen", "rejected"]).to_dicts() if path else []
+        rows = pl.read_parquet(path, columns=["pair_id", "prompt", "chosen", "rejected"]).to_dicts() if path else []
         return preflight(rows, conversations, self.tokenizer, self.job.settings.max_length)
 
 

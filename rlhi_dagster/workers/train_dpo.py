@@ -12,6 +12,7 @@ import torch
 from trl import DPOConfig, DPOTrainer
 
 from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.workers import masking
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
@@ -39,6 +40,7 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
         processing_class=data.tokenizer,
         peft_config=data.adapters("CAUSAL_LM"),
     )
+    data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
     data.facts["step0_loss"] = _first_loss(trainer)
     return trainer
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from trl import SFTConfig, SFTTrainer
 
+from rlhi_dagster.workers import masking
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
 
 
 def build(job: TrainingJob, data: PairData) -> SFTTrainer:
-    """The trainer of a job."""
+    """The trainer of a job, with what carries loss checked in every row."""
     train, validation = data.datasets(lambda row: {"prompt": row["prompt"], "completion": said(row["chosen"])})
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=data.causal_model(),
         args=SFTConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
         train_dataset=train,
@@ -23,6 +24,8 @@ def build(job: TrainingJob, data: PairData) -> SFTTrainer:
         processing_class=data.tokenizer,
         peft_config=data.adapters("CAUSAL_LM"),
     )
+    data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
+    return trainer
 
 
 train = train_on_pairs(build)
