@@ -20,7 +20,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from rlhi_dagster import profiles
+from rlhi_dagster import pipes, profiles
 from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
 from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
@@ -37,8 +37,6 @@ from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training.settings import TrainingSettings
 
 _EMBED_CHUNK = 1024
-_SECONDS_TO_STOP = 600
-"""How long a worker that is told to stop may take to finish what it has in hand."""
 
 
 class Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -281,15 +279,12 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
         """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
-        client = dg.PipesSubprocessClient(
-            env={"TOKENIZERS_PARALLELISM": "false"}, cwd=str(profiles.ROOT), termination_timeout_seconds=_SECONDS_TO_STOP
-        )
-        ran = client.run(context=context, command=[python, "-m", f"rlhi_dagster.workers.{worker}"], extras=job)
+        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{worker}"], job)
         work = Path(self.root) / "work"
         for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
             if work in file.parents:
                 file.unlink(missing_ok=True)
-        return ran.get_custom_messages()
+        return messages
 
     def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
         """Where a job's rows lie for its worker; named by content, so that a run that was killed finds its own again."""

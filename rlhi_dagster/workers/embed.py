@@ -17,12 +17,13 @@ from rlhi_dagster.engines.calls import CallStats, StoppedError
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
+from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.progress import Progress
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         job, stop = pipes.extras, Stop(pipes.log.warning)
         texts = pl.read_parquet(job["texts"])

@@ -22,6 +22,7 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.requests import chat_requests
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
+from rlhi_dagster.workers.failures import told
 
 
 class Generation:
@@ -73,7 +74,7 @@ def run_batch(batch: Mapping[str, Any], sampling: Sampling, desk: Desk) -> CallS
 
 def main() -> None:
     """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         desk = Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
         for batch in pipes.extras["batches"]:

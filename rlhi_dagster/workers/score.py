@@ -16,11 +16,12 @@ from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
+from rlhi_dagster.workers.failures import told
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         job, desk = pipes.extras, Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
         model = ModelRef(**job["model"])

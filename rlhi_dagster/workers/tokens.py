@@ -14,6 +14,7 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.training.budget import PAIR_TOKENS
+from rlhi_dagster.workers.failures import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ def count(
 
 def main() -> None:
     """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         from transformers import AutoTokenizer
 

@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.tokens import token_counts
 from rlhi_dagster.workers.watch import Watch
 
@@ -150,7 +151,7 @@ def preflight(
 
 def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
     """Run the jobs that Pipes hands over, one after the other; those whose artefact is there already are passed over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         for entry in pipes.extras["jobs"]:
             job = TrainingJob.from_dict(entry)

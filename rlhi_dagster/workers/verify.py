@@ -20,6 +20,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.workers.answering import Stop
+from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.progress import Progress
 
 SECONDS = 20.0
@@ -88,7 +89,7 @@ def _serve(line: Connection) -> None:
 
 def main() -> None:
     """Run the job that Pipes hands over."""
-    with open_dagster_pipes():
+    with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         items, stop = pl.read_parquet(pipes.extras["items"]), Stop(pipes.log.warning)
         report, done = Progress(pipes.log.info, "verification"), 0
