@@ -129,8 +129,8 @@ def token_budget(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a fate of a recipe's pairs at its training length: what training would use and what it would leave out."""
-    profile, everything = settings.profile, {name: recipes.load(name) for name in recipes.names()}
-    limits = {name: profile.training_of(recipe).max_length for name, recipe in everything.items() if recipe.source}
+    profile, everything = settings.profile, recipes.load_all()
+    limits = {name: trained.max_length for name, trained in recipes.training_settings(everything, profile).items()}
     drawn = pair_sets.drawn_sets(preference_pairs.collect(), everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     sets, rows = budget.shown(drawn, limits)
     told = budget.fates(sets, workers.count_tokens(context, ModelRef.from_manifest(lake.artefact_path("policy")), rows))
@@ -152,7 +152,10 @@ def checkpoints(
 ) -> dg.MaterializeResult[None]:
     """One artefact a recipe: a trained policy with its manifest, curves and gates; all recipes use equally many pairs."""
     profile, pairs = settings.profile, preference_pairs.collect()
-    everything = {name: recipes.load(name) for name in recipes.names()}
+    everything = recipes.load_all()
+    trained = recipes.training_settings(everything, profile)
+    if told := pair_sets.unfit(pairs, {name: everything[name] for name in context.partition_keys}):
+        raise dg.Failure("; ".join(told), allow_retries=False)
     count = pair_sets.equal_count(pairs, everything, profile.max_pairs)
     drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
@@ -162,11 +165,8 @@ def checkpoints(
         if recipe.method == "none":
             artefacts.refer(out, start, method="none")
             continue
-        rows = drawn[name].train
-        if len(rows) < count or not count:
-            raise dg.Failure(f"recipe {name}: {len(rows)} training pairs of source {recipe.source}, {count} needed", allow_retries=False)
-        trained = profile.training_of(recipe)
-        runs.append(TrainingRun(name, recipe.method, start, rows, drawn[name].validation, trained, out, {"persona": recipe.persona}))
+        sets = drawn[name]
+        runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, {"persona": recipe.persona}))
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         context.add_asset_metadata({"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"]}, partition_key=name)

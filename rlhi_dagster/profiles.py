@@ -386,8 +386,8 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return self.engines.get(role, self.engine)
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
-        """How a recipe's checkpoint is trained: the profile's settings for its method and source, with the recipe's own changes."""
-        from_rewards = recipe.source is not None and recipe.source.startswith("rewards")
+        """How a recipe's checkpoint is trained: the profile's settings for its method and sources, with the recipe's own changes."""
+        from_rewards = any(source.startswith("rewards") for source in recipe.sources)
         of_dpo = self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
         base = self.sft if recipe.method == "sft" else of_dpo
         return type(base).model_validate(base.model_dump() | recipe.settings)

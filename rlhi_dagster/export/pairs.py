@@ -53,9 +53,9 @@ def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dic
         placed = found.with_columns(prompt=pl.Series(shown, dtype=MESSAGES))
         return {split: placed.filter(pl.col("split") == split) for split in SPLITS}
     arms = {name: recipes.load(name) for name in sorted({*recipes.names(), selection.recipe})}
-    if arms[selection.recipe].source is None:
+    if not arms[selection.recipe].sources:
         raise ValueError(
-            f"recipe {selection.recipe} trains on no pairs; give one of {', '.join(n for n, arm in arms.items() if arm.source)}"
+            f"recipe {selection.recipe} trains on no pairs; give one of {', '.join(n for n, arm in arms.items() if arm.sources)}"
         )
     drawn = drawn_sets(pairs, arms, profile.max_pairs, profile.validation_fraction, profile.seed)[selection.recipe]
     return {

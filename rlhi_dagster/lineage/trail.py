@@ -89,7 +89,7 @@ def _uses(lake: Lake, source: Source, pair_id: str) -> list[Use]:
     uses = []
     for name in recipes.names():
         recipe = recipes.load(name)
-        if recipe.source == source:
+        if source in recipe.sources and not recipe.rounds:
             file = lake.artefact_path("checkpoints", name) / PAIRS
             is_trained = bool((pl.read_parquet(file)["pair_id"] == pair_id).any()) if file.is_file() else None
             uses.append(Use(name, recipe.method, is_trained))

@@ -1,11 +1,11 @@
-"""Which pairs a recipe trains on: its source's kept ones, equally many for every recipe, with the persona where the recipe shows it.
+"""Which pairs a recipe trains on: its sources' kept ones, equally many for every recipe, with the persona where the recipe shows it.
 
 What belongs here: drawing pairs. What does not: whether they are short enough to train on (``budget.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +19,16 @@ from rlhi_dagster.training.recipes import Recipe
 
 TRAINING_ROWS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen": pl.String(), "rejected": pl.String()})
 """What a training worker reads."""
+_TABLES = {
+    Source.REWRITES: "rewrite_pairs",
+    Source.REWRITES_FROM_SCRATCH: "rewrite_pairs",
+    Source.REWRITES_LOGGED: "rewrite_pairs",
+    Source.REWARDS: "reward_pairs",
+    Source.REWARDS_SHUFFLED: "reward_pairs",
+    Source.REWARDS_NONE: "reward_pairs",
+    Source.REASONING: "reasoning_pairs",
+}
+"""Where the pairs of a source come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +52,53 @@ class PairSets:
 def drawn_sets(
     pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None, validation_fraction: float, seed: int
 ) -> dict[str, PairSets]:
-    """What each recipe trains and validates on: equally many pairs for every recipe, as far as its source has so many.
+    """What each recipe trains and validates on: equally many pairs for every recipe, or all of its sources' where it says so.
 
     Args:
         pairs: ``PREFERENCE_PAIRS``; those that are not kept are passed over.
-        recipes: Every recipe by name; those without a source get no sets.
-        most: Most training pairs of a recipe; ``None`` for no limit.
+        recipes: Every recipe by name; those without sources get no sets. Of one with rounds the sets are what it would train on without:
+            requests that its rounds sample from, with replies of the starting policy.
+        most: Most training pairs of a recipe that takes equally many; ``None`` for no limit.
         validation_fraction: Validation pairs as a share of the training pairs.
         seed: Of the draw.
     """
     count = equal_count(pairs, recipes, most)
-    held = round(count * validation_fraction)
+    counts: dict[str, dict[str, int | None]] = {
+        "equal": {"train": count, "validation": round(count * validation_fraction)},
+        "all": {"train": None, "validation": None},
+    }
     return {
-        name: PairSets(pair_set(pairs, recipe, "train", count, seed), pair_set(pairs, recipe, "validation", held, seed))
+        name: PairSets(**{split: pair_set(pairs, recipe, split, n, seed) for split, n in counts[recipe.pairs].items()})
         for name, recipe in recipes.items()
-        if recipe.source
+        if recipe.sources
     }
 
 
 def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None) -> int:
-    """Training pairs per recipe: the kept ones of the scarcest source that any recipe uses and that has some, at most ``most``."""
-    used = sorted({recipe.source.value for recipe in recipes.values() if recipe.source})
-    usable = pairs.filter("is_kept", pl.col("split") == "train", pl.col("source").is_in(used))
-    counts = usable["source"].value_counts()["count"].to_list()
-    return min([*counts, *([most] if most else [])], default=0)
+    """Training pairs of each recipe that takes equally many: what the scarcest of them can have, at most ``most``.
+
+    A recipe with a source that has no kept training pair cannot train at all (`unfit`) and takes nothing from the others.
+    """
+    there = _kept_by_source(pairs)
+    arms = [recipe for recipe in recipes.values() if recipe.sources and recipe.pairs == "equal" and all(map(there.get, recipe.sources))]
+    return min([*(_capacity([there[source] for source in arm.sources]) for arm in arms), *([most] if most else [])], default=0)
+
+
+def unfit(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> list[str]:
+    """Why recipes cannot train: a sentence for each source of a recipe that has no kept training pair."""
+    there = _kept_by_source(pairs)
+    return [
+        f"recipe {name}: no kept training pair of source {source}; see the drop reasons in {_TABLES[source]} and preference_pairs"
+        for name, recipe in recipes.items()
+        for source in recipe.sources
+        if not there.get(source)
+    ]
+
+
+def shares(count: int, sources: Sequence[Source]) -> dict[Source, int]:
+    """How many pairs of each source make ``count``: equally many, the rest of the first."""
+    each, rest = divmod(count, len(sources))
+    return {source: each + (rest if place == 0 else 0) for place, source in enumerate(sources)}
 
 
 def pair_set(
@@ -78,14 +111,19 @@ def pair_set(
 ) -> pl.DataFrame:
     """The recipe's kept pairs of a split: ``count`` of them (``None``: all), drawn and ordered by digest of id and seed.
 
+    Of several sources equally many are drawn, the rest of the first.
+
     Returns:
         ``TRAINING_ROWS``.
     """
-    found = pairs.filter("is_kept", pl.col("source") == (recipe.source.value if recipe.source else None), pl.col("split") == split)
+    found = pairs.filter("is_kept", pl.col("source").is_in(recipe.sources), pl.col("split") == split)
     drawn = found.with_columns(draw=pl.Series([digest_of(pair_id, seed) for pair_id in found["pair_id"]], dtype=pl.String())).sort("draw")
+    if count is not None:
+        wanted = shares(count, recipe.sources)
+        drawn = pl.concat([drawn.filter(pl.col("source") == source).head(n) for source, n in wanted.items()]).sort("draw")
     rows = [
         {**row, "prompt": with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "", placement)}
-        for row in (drawn if count is None else drawn.head(count)).select("pair_id", "prompt", "persona", "chosen", "rejected").to_dicts()
+        for row in drawn.select("pair_id", "prompt", "persona", "chosen", "rejected").to_dicts()
     ]
     return pl.DataFrame([{name: row[name] for name in TRAINING_ROWS} for row in rows], schema=TRAINING_ROWS)
 
@@ -122,6 +160,17 @@ def reward_model_sets(pairs: pl.DataFrame, most: int | None, seed: int, placemen
     Returns:
         Two frames of ``TRAINING_ROWS``.
     """
-    recipe = Recipe(description="reward model", method="dpo", source=Source.REWRITES)
+    recipe = Recipe(description="reward model", method="dpo", sources=(Source.REWRITES,))
     train = pair_set(pairs, recipe, "train", most, seed, placement)
     return train, pair_set(pairs, recipe, "validation", None, seed, placement)
+
+
+def _kept_by_source(pairs: pl.DataFrame) -> dict[str, int]:
+    """Kept training pairs by source."""
+    return dict(pairs.filter("is_kept", pl.col("split") == "train").group_by("source").len().iter_rows())
+
+
+def _capacity(counts: Sequence[int]) -> int:
+    """The most pairs that can be drawn of sources with so many, by `shares`."""
+    scarcest = min(counts)
+    return len(counts) * scarcest + min(len(counts) - 1, counts[0] - scarcest)

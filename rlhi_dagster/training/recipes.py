@@ -1,9 +1,14 @@
-"""Training recipes: one YAML file each; the file's stem is the recipe's name and partition key."""
+"""Training recipes: one YAML file each; the file's stem is the recipe's name and partition key.
+
+What belongs here: the shape of a recipe and how a wrong one is told. What does not: which pairs it draws (``pair_sets.py``) and the values
+of its settings, which are the profile's where the recipe says nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -11,20 +16,46 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
+if TYPE_CHECKING:
+    from rlhi_dagster.profiles import Profile
+
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
     """One training arm."""
 
     description: str = Field(min_length=1, description="What the arm is, in a sentence.")
     method: Literal["none", "sft", "dpo"] = Field(description="`none` is the starting policy itself.")
-    source: Source | None = Field(default=None, description="Which preference pairs; as in `preference_pairs.source`.")
+    sources: tuple[Source, ...] = Field(
+        default=(), description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many."
+    )
+    pairs: Literal["equal", "all"] = Field(
+        default="equal",
+        description="`equal`: as many as every other recipe. `all`: every kept pair of the sources, however few; such an arm is not "
+        "comparable with the others, and they are not cut down to it.",
+    )
+    rounds: int = Field(
+        default=0,
+        ge=0,
+        description="So often candidates are sampled from the policy as it is then, ranked, and trained on (online); 0 trains on the pairs "
+        "that are there.",
+    )
     persona: Literal["own", "none"] = Field(default="own", description="Persona shown in training and evaluation.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings that differ from the profile's.")
 
     @model_validator(mode="after")
     def _pairs_or_none(self) -> Recipe:
-        if (self.method == "none") != (self.source is None):
-            raise ValueError("method none takes no source; the others need one")
+        if (self.method == "none") == bool(self.sources):
+            raise ValueError("method none takes no sources; the others need one")
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources names one twice")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_rank_candidates(self) -> Recipe:
+        if self.rounds and (self.method, self.sources, self.persona, self.pairs) != ("dpo", (Source.REWARDS,), "own", "equal"):
+            raise ValueError(
+                "rounds needs method dpo, sources [rewards], persona own and pairs equal: candidates are ranked under the persona"
+            )
         return self
 
     @model_validator(mode="after")
@@ -32,7 +63,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         try:
             (DPOSettings if self.method == "dpo" else TrainingSettings).model_validate(self.settings)
         except ValidationError as error:
-            raise ValueError("; ".join(f"settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+            # What concerns several settings at once depends on the profile's: see `training_settings`.
+            if wrong := [f"settings.{field}: {message}" for field, message in _problems(error) if field]:
+                raise ValueError("; ".join(wrong)) from error
         return self
 
 
@@ -57,8 +90,37 @@ def load(name: str) -> Recipe:
     try:
         return Recipe.model_validate(yaml.safe_load(file.read_text()))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(f"{field}: {message}" if field else message for field, message in _problems(error))
         raise RecipeError(f"recipe {name}.yaml: {problems}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {name}.yaml is no YAML: {' '.join(str(error).split())}") from error
+
+
+def load_all() -> dict[str, Recipe]:
+    """Every recipe by name."""
+    return {name: load(name) for name in names()}
+
+
+def training_settings(arms: Mapping[str, Recipe], profile: Profile) -> dict[str, TrainingSettings]:
+    """How each recipe that trains does so with a profile.
+
+    Raises:
+        RecipeError: The settings of a recipe do not go with the profile's; the message names both.
+    """
+    found = {}
+    for name, recipe in arms.items():
+        if recipe.sources:
+            try:
+                found[name] = profile.training_of(recipe)
+            except ValidationError as error:
+                problems = "; ".join(message for _, message in _problems(error))
+                raise RecipeError(f"recipe {name}.yaml: settings with those of profile {profile.name}: {problems}") from error
+    return found
+
+
+def _problems(error: ValidationError) -> list[tuple[str, str]]:
+    """What is wrong with which field; without a field it concerns several at once."""
+    return [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
 
 
 def _folder() -> Any:

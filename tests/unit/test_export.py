@@ -181,7 +181,7 @@ def test_trl_prepares_and_scores_what_was_exported(
     ("layout", "selection", "message"),
     [
         ("duckdb", {"recipe": "dpo_rewrites"}, "takes no --recipe"),
-        ("trl", {"recipe": "base"}, "recipe base trains on no pairs; give one of dpo_rewards"),
+        ("trl", {"recipe": "base"}, "recipe base trains on no pairs; give one of dpo_reasoning"),
         ("trl", {"recipe": "nope"}, "no recipe nope; there are base"),
         ("trl", {"source": "rewrites_logged"}, "no pair is selected; kept pairs by source: reasoning 1, rewards 38"),
     ],

@@ -12,6 +12,7 @@ import pytest
 
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.metadata import plot
+from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.tables import PREFERENCE_PAIRS, TOKEN_BUDGET
@@ -94,8 +95,8 @@ def test_the_sets_are_those_that_the_recipes_train_on() -> None:
     pairs = pl.DataFrame(given, schema=PREFERENCE_PAIRS.schema, orient="row")
     arms = {
         "base": Recipe(description="x", method="none"),
-        "a": Recipe(description="x", method="dpo", source="rewrites"),  # type: ignore[arg-type]
-        "b": Recipe(description="x", method="dpo", source="rewards", persona="none"),  # type: ignore[arg-type]
+        "a": Recipe(description="x", method="dpo", sources=(Source.REWRITES,)),
+        "b": Recipe(description="x", method="dpo", sources=(Source.REWARDS,), persona="none"),
     }
     sets = drawn_sets(pairs, arms, 10, 0.2, 7)
     assert {name: (len(each.train), len(each.validation)) for name, each in sets.items()} == {"a": (10, 2), "b": (10, 2)}
