@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -65,6 +65,7 @@ class TrainingRun:
     settings: TrainingSettings
     out: Path
     extra: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> str:
@@ -203,11 +204,11 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return pl.read_parquet(out)
 
     def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
-        """Train artefacts that are not there yet from the same inputs, one worker a method; return all manifests by name."""
+        """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; all manifests by name."""
         lacking = [run for run in runs if not _is_made(run)]
-        for method in dict.fromkeys(run.method for run in lacking):
-            jobs = [self._training_job(context, run) for run in lacking if run.method == method]
-            self._run(context, f"train_{method}", {"jobs": jobs})
+        for method, processes in dict.fromkeys((run.method, run.settings.processes) for run in lacking):
+            chosen = [run for run in lacking if (run.method, run.settings.processes) == (method, processes)]
+            self._run(context, f"train_{method}", {"jobs": [self._training_job(context, run) for run in chosen]})
         return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
 
     def _training_job(self, context: dg.AssetExecutionContext, run: TrainingRun) -> dict[str, Any]:
@@ -223,6 +224,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             "inputs": run.inputs,
             "store": str(self.store),
             "extra": dict(run.extra),
+            "origin": dict(run.origin),
         }
 
     def _forecast(
@@ -279,7 +281,8 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
         """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
-        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{worker}"], job)
+        program = ("launch", worker) if worker.startswith("train_") else (worker,)
+        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], job)
         work = Path(self.root) / "work"
         for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
             if work in file.parents:

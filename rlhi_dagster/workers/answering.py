@@ -22,9 +22,9 @@ ECHO_SECONDS = 3.0
 class Stop:
     """Whether somebody wants this process to end: true from the first SIGTERM or SIGINT on; a later second one ends it at once."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        """Take over both signals; must be made in the main thread."""
-        self._log = log
+    def __init__(self, log: Callable[[str], None], in_hand: str = "the requests in hand") -> None:
+        """Take over both signals, which let ``in_hand`` be finished; must be made in the main thread."""
+        self._log, self._in_hand = log, in_hand
         self._wanted_at: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
@@ -37,7 +37,7 @@ class Stop:
         now = time.monotonic()
         if self._wanted_at is None:
             self._wanted_at = now
-            self._log(f"{signal.Signals(number).name}: finishing the requests in hand; another signal in some seconds ends this at once")
+            self._log(f"{signal.Signals(number).name}: finishing {self._in_hand}; another signal in some seconds ends this at once")
         elif now - self._wanted_at > ECHO_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -1,56 +1,67 @@
-"""From a trained model to its artefact: weights, tokenizer, pair ids and manifest, written aside and put in place at once."""
+"""From a trained model to its artefact: weights, tokenizer, pair ids, manifest and card, written aside and put in place at once."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import time
-from importlib.metadata import version
 from typing import Any
 
 import polars as pl
-import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
-from rlhi_dagster.training import gates
+from rlhi_dagster.training import card, gates
 from rlhi_dagster.training.artefacts import PAIRS
+from rlhi_dagster.workers import provenance
 from rlhi_dagster.workers.training_run import TrainingJob
+from rlhi_dagster.workers.weights import save_weights
 
 
 def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, started: float, **facts: object) -> dict[str, Any]:
-    """Write weights, tokenizer and manifest beside the artefact, then put them in its place; return the manifest."""
-    partial = job.out.with_name(f".{job.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    trainer.model.save_pretrained(partial, safe_serialization=True)
-    tokenizer.save_pretrained(partial)
+    """Write weights, tokenizer and manifest beside the artefact, then put them in its place; return the manifest.
+
+    Every process takes part in gathering the weights; the first one writes.
+
+    Raises:
+        ValueError: There are held-out pairs, and no snapshot has a finite loss on them.
+    """
     evaluations = _points(trainer, "eval_loss")
-    at = trainer.state.best_global_step or trainer.state.global_step
-    chosen = {"step": at, "of": trainer.state.global_step, "by": gates.SELECTION if evaluations else "last step: no held-out pair"}
-    held_out = next((point for point in evaluations if point["step"] == at), {})
+    step = _chosen_step(job, trainer, evaluations)
+    trainer.model.config.use_cache = True  # training turns it off, and whoever loads the weights would generate without a cache
+    partial = job.out.with_name(f".{job.out.name}.partial")
+    save_weights(trainer, partial)
+    if not trainer.accelerator.is_main_process:
+        trainer.accelerator.wait_for_everyone()
+        return dict(json.loads((job.out / MANIFEST).read_text()))
+    tokenizer.save_pretrained(partial)
+    held_out = next((point for point in evaluations if point["step"] == step), {})
     manifest = {
         "model": {"name": f"rlhi-{job.name}", "revision": weights_digest(partial), "path": "."},
         "inputs": job.inputs,
         "method": job.method,
-        "start": job.model.identity if job.model else None,
+        "start": {"name": job.model.name, "revision": job.model.revision, "is_on_hub": job.model.path is None} if job.model else None,
+        "extra": dict(job.extra),
         "settings": job.settings.model_dump(),
+        "effective_batch": trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size,
+        "world_size": trainer.args.world_size,
         "steps": _points(trainer, "loss"),
         "evaluations": evaluations,
-        "chosen": chosen,
+        "chosen": gates.choice(evaluations, step, trainer.state.global_step, job.settings),
         "validation": {name.removeprefix("eval_"): value for name, value in held_out.items() if name.startswith("eval_")},
         "seconds": round(time.monotonic() - started, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "hardware": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "packages": {name: version(name) for name in ("torch", "transformers", "trl")},
+        "trained_rows": len(trainer.train_dataset),
+        "data": dict(job.origin),
+        "code": provenance.code(),
+        "hardware": provenance.hardware(),
+        "packages": provenance.packages(),
         **facts,
     }
     if "pair_id" in pl.read_parquet_schema(job.train):
         pl.read_parquet(job.train, columns=["pair_id"]).write_parquet(partial / PAIRS)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (partial / card.FILE).write_text(card.card(manifest), encoding="utf-8")
     if job.out.exists():
         old = job.out.with_name(f".{job.out.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -60,7 +71,16 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
     else:
         partial.rename(job.out)
     shutil.rmtree(job.work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return manifest
+
+
+def _chosen_step(job: TrainingJob, trainer: Trainer, evaluations: list[dict[str, float]]) -> int:
+    """The step of the snapshot whose weights the trainer holds: the best one, or without held-out pairs the last."""
+    best = trainer.state.best_global_step
+    if evaluations and best is None:
+        raise ValueError(f"{job.name}: no snapshot has a finite loss on held-out users; lower the learning rate")
+    return int(trainer.state.global_step if best is None else best)
 
 
 def _points(trainer: Trainer, what: str) -> list[dict[str, float]]:

@@ -10,24 +10,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from dagster_pipes import PipesContext, open_dagster_pipes
+from accelerate.state import PartialState
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.workers import launch, sharding
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.stopping import StopAtSignal
 from rlhi_dagster.workers.tokens import token_counts
 from rlhi_dagster.workers.watch import Watch
 
 Report = Callable[[str], None]
 """Where progress lines go."""
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the first one may be writing a large artefact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class TrainingJob:
         inputs: Digest of everything that determines the result; an artefact with the same digest is kept as it is.
         store: Root of the response store.
         extra: What the method needs beside that: of the town's policy its shape, of a recipe what it shows.
+        origin: Where the rows come from, for the manifest: see ``training.origin``.
     """
 
     name: str
@@ -57,6 +63,7 @@ class TrainingJob:
     inputs: str
     store: Path
     extra: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, job: dict[str, Any]) -> TrainingJob:
@@ -72,6 +79,7 @@ class TrainingJob:
             inputs=job["inputs"],
             store=Path(job["store"]),
             extra=job["extra"],
+            origin=job.get("origin", {}),
         )
 
     @property
@@ -108,7 +116,7 @@ def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.micro_batch_size,
         "per_device_eval_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.batch_size // settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch_size * PartialState().num_processes),
         "gradient_checkpointing": settings.gradient_checkpointing,
         "warmup_steps": settings.warmup_steps,
         "lr_scheduler_type": "cosine",
@@ -126,6 +134,8 @@ def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
         "seed": settings.seed,
         "data_seed": settings.seed,
         "dataloader_num_workers": 0,
+        "ddp_find_unused_parameters": False,
+        **sharding.arguments(settings),
         **(held_out if has_held_out else {}),
     }
 
@@ -150,14 +160,23 @@ def preflight(
 
 
 def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
-    """Run the jobs that Pipes hands over, one after the other; those whose artefact is there already are passed over."""
-    with open_dagster_pipes(), told():
-        pipes = PipesContext.get()
+    """Run the jobs that Pipes hands over, one after the other; those whose artefact is there already are passed over.
+
+    Every process that trains runs this (``launch.py``).
+    """
+    launch.end_with_parent()
+    with launch.open_pipes() as pipes, told():
+        meet()
         for entry in pipes.extras["jobs"]:
             job = TrainingJob.from_dict(entry)
             reused = is_finished(job)
             manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, pipes.log.info)
             pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
+
+
+def meet() -> None:
+    """Connect the processes that train together, if there are several: NCCL on GPUs, gloo on the CPU."""
+    PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def is_finished(job: TrainingJob) -> bool:
@@ -168,28 +187,36 @@ def is_finished(job: TrainingJob) -> bool:
 
 def fit(job: TrainingJob, build: Callable[[], Trainer], report: Callable[[str], None]) -> Trainer:
     """Train, from the last complete snapshot of the same job if there is one."""
-    marker = job.work / "inputs"
-    if not marker.is_file() or marker.read_text() != job.inputs:
-        shutil.rmtree(job.work, ignore_errors=True)
-        job.work.mkdir(parents=True)
-        marker.write_text(job.inputs)
+    processes = PartialState()
+    if processes.is_main_process:
+        _prepare_work(job)
+    processes.wait_for_everyone()
+    snapshot = _last_snapshot(job.work)
     trainer = build()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Watch(job.name, job.settings, trainer, report))
-    snapshot = _last_snapshot(job.work)
+    trainer.add_callback(StopAtSignal(job.name, report))
     if snapshot:
         report(f"training {job.name}: resuming from {snapshot.name}")
     trainer.train(resume_from_checkpoint=str(snapshot) if snapshot else None)
     return trainer
 
 
-def _last_snapshot(work: Path) -> Path | None:
-    """The latest snapshot whose last-written file is there; a kill while saving leaves one without it, which is removed."""
-    complete: list[tuple[int, Path]] = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / "trainer_state.json").is_file():
-            complete.append((int(folder.name.removeprefix("checkpoint-")), folder))
-        else:
+def _prepare_work(job: TrainingJob) -> None:
+    """Leave in the work folder what this job can resume from: complete snapshots of the same inputs.
+
+    A kill while saving leaves a snapshot without the file that is written last.
+    """
+    marker = job.work / "inputs"
+    if not marker.is_file() or marker.read_text() != job.inputs:
+        shutil.rmtree(job.work, ignore_errors=True)
+        job.work.mkdir(parents=True)
+        marker.write_text(job.inputs)
+    for folder in job.work.glob("checkpoint-*"):
+        if not (folder / "trainer_state.json").is_file():
             shutil.rmtree(folder)
-    return max(complete)[1] if complete else None
+
+
+def _last_snapshot(work: Path) -> Path | None:
+    return max(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.removeprefix("checkpoint-")), default=None)
