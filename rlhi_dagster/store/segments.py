@@ -67,6 +67,7 @@ SCHEMAS: dict[str, pl.Schema] = {
         }
     ),
     "embedding": pl.Schema({"key": pl.String(), "vector": pl.List(pl.Float32())}),
+    "reference": pl.Schema({"key": pl.String(), "chosen_logp": pl.Float32(), "rejected_logp": pl.Float32(), **_ASKED}),
 }
 """Columns of an answer, by kind."""
 

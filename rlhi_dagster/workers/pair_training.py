@@ -35,15 +35,16 @@ class PairData:
         validation: Rows of users who are not trained on.
         tokenizer: The start's.
         facts: What the manifest will say beside what every training run says.
+        report: Where progress lines go.
     """
 
-    def __init__(self, job: TrainingJob) -> None:
+    def __init__(self, job: TrainingJob, report: Report) -> None:
         """Read and measure the rows of ``job``.
 
         Raises:
             ValueError: No row is left to train on; the message says how many were too long.
         """
-        self.job = job
+        self.job, self.report = job, report
         self.tokenizer = AutoTokenizer.from_pretrained(job.start.source, **job.start.load_kwargs())
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -97,7 +98,7 @@ def train_on_pairs(build: Callable[[TrainingJob, PairData], Trainer]) -> Callabl
         started = time.monotonic()
         disable_caching()
         set_seed(job.settings.seed)
-        data = PairData(job)
+        data = PairData(job, report)
         trainer = fit(job, lambda: build(job, data), report)
         if len(trainer.train_dataset) != len(data.train):
             raise ValueError(

@@ -15,8 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from trl import DPOTrainer
+
+from rlhi_dagster.workers.batching import Extent, extent, lengths
 
 _FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 _IGNORED = -100
@@ -49,6 +52,12 @@ def check_attention(config: Any) -> None:
         raise ValueError(f"shared_prefix needs attention that takes a mask (sdpa or eager), not {kind}: set shared_prefix to false")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError("shared_prefix: this model attends within a sliding window, which the mask would undo; set shared_prefix to false")
+
+
+def packed_extent(rows: Dataset) -> Extent:
+    """What rows of pairs take of a batch of packed rows: the prompt once, its last token twice."""
+    packed = extent(rows).tokens - lengths(rows, "prompt_ids") + 1
+    return Extent(1, packed, packed)
 
 
 class SharedPrefix:

@@ -9,13 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import masking
+from rlhi_dagster.workers.batching import Extent, LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
-from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
+from rlhi_dagster.workers.reference import References, StoredReferences
+from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+
+class PlainTrainer(LengthSorted, StoredReferences):  # type: ignore[misc]
+    """TRL's, with rows of similar length together and the reference from the store."""
+
+
+class SharedPrefixTrainer(LengthSorted, SharedPrefixDPOTrainer, StoredReferences):  # type: ignore[misc]
+    """The same with the prompt of a pair read once."""
+
+    def extent(self, rows: Dataset) -> Extent:
+        """What rows take of a batch."""
+        return packed_extent(rows)
 
 
 def build(job: TrainingJob, data: PairData) -> DPOTrainer:
@@ -26,7 +41,7 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
         lambda row: {"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])}
     )
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]} if settings.sft_weight else {}
-    trainer = (SharedPrefixDPOTrainer if settings.shared_prefix else DPOTrainer)(
+    trainer = (SharedPrefixTrainer if settings.shared_prefix else PlainTrainer)(
         model=data.causal_model(),
         args=DPOConfig(
             **arguments(job, has_held_out=bool(data.validation)),
@@ -39,8 +54,10 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
         eval_dataset=validation,
         processing_class=data.tokenizer,
         peft_config=data.adapters("CAUSAL_LM"),
+        references=References.of(job, settings, data.report),
     )
     data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
+    data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
     data.facts["step0_loss"] = _first_loss(trainer)
     return trainer
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
+from rlhi_dagster.workers.batching import LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+
+class _Trainer(LengthSorted, RewardTrainer):  # type: ignore[misc]
+    """TRL's, with rows of similar length together."""
 
 
 def build(job: TrainingJob, data: PairData) -> RewardTrainer:
@@ -20,7 +25,7 @@ def build(job: TrainingJob, data: PairData) -> RewardTrainer:
     train, validation = data.datasets(
         lambda row: {"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])}
     )
-    return RewardTrainer(
+    trainer = _Trainer(
         model=scorer,
         args=RewardConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
         train_dataset=train,
@@ -28,6 +33,8 @@ def build(job: TrainingJob, data: PairData) -> RewardTrainer:
         processing_class=data.tokenizer,
         peft_config=data.adapters("SEQ_CLS"),
     )
+    data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
+    return trainer
 
 
 train = train_on_pairs(build)

@@ -9,14 +9,19 @@ from __future__ import annotations
 from trl import SFTConfig, SFTTrainer
 
 from rlhi_dagster.workers import masking
+from rlhi_dagster.workers.batching import LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+
+class _Trainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
+    """TRL's, with rows of similar length together."""
 
 
 def build(job: TrainingJob, data: PairData) -> SFTTrainer:
     """The trainer of a job, with what carries loss checked in every row."""
     train, validation = data.datasets(lambda row: {"prompt": row["prompt"], "completion": said(row["chosen"])})
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=data.causal_model(),
         args=SFTConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
         train_dataset=train,
@@ -24,6 +29,7 @@ def build(job: TrainingJob, data: PairData) -> SFTTrainer:
         processing_class=data.tokenizer,
         peft_config=data.adapters("CAUSAL_LM"),
     )
+    data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
     data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
     return trainer
 
