@@ -34,7 +34,9 @@ from rlhi_dagster.profiles import Profile, Role
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.tables import MESSAGES
-from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.training.reference import KIND as REFERENCE
+from rlhi_dagster.training.reference import reference_key
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
 _EMBED_CHUNK = 1024
 
@@ -204,12 +206,31 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return pl.read_parquet(out)
 
     def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
-        """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; all manifests by name."""
+        """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; their manifests."""
         lacking = [run for run in runs if not _is_made(run)]
-        for method, processes in dict.fromkeys((run.method, run.settings.processes) for run in lacking):
-            chosen = [run for run in lacking if (run.method, run.settings.processes) == (method, processes)]
-            self._run(context, f"train_{method}", {"jobs": [self._training_job(context, run) for run in chosen]})
+        groups: dict[tuple[str, int | None], list[TrainingRun]] = {}
+        for run in lacking:
+            groups.setdefault((run.method, run.settings.processes), []).append(run)
+        waiting = list(groups.values())
+        while waiting:
+            # Job files go with the worker that has read them, so those of later workers are written again.
+            jobs, *later = [[self._training_job(context, run) for run in group] for group in waiting]
+            self._run(context, f"train_{jobs[0]['method']}", {"jobs": jobs, "later": [job for group in later for job in group]})
+            waiting = waiting[1:]
+        self._note_references(context, runs)
         return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
+
+    def _note_references(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> None:
+        """Remember which log-probabilities of the reference DPO went by; pairs that were too long have none."""
+        used: list[tuple[ResponseStore, list[str]]] = []
+        for run in runs:
+            if isinstance(run.settings, DPOSettings) and run.model:
+                rows = [row for frame in (run.rows, run.validation) if frame is not None for row in frame.iter_rows(named=True)]
+                keys = _keys(reference_key(run.model, row, run.settings) for row in rows)
+                store = ResponseStore(self.store, REFERENCE, run.model.identity)
+                used.append((store, keys.filter(~keys.is_in(store.missing(keys).implode())).to_list()))
+        if used:
+            self._note_use(context, used)
 
     def _training_job(self, context: dg.AssetExecutionContext, run: TrainingRun) -> dict[str, Any]:
         validation = run.validation if run.validation is not None and len(run.validation) else None
