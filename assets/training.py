@@ -17,7 +17,8 @@ from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import artefacts, budget, human_preferences, pair_sets, recipes, reward_scores
-from rlhi_dagster.training.curves import curves
+from rlhi_dagster.training.curves import curves, final_numbers
+from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
@@ -57,11 +58,12 @@ def reward_model(
         )
     assert profile.reward.training
     found = _reward_model_pairs(settings, rewrites)
-    pairs, validation = pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement)
-    if pairs.is_empty():
+    sets = pair_sets.PairSets(*pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement))
+    if sets.train.is_empty():
         raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
-    run = TrainingRun("reward-model", "reward", start, pairs, validation, profile.reward.training, out, {})
+    said = origin("rewrites", found, sets, profile, _code_version(context))
+    run = TrainingRun("reward-model", "reward", start, sets.train, sets.validation, profile.reward.training, out, {}, said)
     return _trained(workers.train(context, [run])["reward-model"], out)
 
 
@@ -166,10 +168,13 @@ def checkpoints(
             artefacts.refer(out, start, method="none")
             continue
         sets = drawn[name]
-        runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, {"persona": recipe.persona}))
+        extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens}
+        said = origin("preference_pairs", pairs, sets, profile, _code_version(context))
+        runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, extra, said))
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
-        context.add_asset_metadata({"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"]}, partition_key=name)
+        facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
+        context.add_asset_metadata(facts | final_numbers(manifest), partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
     return dg.MaterializeResult(
@@ -184,17 +189,20 @@ def _reward_model_pairs(settings: Settings, rewrites: pl.LazyFrame) -> pl.DataFr
     return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), profile.validation_fraction)
 
 
+def _code_version(context: dg.AssetExecutionContext) -> str | None:
+    return context.assets_def.code_versions_by_key[context.assets_def.key]
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text())
 
 
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     shown: dict[str, Any] = {name: manifest[name] for name in _SHOWN if name in manifest}
-    validation = {f"validation/{name}": value for name, value in manifest.get("validation", {}).items()}
     drawn: dict[str, Any] = {"curves": metadata.plot(curves({out.name: manifest}))} if manifest.get("steps") else {}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["model"]["revision"]),
-        metadata={"path": dg.MetadataValue.path(out), "model": manifest["model"]["name"], **shown, **validation, **drawn},
+        metadata={"path": dg.MetadataValue.path(out), "model": manifest["model"]["name"], **shown, **final_numbers(manifest), **drawn},
     )
 
 
@@ -216,5 +224,13 @@ decontaminated = pair_checks.decontaminated_check("preference_pairs", profiles.c
 held_out = checks.no_held_out_user_in_training_check("preference_pairs")
 differs = checks.chosen_differs_from_rejected_check("preference_pairs")
 precedes = checks.personas_precede_use_check("preference_pairs")
-step0 = checks.step0_loss_is_ln2_check("checkpoints")
+manifest_checks = [
+    checks.manifest_check("checkpoints", checks.step0_loss_is_ln2),
+    checks.manifest_check("checkpoints", checks.nothing_lost),
+    checks.manifest_check("checkpoints", checks.only_replies_carry_loss),
+    checks.manifest_check("checkpoints", checks.chosen_likelihood_holds, is_blocking=False),
+    checks.manifest_check("checkpoints", checks.no_memorisation, is_blocking=False),
+    checks.manifest_check("reward_model", checks.nothing_lost, by_recipe=False),
+    checks.manifest_check("reward_model", checks.no_memorisation, by_recipe=False, is_blocking=False),
+]
 forgotten = [checks.trained_on_nobody_forgotten_check(name) for name in ("checkpoints", "reward_model")]

@@ -12,11 +12,13 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import dagster as dg
 import polars as pl
 
+from rlhi_dagster.engines.models import MANIFEST
 from rlhi_dagster.forgetting.marks import Mark, marks
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import partitions_of_run
@@ -208,6 +210,61 @@ def step0_loss_is_ln2(manifests: Mapping[str, Mapping[str, Any] | None]) -> Find
     return Finding(not off and not missing, numbers)
 
 
+def chosen_likelihood_holds(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+    """In the snapshot that was kept, held-out preferred replies are not much less likely than at the start (likelihood displacement).
+
+    Args:
+        manifests: Recipe to the checkpoint's manifest; ``None`` where there is none. Those whose ``method`` is ``dpo`` are looked at. One
+            that does not know its displacement, for want of held-out pairs, does not pass. The worst of all snapshots is reported, too.
+    """
+    return _within_bound(manifests, "displacement", ("dpo",))
+
+
+def no_memorisation(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+    """In the snapshot that was kept, the loss on held-out users is not much above the loss in training.
+
+    Args:
+        manifests: As of `chosen_likelihood_holds`; of every method that trains on pairs.
+    """
+    return _within_bound(manifests, "memorisation", ("sft", "dpo", "reward"))
+
+
+def nothing_lost(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+    """The pairs that were trained on are those that were drawn without those that are too long.
+
+    Args:
+        manifests: As of `no_memorisation`. Drawn pairs were counted by who drew them, trained ones by the trainer.
+    """
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "reward"))
+    counts = {
+        name: (each.get("data", {}).get("pairs"), each.get("trained_rows"), each.get("pairs_too_long")) for name, each in known.items()
+    }
+    known_counts = {name: counted for name, counted in counts.items() if None not in counted}
+    lost = {name: drawn - trained - too_long for name, (drawn, trained, too_long) in known_counts.items()}
+    off = sorted(name for name in counts if lost.get(name) != 0)
+    numbers = {f"pairs_lost/{name}": pairs for name, pairs in lost.items()}
+    return Finding(not off and not missing, {"trained": len(known), "off": off, "without_manifest": missing, **numbers})
+
+
+def only_replies_carry_loss(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+    """What carries loss was compared with the replies in every row, in training and on held-out users.
+
+    A row that breaks the rule stops its run, so what remains to be seen is whether all rows were looked at.
+
+    Args:
+        manifests: As of `chosen_likelihood_holds`; of the methods that train on replies.
+    """
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo"))
+    masks = {name: each.get("masks", {}) for name, each in known.items()}
+    wanted = {name: {"train": each.get("trained_rows"), "validation": each.get("validation_pairs") or None} for name, each in known.items()}
+    seen = {name: {split: found.get(split, {}).get("rows") for split in ("train", "validation")} for name, found in masks.items()}
+    off = sorted(name for name in known if seen[name] != wanted[name] or not seen[name]["train"])
+    shares = {
+        f"loss_share/{name}": each["train"]["loss_tokens"] / each["train"]["tokens"] for name, each in masks.items() if name not in off
+    }
+    return Finding(not off and not missing, {"trained": len(known), "off": off, "without_manifest": missing, **shares})
+
+
 def malformed_share_is_low(judgements: pl.LazyFrame, limit: float = MALFORMED_LIMIT) -> Finding:
     """Of each recipe's replies that a judge could tell, at most ``limit`` are broken text.
 
@@ -370,13 +427,29 @@ def orders_are_balanced_check(asset: dg.AssetsDefinition | str) -> dg.AssetCheck
     return check
 
 
-def step0_loss_is_ln2_check(asset: dg.AssetsDefinition | str) -> dg.AssetChecksDefinition:
-    """Block unless DPO started at its reference; reads the manifests of ``asset`` from the resource ``lake``."""
+def manifest_check(
+    asset: dg.AssetsDefinition | str,
+    holds: Callable[[Mapping[str, Mapping[str, Any] | None]], Finding],
+    *,
+    by_recipe: bool = True,
+    is_blocking: bool = True,
+) -> dg.AssetChecksDefinition:
+    """Block, or warn, unless ``holds`` does for the manifests of ``asset``, which it reads from the resource ``lake``.
 
-    @dg.asset_check(asset=asset, name="step0_loss_is_ln2", blocking=True, description=_first_line(step0_loss_is_ln2))
+    Args:
+        asset: The artefact.
+        holds: Property of manifests; the check has its name.
+        by_recipe: Whether the artefact has a folder for each recipe of the run; without, its manifest goes by the asset's name.
+        is_blocking: Whether the check blocks; else it warns.
+    """
+    severity = dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN
+
+    @dg.asset_check(asset=asset, name=holds.__name__, blocking=is_blocking, description=_first_line(holds))
     def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         (checked,) = context.selected_asset_check_keys
-        return step0_loss_is_ln2(_manifests(lake, checked.asset_key.path[-1], _partitions(context))).as_result()
+        name = checked.asset_key.path[-1]
+        manifests = _manifests(lake, name, _partitions(context)) if by_recipe else {name: _manifest(lake.artefact_path(name))}
+        return holds(manifests).as_result(severity)
 
     return check
 
@@ -427,8 +500,36 @@ def _manifests(lake: Lake, asset: str, recipes: Iterable[str] | None) -> dict[st
     """Manifests by recipe: of the recipes given, or of every checkpoint that is there."""
     if recipes is None:
         recipes = sorted(path.name for path in lake.artefact_path(asset).glob("*") if path.is_dir())
-    files = {recipe: lake.artefact_path(asset, recipe) / "manifest.json" for recipe in recipes}
-    return {recipe: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None for recipe, file in files.items()}
+    return {recipe: _manifest(lake.artefact_path(asset, recipe)) for recipe in recipes}
+
+
+def _manifest(folder: Path) -> Mapping[str, Any] | None:
+    file = folder / MANIFEST
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _trained_on_pairs(
+    manifests: Mapping[str, Mapping[str, Any] | None], methods: Sequence[str]
+) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
+    """Names without a manifest, and the manifests of some methods by name."""
+    known = {name: manifest for name, manifest in manifests.items() if manifest is not None}
+    return sorted(set(manifests) - set(known)), {name: each for name, each in known.items() if each.get("method") in methods}
+
+
+def _within_bound(manifests: Mapping[str, Mapping[str, Any] | None], measure: str, methods: Sequence[str]) -> Finding:
+    """Whether what the gates measured of the snapshots that were kept is known and at most the settings' ``max_<measure>``."""
+    missing, known = _trained_on_pairs(manifests, methods)
+    found = {name: each.get("validation", {}).get(measure) for name, each in known.items()}
+    off = sorted(name for name, value in found.items() if not _is_finite(value) or value > known[name]["settings"][f"max_{measure}"])
+    numbers = {f"{measure}/{name}": value for name, value in found.items() if _is_finite(value)}
+    seen = {
+        name: [point[f"eval_{measure}"] for point in each.get("evaluations", []) if f"eval_{measure}" in point]
+        for name, each in known.items()
+    }
+    worst = {f"worst_{measure}/{name}": max(values) for name, values in seen.items() if values}
+    passed_over = {f"passed_over/{name}": len(each.get("chosen", {}).get("passed_over", [])) for name, each in known.items()}
+    told = {"trained": len(known), "off": off, "without_manifest": missing, **numbers, **worst, **passed_over}
+    return Finding(not off and not missing, told)
 
 
 def _first_line(function: Callable[..., Finding]) -> str:

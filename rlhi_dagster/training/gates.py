@@ -1,7 +1,7 @@
 """Which snapshot of a training run is kept: the best one on held-out users among those that are sound.
 
 What belongs here: displacement, memorisation and the choice, as functions of what training recorded. What does not: recording it
-(``workers/training_run.py``) and whether a finished checkpoint passes (``checks.py``).
+(``workers/watch.py``) and whether a finished checkpoint passes (``checks.py``).
 
 DPO can lower the likelihood of preferred replies along with the dispreferred ones (likelihood displacement; Razin et al., 2024), and the
 author's logs reach a loss of 1e-10 while the likelihood of preferred replies falls. Both show on users that were not trained on.
@@ -9,11 +9,12 @@ author's logs reach a loss of 1e-10 while the likelihood of preferred replies fa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.settings import TrainingSettings
 
 SELECTION = "eval_selection"
 """Metric that the trainer minimises over snapshots."""
@@ -57,10 +58,56 @@ def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, c
     first, last = evaluations[0], evaluations[-1]
     trained = [entry["loss"] for entry in history if "loss" in entry]
     memorisation = float(last["eval_loss"] - trained[-1]) if trained else None
-    displacement, past = None, [0.0]
-    if isinstance(settings, DPOSettings) and "eval_logps/chosen" in first:
+    displacement = None
+    if "eval_logps/chosen" in first:
         displacement = float(first["eval_logps/chosen"] - last["eval_logps/chosen"]) / chosen_tokens
-        past.append(displacement - settings.max_displacement)
-    if memorisation is not None:
-        past.append(memorisation - settings.max_memorisation)
-    return Standing(float(last["eval_loss"]), displacement, memorisation, max(past))
+    past = excesses({"displacement": displacement, "memorisation": memorisation}, settings.model_dump())
+    return Standing(float(last["eval_loss"]), displacement, memorisation, max([0.0, *past.values()]))
+
+
+def excesses(measured: Mapping[str, float | None], settings: Mapping[str, Any]) -> dict[str, float]:
+    """By how much what was measured is past its bound, in nats: only what is past it, or not a number.
+
+    Args:
+        measured: ``displacement`` and ``memorisation``, as far as known.
+        settings: Training settings; a method without the bound ``max_<name>`` has none.
+    """
+    bounds = {name: settings[f"max_{name}"] for name in ("displacement", "memorisation") if f"max_{name}" in settings}
+    past = {name: measured[name] - bound for name, bound in bounds.items() if measured.get(name) is not None}
+    return {name: excess if math.isfinite(excess) else math.inf for name, excess in past.items() if not excess <= 0}
+
+
+def choice(evaluations: Sequence[Mapping[str, float]], step: int, of: int, settings: TrainingSettings) -> dict[str, Any]:
+    """What a manifest says of the choice.
+
+    Args:
+        evaluations: Points on held-out users, the start's first; none without held-out pairs.
+        step: Of the snapshot that was kept.
+        of: Steps that were trained.
+        settings: The bounds.
+
+    Returns:
+        ``step``, ``of``, ``why``, the number of ``snapshots`` to choose from, and ``passed_over``: those past a bound with their ``step``,
+        ``loss``, ``displacement`` and ``memorisation``, and which bounds are ``past``.
+    """
+    snapshots = [point for point in evaluations if point["step"] > 0]
+    unsound = [told for point in snapshots if (told := _unsound(point, settings))]
+    if not snapshots:
+        why = "the last step: there is no held-out pair to choose by"
+    elif len(unsound) == len(snapshots):
+        why = "no snapshot is within the bounds: the one least far past them"
+    else:
+        why = "lowest held-out loss" + (" of those within the bounds" if unsound else "")
+    return {
+        "step": step,
+        "of": of,
+        "why": why,
+        "snapshots": len(snapshots),
+        "passed_over": [told for told in unsound if told["step"] != step],
+    }
+
+
+def _unsound(point: Mapping[str, float], settings: TrainingSettings) -> dict[str, Any] | None:
+    measured = {name: point.get(f"eval_{name}") for name in ("displacement", "memorisation")}
+    past = excesses(measured, settings.model_dump())
+    return {"step": int(point["step"]), "loss": point["eval_loss"], **measured, "past": sorted(past)} if past else None

@@ -378,7 +378,7 @@ def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float)
 
     lake.artefact_path("checkpoints", "other").mkdir(parents=True)  # without a manifest, but not of this run
     outcome = dg.materialize(
-        [checkpoints, checks.step0_loss_is_ln2_check(checkpoints)],
+        [checkpoints, checks.manifest_check(checkpoints, checks.step0_loss_is_ln2)],
         tags={"dagster/asset_partition_range_start": "base", "dagster/asset_partition_range_end": "dpo"},
         resources={"lake": lake},
         raise_on_error=False,
