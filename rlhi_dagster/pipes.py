@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from rlhi_dagster import profiles
+from rlhi_dagster import observations, profiles
 
 _SECONDS_TO_STOP = 600
 """How long a worker that is told to stop may take to finish what it has in hand."""
@@ -23,14 +23,16 @@ _EXPECTED = "ExpectedError"
 
 
 class Ending(dg.PipesTempFileMessageReader):
-    """Reads a worker's messages as ever, and keeps the exception that the closing one carries.
+    """Reads a worker's messages as ever, logs those that are observations, and keeps the exception that the closing one carries.
 
     Attributes:
         exception: ``name`` and ``message`` of the exception that ended the worker; ``None`` if it told of none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        """``context`` is the asset's."""
         super().__init__()
+        self._context = context
         self.exception: Mapping[str, Any] | None = None
 
     @contextmanager
@@ -41,7 +43,9 @@ class Ending(dg.PipesTempFileMessageReader):
         def noting(message: Mapping[str, Any]) -> None:
             if message["method"] == "closed":
                 self.exception = (message["params"] or {}).get("exception")
-            handle(message)
+            is_custom = message["method"] == "report_custom_message"
+            if not (is_custom and observations.record(self._context, message["params"]["payload"])):
+                handle(message)
 
         handler.handle_message = noting
         with super().read_messages(handler) as params:
@@ -60,7 +64,7 @@ def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], 
     Raises:
         dg.Failure: The worker failed; the description says why. Retries are not allowed where it said so itself: the same would happen.
     """
-    ending = Ending()
+    ending = Ending(context)
     client = dg.PipesSubprocessClient(
         env={"TOKENIZERS_PARALLELISM": "false"},
         cwd=str(profiles.ROOT),

@@ -246,7 +246,13 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
             "store": str(self.store),
             "extra": dict(run.extra),
             "origin": dict(run.origin),
+            "events": str(self._events(context, run)),
         }
+
+    def _events(self, context: dg.AssetExecutionContext, run: TrainingRun) -> Path:
+        """Folder of a run's TensorBoard event files: the asset's, or a folder in it for each partition."""
+        is_partitioned = context.has_partition_key or context.has_partition_key_range
+        return Path(self.root, "tensorboard", context.assets_def.node_def.name, *([run.name] if is_partitioned else []))
 
     def _forecast(
         self, role: Role, model: ModelRef, wanted: int, missing: Sequence[ChatRequest | RewardRequest], new_tokens: int

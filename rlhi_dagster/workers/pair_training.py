@@ -18,6 +18,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from rlhi_dagster.workers.finishing import finish
+from rlhi_dagster.workers.probe import Probe, prompts_for
 from rlhi_dagster.workers.tokens import replied
 from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
 
@@ -81,6 +82,15 @@ class PairData:
             task_type=task, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
         )
 
+    def probe(self, trainer: Trainer) -> Probe | None:
+        """What samples replies to held-out users while the policy trains; ``None`` for a model that writes none, or without such users."""
+        if "reply_tokens" not in self.job.extra:
+            return None
+        reply_tokens = int(self.job.extra["reply_tokens"])
+        room = int(trainer.model.config.get_text_config().max_position_embeddings) - reply_tokens
+        prompts = prompts_for([row["prompt"] for row in self.validation], self.tokenizer, room)
+        return Probe(trainer, self.tokenizer, prompts, reply_tokens, self.causal_model) if prompts else None
+
     def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int]:
         rows = pl.read_parquet(path, columns=["pair_id", "prompt", "chosen", "rejected"]).to_dicts() if path else []
         return preflight(rows, conversations, self.tokenizer, self.job.settings.max_length)
@@ -99,7 +109,7 @@ def train_on_pairs(build: Callable[[TrainingJob, PairData], Trainer]) -> Callabl
         disable_caching()
         set_seed(job.settings.seed)
         data = PairData(job, report)
-        trainer = fit(job, lambda: build(job, data), report)
+        trainer = fit(job, lambda: build(job, data), report, data.probe)
         if len(trainer.train_dataset) != len(data.train):
             raise ValueError(
                 f"{job.name}: the trainer kept {len(trainer.train_dataset)} of {len(data.train)} pairs; none may be lost silently"

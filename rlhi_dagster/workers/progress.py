@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rlhi_dagster.engines.calls import Standing
 
 
-class _Paced:
+class Paced:
     """Reports how far a piece of work has come.
 
     Args:
@@ -30,7 +30,7 @@ class _Paced:
         return True
 
 
-class Progress(_Paced):
+class Progress(Paced):
     """Progress of work whose pieces take about the same time."""
 
     def __call__(self, done: int, total: int) -> None:
@@ -41,7 +41,7 @@ class Progress(_Paced):
             self.report(f"{self.what}: {done:,} of {total:,} ({done / max(total, 1):.0%}) in {elapsed:,.0f} s, {left:,.0f} s left")
 
 
-class CallProgress(_Paced):
+class CallProgress(Paced):
     """Progress of model calls: counts, tokens, rate, cost; the time left goes by what is left to read."""
 
     def __call__(self, standing: Standing) -> None:

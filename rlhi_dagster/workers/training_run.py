@@ -25,6 +25,7 @@ from rlhi_dagster.training import gates
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import launch, sharding
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.probe import Probe
 from rlhi_dagster.workers.stopping import StopAtSignal
 from rlhi_dagster.workers.tokens import token_counts
 from rlhi_dagster.workers.watch import Watch
@@ -49,8 +50,9 @@ class TrainingJob:
         out: Folder of the artefact.
         inputs: Digest of everything that determines the result; an artefact with the same digest is kept as it is.
         store: Root of the response store.
-        extra: What the method needs beside that: of the town's policy its shape, of a recipe what it shows.
+        extra: What the method needs beside that: of the town's policy its shape, of a recipe what it shows and how long replies are.
         origin: Where the rows come from, for the manifest: see ``training.origin``.
+        events: Folder of TensorBoard event files; ``None`` for none.
     """
 
     name: str
@@ -64,6 +66,7 @@ class TrainingJob:
     store: Path
     extra: Mapping[str, Any]
     origin: Mapping[str, Any] = field(default_factory=dict)
+    events: Path | None = None
 
     @classmethod
     def from_dict(cls, job: dict[str, Any]) -> TrainingJob:
@@ -80,6 +83,7 @@ class TrainingJob:
             store=Path(job["store"]),
             extra=job["extra"],
             origin=job.get("origin", {}),
+            events=Path(job["events"]) if job.get("events") else None,
         )
 
     @property
@@ -134,6 +138,7 @@ def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
         "seed": settings.seed,
         "data_seed": settings.seed,
         "dataloader_num_workers": 0,
+        "include_num_input_tokens_seen": "all",
         "ddp_find_unused_parameters": False,
         **sharding.arguments(settings),
         **(held_out if has_held_out else {}),
@@ -185,8 +190,15 @@ def is_finished(job: TrainingJob) -> bool:
     return manifest.is_file() and json.loads(manifest.read_text())["inputs"] == job.inputs
 
 
-def fit(job: TrainingJob, build: Callable[[], Trainer], report: Callable[[str], None]) -> Trainer:
-    """Train, from the last complete snapshot of the same job if there is one."""
+def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: Callable[[Trainer], Probe | None] | None = None) -> Trainer:
+    """Train, from the last complete snapshot of the same job if there is one.
+
+    Args:
+        job: What is trained.
+        build: Makes the trainer.
+        report: Where progress lines go.
+        probe: What samples from the trainer's policy at each evaluation.
+    """
     processes = PartialState()
     if processes.is_main_process:
         _prepare_work(job)
@@ -195,10 +207,11 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Callable[[str], 
     trainer = build()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Watch(job.name, job.settings, trainer, report))
+    trainer.add_callback(Watch(job.name, job.settings, trainer, report, probe(trainer) if probe else None, job.events))
     trainer.add_callback(StopAtSignal(job.name, report))
     if snapshot:
         report(f"training {job.name}: resuming from {snapshot.name}")
+        trainer.args.eval_on_start = False
     trainer.train(resume_from_checkpoint=str(snapshot) if snapshot else None)
     return trainer
 
