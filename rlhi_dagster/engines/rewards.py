@@ -19,6 +19,7 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.reward_layouts import load_reward_model
 from rlhi_dagster.engines.transcripts import Transcripts
 from rlhi_dagster.engines.transformers import pick_device
+from rlhi_dagster.engines.unavailable import loading
 
 
 class TransformersRewardEngine:
@@ -26,7 +27,8 @@ class TransformersRewardEngine:
 
     def __init__(self, model: ModelRef, settings: TransformersSettings) -> None:
         self.settings = settings
-        self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+        with loading(model):
+            self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
         self.model = load_reward_model(model, self.tokenizer, getattr(torch, settings.dtype), pick_device(settings.device))
         self.transcripts = Transcripts(model.identity, self.tokenizer, self.model.context, self.model.ending)
 

@@ -29,6 +29,7 @@ from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.prompts import Prompts
 from rlhi_dagster.engines.schemas import checked, grammar
+from rlhi_dagster.engines.unavailable import loading
 
 
 def pick_device(device: str) -> torch.device:
@@ -81,13 +82,14 @@ class TransformersChatEngine:
     def __init__(self, model: ModelRef, settings: TransformersSettings) -> None:
         self.ref, self.settings = model, settings
         self.device = pick_device(settings.device)
-        self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+        with loading(model):
+            self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                model.source, dtype=getattr(torch, settings.dtype), use_safetensors=True, **model.load_kwargs()
+            )
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model.source, dtype=getattr(torch, settings.dtype), use_safetensors=True, **model.load_kwargs()
-        )
         self.model = loaded.to(self.device).eval()
         self.context = int(self.model.config.max_position_embeddings)
         self.prompts = Prompts(self.tokenizer, self.context)

@@ -32,3 +32,9 @@ class TownPolicy(BaseModel, frozen=True, extra="forbid"):
     vocabulary: int = Field(ge=300, description="Size of the byte-level BPE.")
     context: int = Field(ge=64, description="Longest sequence in tokens.")
     initial_deviation: float = Field(gt=0, description="Standard deviation of the initial weights; Llama's 0.02 suits wider layers.")
+
+    @property
+    def parameters(self) -> int:
+        """Weights, with the head's those of the embedding; fewer where the corpus gives a smaller vocabulary."""
+        attention, feed_forward = 4 * self.width * self.heads * self.head_width, 3 * self.width * self.feed_forward_width
+        return self.vocabulary * self.width + self.layers * (attention + feed_forward + 2 * self.width) + self.width

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large")
+_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
+"""Of operating systems, and of torch, which does not say why a write failed."""
 _MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 

@@ -70,11 +70,13 @@ def main() -> None:
         from transformers import AutoTokenizer
 
         from rlhi_dagster.engines.models import ModelRef
+        from rlhi_dagster.engines.unavailable import loading
         from rlhi_dagster.workers.progress import Progress
 
         job = pipes.extras
         model, out = ModelRef(**job["model"]), Path(job["out"])
-        tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+        with loading(model, "policy.hub_model"):
+            tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
         found = count(pl.read_parquet(job["rows"]), tokenizer, Progress(pipes.log.info, "counting tokens"))
         partial = out.with_suffix(".partial")
         found.write_parquet(partial, compression="zstd")

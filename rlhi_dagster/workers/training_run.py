@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
-from rlhi_dagster.workers import launch, sharding
+from rlhi_dagster.workers import launch, readiness, sharding
 from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.probe import Probe
 from rlhi_dagster.workers.stopping import StopAtSignal
@@ -97,6 +98,11 @@ class TrainingJob:
         """Where snapshots lie while the run is not finished."""
         return self.out.with_name(f".{self.out.name}.training")
 
+    @property
+    def partial(self) -> Path:
+        """Where the artefact is written before it gets its name."""
+        return self.out.with_name(f".{self.out.name}.partial")
+
 
 def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
     """The part of the trainers' configuration that all methods share.
@@ -167,15 +173,17 @@ def preflight(
 def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
     """Run the jobs that Pipes hands over, one after the other; those whose artefact is there already are passed over.
 
-    Every process that trains runs this (``launch.py``).
+    All that this worker and those after it will train is checked before the first. Every process that trains runs this (``launch.py``).
     """
     launch.end_with_parent()
     with launch.open_pipes() as pipes, told():
         meet()
-        for entry in pipes.extras["jobs"]:
-            job = TrainingJob.from_dict(entry)
+        jobs, later = ([TrainingJob.from_dict(entry) for entry in pipes.extras[part]] for part in ("jobs", "later"))
+        readiness.check([job for job in [*jobs, *later] if not is_finished(job)])
+        for job in jobs:
             reused = is_finished(job)
-            manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, pipes.log.info)
+            with _half_written_removed(job):
+                manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, pipes.log.info)
             pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
 
 
@@ -217,18 +225,40 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: C
 
 
 def _prepare_work(job: TrainingJob) -> None:
-    """Leave in the work folder what this job can resume from: complete snapshots of the same inputs.
-
-    A kill while saving leaves a snapshot without the file that is written last.
-    """
+    """Leave in the work folder what this job can resume from: whole snapshots of the same inputs."""
     marker = job.work / "inputs"
     if not marker.is_file() or marker.read_text() != job.inputs:
         shutil.rmtree(job.work, ignore_errors=True)
         job.work.mkdir(parents=True)
         marker.write_text(job.inputs)
+    _remove_half_written(job)
+
+
+@contextmanager
+def _half_written_removed(job: TrainingJob) -> Iterator[None]:
+    """Let an error pass, but leave no half-written files behind, which would be the largest on a full disk."""
+    try:
+        yield
+    except Exception:
+        if PartialState().is_main_process:
+            _remove_half_written(job)
+        raise
+
+
+def _remove_half_written(job: TrainingJob) -> None:
+    """Of snapshots and the artefact. A kill or a full disk leaves a snapshot without the whole file that is written last."""
+    shutil.rmtree(job.partial, ignore_errors=True)
     for folder in job.work.glob("checkpoint-*"):
-        if not (folder / "trainer_state.json").is_file():
+        if not _is_whole(folder):
             shutil.rmtree(folder)
+
+
+def _is_whole(snapshot: Path) -> bool:
+    try:
+        json.loads((snapshot / "trainer_state.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _last_snapshot(work: Path) -> Path | None:

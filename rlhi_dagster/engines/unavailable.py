@@ -1,0 +1,64 @@
+"""Why a model cannot be loaded, in one sentence that names the setting and what to do. Importing it loads no model library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rlhi_dagster.engines.models import ModelRef
+
+
+class UnavailableModelError(ValueError):
+    """A model that is not where the profile says, or that cannot be read."""
+
+
+@contextmanager
+def loading(model: ModelRef, setting: str = "hub_model") -> Iterator[None]:
+    """To be used around ``from_pretrained``.
+
+    Args:
+        model: What is loaded.
+        setting: The profile's setting that names it.
+
+    Raises:
+        UnavailableModelError: It cannot be loaded; the message says why and what to do.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UnavailableModelError(_reason(model, setting, error)) from error
+
+
+def _reason(model: ModelRef, setting: str, error: Exception) -> str:
+    if model.path:
+        return f"the folder {model.path} holds no model that can be loaded ({_line(error)}): weights, config and tokenizer must lie there"
+    kinds = {kind.__name__ for each in _causes(error) for kind in type(each).__mro__}
+    revision = f"{setting.removesuffix('_model')}_revision"
+    page = f"https://huggingface.co/{model.name}"
+    if "GatedRepoError" in kinds:
+        return f"{setting} {model.name} is a gated model: ask for access at {page}, then log in with `hf auth login` or set HF_TOKEN"
+    if "RevisionNotFoundError" in kinds:
+        return f"{setting} {model.name} has no revision {model.revision}: set {revision} to a commit of {page}/commits"
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+        return (
+            f"{setting} {model.name} is no model of the Hub, or a private one: correct it, or log in with `hf auth login` or set HF_TOKEN; "
+            "a local model is given by its folder"
+        )
+    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "TimeoutException"}:
+        return (
+            f"the Hub cannot be reached, and {setting} {model.name} at {model.revision} is not in its cache: connect once, "
+            f"copy the cache (HF_HOME) from where it is, or set {setting} to a local folder with weights, config and tokenizer"
+        )
+    return f"{setting} {model.name} at {model.revision} cannot be loaded: {_line(error)}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _line(error: Exception) -> str:
+    """The message up to its first line break, without the point at its end."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
