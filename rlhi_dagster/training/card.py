@@ -17,8 +17,8 @@ from rlhi_dagster.personas.conditioning import with_persona
 FILE = "README.md"
 _METHODS = {
     "policy": "a language model of whole conversations, trained from scratch",
-    "sft": "fine-tuned on preferred replies",
-    "dpo": "trained on pairs of replies with Direct Preference Optimization ([DPO](https://arxiv.org/abs/2305.18290))",
+    "sft": "a language model fine-tuned on preferred replies",
+    "dpo": "a language model trained on pairs of replies with Direct Preference Optimization ([DPO](https://arxiv.org/abs/2305.18290))",
     "reward": "a Bradley-Terry reward model of pairs of replies",
 }
 _TAGS = {"policy": [], "sft": ["sft", "trl"], "dpo": ["dpo", "trl"], "reward": ["reward-model", "trl"]}
@@ -139,8 +139,8 @@ def _gates(manifest: Mapping[str, Any]) -> list[str]:
     if "masks" in manifest:
         found = manifest["masks"]["train"]
         said.append(
-            f"Loss lies on {found['loss_tokens']:,} of {found['tokens']:,} tokens: in each of {found['rows']:,} rows on the replies and "
-            "the marker that ends them only, as a check of the batches found."
+            f"Loss lies on {found['loss_tokens']:,} of {found['tokens']:,} tokens. A check of the batches found it in each of "
+            f"{found['rows']:,} rows on the replies and the marker that ends them, and nowhere else."
         )
     return said
 

@@ -214,6 +214,77 @@ def test_step0_loss(manifest: dict[str, Any] | None, passed: bool) -> None:
     assert checks.step0_loss_is_ln2({"base": {"method": "none"}, "dpo": manifest}).passed is passed
 
 
+# what manifests say
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """Of a sound checkpoint, with changes; a change of ``None`` takes a key away."""
+    sound = {
+        "method": "dpo",
+        "settings": {"max_displacement": 0.2, "max_memorisation": 0.5},
+        "validation": {"displacement": 0.1, "memorisation": 0.3},
+        "evaluations": [{"eval_displacement": 0.0}, {"eval_displacement": 0.1, "eval_memorisation": 0.3}, {"eval_displacement": 0.9}],
+        "chosen": {"step": 2, "passed_over": [{"step": 4}]},
+        "data": {"pairs": 10},
+        "trained_rows": 8,
+        "pairs_too_long": 2,
+        "validation_pairs": 3,
+        "masks": {"train": {"rows": 8, "tokens": 100, "loss_tokens": 25}, "validation": {"rows": 3, "tokens": 9, "loss_tokens": 3}},
+    }
+    return {name: value for name, value in (sound | changes).items() if value is not None}
+
+
+PROPERTIES = [checks.chosen_likelihood_holds, checks.no_memorisation, checks.nothing_lost, checks.only_replies_carry_loss]
+
+
+@pytest.mark.parametrize("holds", PROPERTIES)
+def test_sound_manifests_hold_and_missing_ones_do_not(holds: Any) -> None:
+    assert holds({"base": {"method": "none"}, "dpo": manifest()}).passed
+    finding = holds({"dpo": manifest(), "gone": None})
+    assert not finding.passed
+    assert finding.numbers["without_manifest"] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("holds", "changes", "passed"),
+    [
+        (checks.chosen_likelihood_holds, {"validation": {"displacement": 0.2}}, True),
+        (checks.chosen_likelihood_holds, {"validation": {"displacement": 0.21}}, False),
+        (checks.chosen_likelihood_holds, {"validation": {"displacement": math.nan}}, False),
+        (checks.chosen_likelihood_holds, {"validation": {}}, False),
+        (checks.chosen_likelihood_holds, {"method": "sft", "validation": {}}, True),
+        (checks.no_memorisation, {"validation": {"memorisation": 0.51}}, False),
+        (checks.no_memorisation, {"method": "sft", "validation": {"memorisation": 0.51}}, False),
+        (checks.no_memorisation, {"method": "reward", "validation": {}}, False),
+        (checks.no_memorisation, {"method": "policy", "validation": {}}, True),
+        (checks.nothing_lost, {"trained_rows": 7}, False),
+        (checks.nothing_lost, {"trained_rows": 9}, False),
+        (checks.nothing_lost, {"data": {"pairs": 11}}, False),
+        (checks.nothing_lost, {"data": {}}, False),
+        (checks.nothing_lost, {"pairs_too_long": None}, False),
+        (checks.nothing_lost, {"method": "reward", "trained_rows": 7}, False),
+        (checks.only_replies_carry_loss, {"masks": None}, False),
+        (checks.only_replies_carry_loss, {"method": "sft", "masks": None}, False),
+        (checks.only_replies_carry_loss, {"method": "reward", "masks": None}, True),
+        (checks.only_replies_carry_loss, {"trained_rows": 9}, False),
+        (checks.only_replies_carry_loss, {"validation_pairs": 4}, False),
+        (checks.only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 100, "loss_tokens": 25}}}, False),
+        (checks.only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 9, "loss_tokens": 2}}, "validation_pairs": 0}, True),
+    ],
+)
+def test_unsound_manifests_do_not_hold(holds: Any, changes: dict[str, Any], passed: bool) -> None:
+    finding = holds({"base": {"method": "none"}, "x": manifest(**changes), "y": manifest()})
+    assert finding.passed is passed
+    assert finding.numbers["off"] == ([] if passed else ["x"])
+
+
+def test_the_worst_snapshot_is_reported_beside_the_kept_one() -> None:
+    numbers = checks.chosen_likelihood_holds({"x": manifest()}).numbers
+    assert (numbers["displacement/x"], numbers["worst_displacement/x"], numbers["passed_over/x"]) == (0.1, 0.9, 1)
+    assert checks.nothing_lost({"x": manifest(trained_rows=5)}).numbers["pairs_lost/x"] == 3
+    assert checks.only_replies_carry_loss({"x": manifest()}).numbers["loss_share/x"] == 0.25
+
+
 # malformed_share_is_low
 
 
@@ -386,3 +457,28 @@ def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float)
     (evaluation,) = outcome.get_asset_check_evaluations()
     assert evaluation.passed is (loss == 0.6931)
     assert evaluation.metadata["dpo_recipes"].value == 1
+
+
+@pytest.mark.parametrize("trained", [8, 7])
+def test_a_check_of_an_unpartitioned_artefact_reads_its_manifest(tmp_path: Path, trained: int) -> None:
+    lake = Lake(root=str(tmp_path))
+
+    @dg.asset
+    def reward_model() -> None:
+        folder = lake.artefact_path("reward_model")
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps(manifest(method="reward", trained_rows=trained, validation={"memorisation": 9})))
+
+    outcome = dg.materialize(
+        [
+            reward_model,
+            checks.manifest_check(reward_model, checks.nothing_lost, by_recipe=False),
+            checks.manifest_check(reward_model, checks.no_memorisation, by_recipe=False, is_blocking=False),
+        ],
+        resources={"lake": lake},
+        raise_on_error=False,
+    )
+    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    assert found["nothing_lost"].passed is (trained == 8)
+    assert found["nothing_lost"].severity is dg.AssetCheckSeverity.ERROR
+    assert (found["no_memorisation"].passed, found["no_memorisation"].severity) == (False, dg.AssetCheckSeverity.WARN)

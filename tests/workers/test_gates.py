@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -21,7 +22,7 @@ from rlhi_dagster.workers.training_run import TrainingJob, Watch
 
 WORDS = ["mint", "thyme", "sage", "river", "stone", "bread", "lamp", "winter", "garden", "tulip"]
 HOW = {
-    "learning_rate": 1e-2,
+    "learning_rate": 3e-2,
     "epochs": 8,
     "batch_size": 4,
     "micro_batch_size": 4,
@@ -54,8 +55,8 @@ def pairs(start: int, count: int) -> pl.DataFrame:
         {
             "pair_id": f"p{number}",
             "prompt": [{"role": "user", "content": f"About {WORDS[number % 10]} {number}?"}],
-            "chosen": " ".join(WORDS[(number * step + step) % 10] for step in (1, 3, 7)),
-            "rejected": " ".join(WORDS[(number * step) % 10] for step in (7, 9, 3)),
+            "chosen": " ".join(Random(number).choices(WORDS, k=4)),
+            "rejected": " ".join(Random(-1 - number).choices(WORDS, k=4)),
         }
         for number in range(start, start + count)
     ]
@@ -108,7 +109,7 @@ def is_snapshot(folder: Path, weights: dict[str, torch.Tensor]) -> bool:
 def test_the_snapshot_with_the_lowest_held_out_loss_is_kept_not_the_last(
     trained: Callable[..., dict[str, Any]], snapshots: Snapshots, tmp_path: Path
 ) -> None:
-    manifest = trained("sft", max_memorisation=100.0)
+    manifest = trained("sft", epochs=14, max_memorisation=100.0)
     losses = {point["step"]: point["eval_loss"] for point in manifest["evaluations"]}
     after_start = {step: loss for step, loss in losses.items() if step}
     best, last = min(after_start, key=after_start.__getitem__), max(after_start)
@@ -127,10 +128,9 @@ def test_a_snapshot_past_a_bound_is_passed_over_though_its_loss_is_lower(
     displaced = {point["step"]: point["eval_displacement"] for point in freely["evaluations"] if point["step"]}
     losses = {point["step"]: point["eval_loss"] for point in freely["evaluations"] if point["step"]}
     best = freely["chosen"]["step"]
-    sound = min(displaced.values())
-    assert displaced[best] > sound + 0.01, "the test needs a best snapshot that is not the least displaced"
+    assert displaced[best] > 0.01, "the test needs a best snapshot with replies less likely than at the start"
     (tmp_path / "out/manifest.json").unlink()
-    bound = (displaced[best] + sound) / 2
+    bound = 0.9 * displaced[best]
     manifest = trained("dpo", max_displacement=bound, max_memorisation=100.0)
     kept = manifest["chosen"]
     within = [step for step, value in displaced.items() if value <= bound]
