@@ -109,23 +109,18 @@ class LengthSorted(Trainer):
     order: LengthSortedSampler
 
     def extent(self, rows: Dataset) -> Extent:
-        """What rows take of a batch."""
+        """What rows take of a batch as this trainer reads it. The order does not hang on it."""
         return extent(rows)
 
     def padded_fraction(self) -> float:
         """Share of padding among the tokens that the first epoch reads."""
-        rows = self.extent(self.train_dataset)
-        return padded_fraction(rows, epoch_order(rows.widths, self._step_rows(), self._seed(), 0), self.args.train_batch_size)
-
-    def _step_rows(self) -> int:
-        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-
-    def _seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+        order = np.array(list(self._get_train_sampler()), dtype=np.int64)
+        return padded_fraction(self.extent(self.train_dataset), order, self.args.train_batch_size)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthSortedSampler:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        self.order = LengthSortedSampler(self.extent(rows).widths, self._step_rows(), self._seed())
+        rows, given = self.train_dataset if train_dataset is None else train_dataset, self.args
+        step_rows = given.train_batch_size * given.gradient_accumulation_steps * given.world_size
+        self.order = LengthSortedSampler(extent(rows).widths, step_rows, given.seed if given.data_seed is None else given.data_seed)
         return self.order
 
     def _run_epoch(self, *, epoch: int, **given: Any) -> None:
