@@ -12,7 +12,7 @@ from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.preferences import Strategy, decontamination, pair_checks, union
+from rlhi_dagster.preferences import Strategy, decontamination, online, pair_checks, union
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
@@ -148,11 +148,16 @@ def token_budget(
     )
 
 
-@declare.artefact("checkpoints", GROUP, {"huggingface", "pytorch"}, by_recipe=True, deps=["policy"], pool="model")
+@declare.artefact(
+    "checkpoints", GROUP, {"huggingface", "pytorch"}, by_recipe=True, deps=["policy", "online_pairs", "online_policies"], pool="model"
+)
 def checkpoints(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
 ) -> dg.MaterializeResult[None]:
-    """One artefact a recipe: a trained policy with its manifest, curves and gates; all recipes use equally many pairs."""
+    """One artefact a recipe: a trained policy with its manifest, curves and gates; recipes use equally many pairs unless they say not to.
+
+    One with online rounds is the policy of the last round.
+    """
     profile, pairs = settings.profile, preference_pairs.collect()
     everything = recipes.load_all()
     trained = recipes.training_settings(everything, profile)
@@ -167,6 +172,9 @@ def checkpoints(
         if recipe.method == "none":
             artefacts.refer(out, start, method="none")
             continue
+        if recipe.rounds:
+            runs.append(_last_round(context, settings, lake, name, recipe, out))
+            continue
         sets = drawn[name]
         extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens}
         said = origin("preference_pairs", pairs, sets, profile, _code_version(context))
@@ -180,6 +188,22 @@ def checkpoints(
     return dg.MaterializeResult(
         data_version=version, metadata={"pairs_per_recipe": count, **({"curves": metadata.plot(curves(manifests))} if manifests else {})}
     )
+
+
+def _last_round(
+    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, name: str, recipe: recipes.Recipe, out: Path
+) -> TrainingRun:
+    """Train on the pairs of a recipe's last online round, from the policy that wrote them."""
+    profile, before = settings.profile, online.policy_name(name, recipe.rounds - 1)
+    pairs = online.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
+    start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
+    if set(pairs["model"]) != {start.identity}:
+        raise dg.Failure(f"recipe {name}: its last round is not of {start.identity}; materialize online_pairs again", allow_retries=False)
+    sets = pair_sets.kept_sets(pairs, recipe, profile.seed)
+    said = origin("online_pairs", pairs, sets, profile, _code_version(context))
+    trained = recipes.training_settings({name: recipe}, profile)[name]
+    extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens, "round": recipe.rounds}
+    return TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained, out, extra, said)
 
 
 def _reward_model_pairs(settings: Settings, rewrites: pl.LazyFrame) -> pl.DataFrame:

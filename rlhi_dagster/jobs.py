@@ -20,6 +20,8 @@ preference_data = dg.define_asset_job(
 
 training = dg.define_asset_job(
     "training",
-    selection=dg.AssetSelection.assets("checkpoints", "eval_prompts", "responses", "judgements", "scores", "report"),
+    selection=dg.AssetSelection.assets(
+        "online_candidates", "online_pairs", "online_policies", "checkpoints", "eval_prompts", "responses", "judgements", "scores", "report"
+    ),
     description="From preference pairs to trained checkpoints, scores and the report, for a range of recipes.",
 )

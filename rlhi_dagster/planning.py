@@ -77,10 +77,14 @@ class Plan:
 
 
 def plannable(loaded: dg.Definitions) -> list[str]:
-    """Assets that may call models and write nothing but their table, in the order of the graph."""
+    """Assets that may call models and write nothing but their table, in the order of the graph: not the online rounds, which train."""
     graph = loaded.resolve_asset_graph()
     names = [key.to_user_string() for key in graph.toposorted_asset_keys]
-    return [name for name in names if name in TABLES and "model" in (graph.get(dg.AssetKey(name)).pools or ())]
+    return [name for name in names if name in TABLES and "model" in (graph.get(dg.AssetKey(name)).pools or ()) and _is_alone(loaded, name)]
+
+
+def _is_alone(loaded: dg.Definitions, name: str) -> bool:
+    return len(loaded.get_assets_def(name).keys) == 1
 
 
 def plan(names: Sequence[str], first: str | None, last: str | None) -> list[Plan]:

@@ -488,6 +488,61 @@ PREFERENCE_PAIRS = Table(
     },
     ("pair_id",),
 )
+_ROUND = (pl.Int32(), "The online round, from 1.")
+_ROUND_SPLIT = (pl.String(), "`train` or `validation`, by user, as in `preference_pairs`.")
+ONLINE_CANDIDATES = Table(
+    "One of N replies that the policy of an online round wrote to a request, and its reward under the user's own persona.",
+    {
+        "candidate_id": (pl.String(), "`recipe/round/turn_id#sample_index`."),
+        "recipe": _RECIPE,
+        "round": _ROUND,
+        "split": _ROUND_SPLIT,
+        "turn_id": _TURN_ID,
+        "user_id": _USER_ID,
+        "asked_at": (TIME, "Time of the request."),
+        "prompt": _PROMPT,
+        "sample_index": (pl.Int32(), "0 to N - 1."),
+        "reply": (pl.String(), "The sampled reply; null on error."),
+        "reward": (pl.Float64(), "Scalar reward; null on error."),
+        "error": (pl.String(), "Why there is no reply or no reward; null if there are both."),
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": (pl.String(), "Policy of the round, which wrote the reply: Hub id and revision, or digest of the local weights."),
+        "reward_model": (pl.String(), "Reward model: Hub id and revision, or digest of the local weights; null without a reply."),
+        "call_id": _CALL_ID,
+        "reward_call_id": (pl.String(), "The reward model's call; null without a reply."),
+    },
+    ("candidate_id",),
+    "recipe",
+)
+ONLINE_PAIRS = Table(
+    "A better against a worse candidate of an online round: trained or validated on in that round, or dropped.",
+    {
+        "pair_id": (pl.String(), "Digest of recipe, round and candidates."),
+        "recipe": _RECIPE,
+        "round": _ROUND,
+        "split": _ROUND_SPLIT,
+        "turn_id": _TURN_ID,
+        "user_id": _USER_ID,
+        "asked_at": (TIME, "Time of the request."),
+        "prompt": _PROMPT,
+        "chosen": _CHOSEN,
+        "rejected": _REJECTED,
+        "chosen_id": (pl.String(), "The preferred candidate."),
+        "rejected_id": (pl.String(), "The dispreferred candidate."),
+        "chosen_reward": _CHOSEN_REWARD,
+        "rejected_reward": _REJECTED_REWARD,
+        "is_kept": (pl.Boolean(), "Whether the round trained or validated on it."),
+        "drop_reasons": _DROP_REASONS,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": (pl.String(), "Policy of the round, which wrote both sides: Hub id and revision, or digest of the local weights."),
+        "reward_model": _REWARD_MODEL,
+        "call_ids": (pl.List(pl.String()), "Model calls that wrote and scored both sides (keys of the response store)."),
+    },
+    ("pair_id",),
+    "recipe",
+)
 TOKEN_BUDGET = Table(
     "How many of a recipe's pairs have one fate at the recipe's training length.",
     {

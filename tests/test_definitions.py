@@ -17,7 +17,7 @@ from rlhi_dagster.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 EXTERNAL = {"prm800k", "wildchat"}
-ARTEFACTS = {"checkpoints", "feedback_classifier", "policy", "report", "reward_model"}
+ARTEFACTS = {"checkpoints", "feedback_classifier", "online_policies", "policy", "report", "reward_model"}
 BY_GROUP = {
     "conversations": {"conversations", "quarantine", "turns", "users", "wildchat"},
     "feedback": {"contextual_diversity", "feedback_classifier", "feedback_labels", "reattempt_rates"},
@@ -25,7 +25,10 @@ BY_GROUP = {
     "personas": {"personas"},
     "preferences": {"candidate_rewards", "candidates", "reward_pairs", "rewrite_pairs", "rewrites"},
     "reasoning": {"prm800k", "reasoning_errors", "reasoning_pairs"},
-    "training": {"checkpoints", "policy", "preference_pairs", "reward_model", "reward_model_scores", "token_budget"},
+    "training": {
+        *("checkpoints", "online_candidates", "online_pairs", "online_policies"),
+        *("policy", "preference_pairs", "reward_model", "reward_model_scores", "token_budget"),
+    },
     "evaluation": {"eval_prompts", "judgements", "report", "responses", "scores"},
 }
 ASSETS = sorted(name for names in BY_GROUP.values() for name in names)
@@ -34,7 +37,7 @@ BY_MONTH = {
     *("candidate_rewards", "candidates", "conversations", "feedback_labels", "quarantine"),
     *("reward_pairs", "rewrite_pairs", "rewrites", "turns", "wildllamachat"),
 }
-BY_RECIPE = {"checkpoints", "judgements", "responses", "scores"}
+BY_RECIPE = {"checkpoints", "judgements", "online_candidates", "online_pairs", "online_policies", "responses", "scores"}
 
 
 @pytest.fixture(scope="module")

@@ -221,9 +221,10 @@ def _manifest_cells(manifest: Mapping[str, Any]) -> list[object]:
         moved = chosen[-1] - chosen[0]
         change = element("span", minus(f"{moved:+.1f}"), cls="bad" if moved < 0 else None)
     pairs_used, seconds = manifest.get("pairs"), manifest.get("seconds")
+    earlier = manifest.get("earlier_pairs") or 0
     return [
         manifest.get("method", "\u2013"),
-        "\u2013" if pairs_used is None else f"{pairs_used:,}",
+        "\u2013" if pairs_used is None else f"{earlier + pairs_used:,}",
         f"{steps[-1]['step']:,}" if steps else "\u2013",
         number(manifest.get("step0_loss"), 3),
         number(losses[-1] if losses else None, 3),

@@ -18,6 +18,7 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.tables import PREFERENCE_PAIRS
+from rlhi_dagster.training import recipes
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -93,6 +94,13 @@ def file_of(split: str) -> str:
     return f"data/{split}-00000-of-00001.parquet"
 
 
+def table_of(recipe: str | None) -> tuple[str, list[str] | None]:
+    """The table that an export is drawn from, and its partitions: a recipe with online rounds has pairs of its own."""
+    if recipe is not None and recipes.load(recipe).rounds:
+        return "online_pairs", [recipe]
+    return "preference_pairs", None
+
+
 def card(shares: Sequence[Share], recipe: str | None, lake: Lake, profile: Profile) -> str:
     """The text of ``README.md``.
 
@@ -105,7 +113,7 @@ def card(shares: Sequence[Share], recipe: str | None, lake: Lake, profile: Profi
     rows = pl.concat([share.rows.with_columns(split=pl.lit(share.split)) for share in shares])
     header = yaml.safe_dump(_header(shares), sort_keys=False, allow_unicode=True)
     parts = [f"---\n{header}---", f"# Preference pairs from {profile.source.name}", *_about(rows, recipe, lake, profile)]
-    return "\n\n".join([*parts, *_how_made(rows, lake, profile), *_caution(profile)]) + "\n"
+    return "\n\n".join([*parts, *_how_made(rows, recipe, lake, profile), *_caution(profile)]) + "\n"
 
 
 def _header(shares: Sequence[Share]) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 def _about(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profile) -> list[str]:
     counted = rows.group_by("source", "split").len().sort("source", "split")
-    version = fingerprint(lake.scan("preference_pairs").collect())
+    version = fingerprint(lake.scan(*table_of(recipe)).collect())
     return [
         "Pairs of a preferred and a dispreferred reply, made from what users said to a chat model, after "
         "[reinforcement learning from human interaction](https://arxiv.org/abs/2509.25137), by rlhi-dagster with the profile "
@@ -152,7 +160,7 @@ def _about(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profile)
     ]
 
 
-def _how_made(rows: pl.DataFrame, lake: Lake, profile: Profile) -> list[str]:
+def _how_made(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profile) -> list[str]:
     of_sources = [f"- `{source}`: {SOURCES[Source(source)]}." for source in rows["source"].unique().sort()]
     models = [("replies", name) for name in rows["model"].drop_nulls().unique().sort()]
     models += [("rewards", name) for name in rows["reward_model"].drop_nulls().unique().sort()]
@@ -171,15 +179,15 @@ def _how_made(rows: pl.DataFrame, lake: Lake, profile: Profile) -> list[str]:
         f"{len(shown):,} of {len(rows):,} pairs ({len(shown) / max(len(rows), 1):.0%}) have one. Whether a rewrite meets the criticism was "
         f"judged by {judge.model.hub_model if judge.model else f'the judge `{judge.kind}`'}.",
         "Pairs that were dropped on the way, by table and reason; a pair with several reasons counts under each:",
-        _table(["table", "reason", "pairs", "of all"], _dropped(lake)),
+        _table(["table", "reason", "pairs", "of all"], _dropped(recipe, lake)),
         "Settings of the filters:\n\n```yaml\n" + yaml.safe_dump(settings, sort_keys=False) + "```",
     ]
 
 
-def _dropped(lake: Lake) -> list[tuple[object, ...]]:
+def _dropped(recipe: str | None, lake: Lake) -> list[tuple[object, ...]]:
     lines: list[tuple[object, ...]] = []
-    for name in _DROPPING:
-        found = lake.scan(name).select("is_kept", "drop_reasons").collect()
+    for name, partitions in dict([*((name, None) for name in _DROPPING), table_of(recipe)]).items():
+        found = lake.scan(name, partitions).select("is_kept", "drop_reasons").collect()
         reasons = found.filter(~pl.col("is_kept")).explode("drop_reasons", empty_as_null=True)["drop_reasons"]
         counts = reasons.fill_null("none given").value_counts(name="pairs").sort("pairs", "drop_reasons", descending=[True, False])
         lines += [(f"`{name}`", f"`{reason}`", f"{n:,}", f"{n / len(found):.1%}") for reason, n in counts.iter_rows()]

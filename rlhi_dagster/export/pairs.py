@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rlhi_dagster.export import SPLITS, card
+from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.preferences import Source
+from rlhi_dagster.preferences import Source, online
 from rlhi_dagster.tables import MESSAGES
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.pair_sets import drawn_sets
+from rlhi_dagster.training.pair_sets import drawn_sets, kept_sets
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -40,8 +41,20 @@ class Selection:
     split: str | None = None
 
 
+def offered(lake: Lake, recipe: str | None) -> pl.DataFrame:
+    """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds the pairs of its rounds."""
+    table, partitions = card.table_of(recipe)
+    rows = lake.scan(table, partitions).collect()
+    return online.as_preference_pairs(rows) if table == "online_pairs" else rows
+
+
 def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dict[str, pl.DataFrame]:
     """The selected pairs by split: ``split`` and ``card.COLUMNS``, with the persona in the prompt where it is shown.
+
+    Args:
+        pairs: From `offered`.
+        selection: Which of them.
+        profile: The run's settings.
 
     Raises:
         ValueError: There is no such recipe, or it trains on no pairs.
@@ -57,7 +70,10 @@ def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dic
         raise ValueError(
             f"recipe {selection.recipe} trains on no pairs; give one of {', '.join(n for n, arm in arms.items() if arm.sources)}"
         )
-    drawn = drawn_sets(pairs, arms, profile.max_pairs, profile.validation_fraction, profile.seed)[selection.recipe]
+    if arms[selection.recipe].rounds:
+        drawn = kept_sets(pairs, arms[selection.recipe], profile.seed)
+    else:
+        drawn = drawn_sets(pairs, arms, profile.max_pairs, profile.validation_fraction, profile.seed)[selection.recipe]
     return {
         split: rows.select("pair_id", "prompt").join(kept.drop("prompt"), on="pair_id", maintain_order="left").select(kept.columns)
         for split, rows in drawn.by_split.items()

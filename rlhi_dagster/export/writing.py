@@ -15,7 +15,7 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.export import SPLITS, Format, card
-from rlhi_dagster.export.pairs import Selection, selected, sharegpt_rows, trl_rows
+from rlhi_dagster.export.pairs import Selection, offered, selected, sharegpt_rows, trl_rows
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.tables import MESSAGES
 
@@ -34,7 +34,7 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
         if selection != Selection():
             raise ValueError("format duckdb writes every table: it takes no --recipe, --source or --split; give --format trl, for example")
         return f"{out}: {', '.join(lake.export_duckdb(out))}"
-    pairs = lake.scan("preference_pairs").collect()
+    pairs = offered(lake, selection.recipe)
     chosen = selected(pairs, selection, profile)
     if layout is Format.HUGGINGFACE:
         chosen = chosen if selection.split is None else {selection.split: chosen[selection.split]}

@@ -53,7 +53,7 @@ def marks(lake: Lake) -> list[Mark]:
 
 
 def mark_trained(lake: Lake, pair_ids: Collection[str], now: datetime) -> list[Mark]:
-    """Mark the checkpoints and the reward model that were trained on pairs; return the marks.
+    """Mark the checkpoints, the policies between online rounds and the reward model that were trained on pairs; return the marks.
 
     The pairs go from an artefact's list, too. Marking again changes nothing but the time.
     """
@@ -86,7 +86,8 @@ def clear(folder: Path) -> None:
 
 def _trained(lake: Lake, pair_ids: Collection[str]) -> Iterator[Path]:
     """Folders of artefacts that were trained on pairs here, if there are any pairs that matter."""
-    for folder in () if not pair_ids else (lake.artefact_path("reward_model"), *sorted(lake.artefact_path("checkpoints").glob("[!.]*"))):
+    by_name = [folder for asset in ("checkpoints", "online_policies") for folder in sorted(lake.artefact_path(asset).glob("[!.]*"))]
+    for folder in (lake.artefact_path("reward_model"), *by_name) if pair_ids else ():
         manifest = folder / MANIFEST
         if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["method"] in _LEARNS_FROM_PAIRS:
             yield folder

@@ -25,7 +25,16 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.store import removal
 
-_PROMPTS = ("wildllamachat", "rewrites", "rewrite_pairs", "candidates", "reward_pairs", "preference_pairs", "eval_prompts")
+_PROMPTS = (
+    "wildllamachat",
+    "rewrites",
+    "rewrite_pairs",
+    "candidates",
+    "reward_pairs",
+    "preference_pairs",
+    "online_candidates",
+    "eval_prompts",
+)
 """Tables whose rows show a model a dialogue."""
 
 

@@ -197,6 +197,7 @@ class Lineage:
         user_id: Whose it is; ``None`` outside conversations.
         is_off_policy: Whether another model wrote the rejected side.
         condition: Of ranked candidates: whose persona the reward model saw.
+        round: Of an online round: which one.
         model: Who wrote the preferred side.
         reward_model: Who scored the sides; ``None`` where none did.
         meets_feedback: The judge's probability that a rewrite does what was asked.
@@ -223,6 +224,7 @@ class Lineage:
     user_id: str | None
     is_off_policy: bool
     condition: str | None
+    round: int | None
     model: str
     reward_model: str | None
     meets_feedback: float | None

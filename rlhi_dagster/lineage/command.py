@@ -20,7 +20,9 @@ def add_parser(commands: Any) -> None:
         "kept or dropped: docs/lineage.md. Shows users' words.",
     )
     parser.add_argument(
-        "pair", metavar="PAIR", help="a pair_id of preference_pairs, rewrite_pairs, reward_pairs or reasoning_pairs, or its beginning"
+        "pair",
+        metavar="PAIR",
+        help="a pair_id of preference_pairs, rewrite_pairs, reward_pairs, reasoning_pairs or online_pairs, or its beginning",
     )
     parser.add_argument("--full", action="store_true", help="texts whole; otherwise long ones are shortened")
     parser.add_argument("--json", action="store_true", help="everything as JSON")

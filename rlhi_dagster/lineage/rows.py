@@ -13,8 +13,8 @@ import polars as pl
 
 from rlhi_dagster.lake import Lake
 
-SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs")
-"""Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that some of them kept."""
+SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "online_pairs")
+"""Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that one of the first three kept."""
 _MOST_SHOWN = 5
 
 Row = dict[str, Any]

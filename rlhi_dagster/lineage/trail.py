@@ -16,10 +16,13 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.lineage import Evidence, Fate, FollowUp, Lineage, PersonaLine, Side, Turn, Use
 from rlhi_dagster.lineage.calls import Deed, calls
 from rlhi_dagster.lineage.rows import Row, Rows
-from rlhi_dagster.preferences import Source
+from rlhi_dagster.preferences import Source, online
 from rlhi_dagster.preferences.union import OF_CONDITION, OF_STRATEGY
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.artefacts import PAIRS
+
+_ONE_SOURCE = {"reasoning_pairs": Source.REASONING, "online_pairs": Source.REWARDS}
+"""Tables whose pairs all have one source; of the others a column tells."""
 
 
 def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
@@ -28,15 +31,15 @@ def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
     Args:
         lake: The tables.
         store: Folder of the response store.
-        pair_id: Of ``preference_pairs``, or of ``rewrite_pairs``, ``reward_pairs`` or ``reasoning_pairs`` for one that was dropped there;
-            a beginning that no other pair has is enough.
+        pair_id: Of ``preference_pairs`` or ``online_pairs``, or of ``rewrite_pairs``, ``reward_pairs`` or ``reasoning_pairs`` for one
+            that was dropped there; a beginning that no other pair has is enough.
 
     Raises:
         ValueError: There is no such pair, or there are several.
     """
     rows = Rows(lake)
     table, pair, union = rows.pair(pair_id)
-    told = union or {}
+    told = (pair if table == "online_pairs" else union) or {}
     fates = [Fate(name, row["is_kept"], row["drop_reasons"]) for name, row in ((table, pair), ("preference_pairs", union)) if row]
     source = _source(table, pair)
     turns = _turns(rows, pair.get("turn_id"))
@@ -52,10 +55,11 @@ def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
         split=told.get("split"),
         duplicate_of=told.get("duplicate_of"),
         contaminated_by=told.get("contaminated_by"),
-        uses=_uses(lake, source, pair["pair_id"]),
+        uses=_uses(lake, source, pair),
         user_id=pair.get("user_id"),
         is_off_policy=bool(pair.get("is_off_policy")),
-        condition=pair.get("condition"),
+        condition=online.CONDITION if table == "online_pairs" else pair.get("condition"),
+        round=pair.get("round"),
         model=pair["model"],
         reward_model=pair.get("reward_model"),
         meets_feedback=pair.get("meets_feedback"),
@@ -71,8 +75,8 @@ def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
 
 
 def _source(table: str, pair: Row) -> Source:
-    if table == "reasoning_pairs":
-        return Source.REASONING
+    if table in _ONE_SOURCE:
+        return _ONE_SOURCE[table]
     return (
         OF_CONDITION[pair["condition"]]
         if table == "reward_pairs"
@@ -81,17 +85,17 @@ def _source(table: str, pair: Row) -> Source:
 
 
 def _strategy(table: str, pair: Row) -> str:
-    return {"reward_pairs": "best_of_n", "reasoning_pairs": "corrected"}.get(table) or str(pair["strategy"])
+    ranked = dict.fromkeys(("reward_pairs", "online_pairs"), "best_of_n")
+    return (ranked | {"reasoning_pairs": "corrected"}).get(table) or str(pair["strategy"])
 
 
-def _uses(lake: Lake, source: Source, pair_id: str) -> list[Use]:
-    """Recipes of the source, and whether their checkpoints were trained on the pair."""
+def _uses(lake: Lake, source: Source, pair: Row) -> list[Use]:
+    """Recipes of the source, and whether their checkpoints were trained on the pair; of an online round the recipe whose round it is."""
     uses = []
-    for name in recipes.names():
-        recipe = recipes.load(name)
-        if source in recipe.sources and not recipe.rounds:
+    for name, recipe in recipes.load_all().items():
+        if name == pair["recipe"] if "recipe" in pair else source in recipe.sources and not recipe.rounds:
             file = lake.artefact_path("checkpoints", name) / PAIRS
-            is_trained = bool((pl.read_parquet(file)["pair_id"] == pair_id).any()) if file.is_file() else None
+            is_trained = bool((pl.read_parquet(file)["pair_id"] == pair["pair_id"]).any()) if file.is_file() else None
             uses.append(Use(name, recipe.method, is_trained))
     return uses
 
@@ -166,9 +170,11 @@ def _named(rows: Rows, table: str, pair: Row, turns: list[Turn], lines: list[Row
                 yield row["applies_call_id"], Deed.APPLIES
     for line in lines:
         yield line["call_id"], Deed.PERSONA
-    for sample in rows.of("candidates", "candidate_id", [pair.get("chosen_id"), pair.get("rejected_id")]):
+    samples = "online_candidates" if table == "online_pairs" else "candidates"
+    for sample in rows.of(samples, "candidate_id", [pair.get("chosen_id"), pair.get("rejected_id")]):
         yield sample["call_id"], Deed.SAMPLE
     if error:
         yield error["call_id"], Deed.REMARK
-    rest = {"rewrite_pairs": Deed.GONE, "reward_pairs": Deed.REWARD, "reasoning_pairs": Deed.CORRECTION}[table]
+    ranked = dict.fromkeys(("reward_pairs", "online_pairs"), Deed.REWARD)
+    rest = (ranked | {"rewrite_pairs": Deed.GONE, "reasoning_pairs": Deed.CORRECTION})[table]
     yield from ((key, rest) for key in pair["call_ids"])

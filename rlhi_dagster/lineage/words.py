@@ -64,7 +64,9 @@ def _head(found: Lineage) -> Iterator[str]:
     yield f"  {found.table}, source {found.source}, strategy {found.strategy}{whose}"
     for fate in found.fates:
         yield f"  {fate.table}: {'kept' if fate.is_kept else 'dropped: ' + ', '.join(fate.drop_reasons)}"
-    if len(found.fates) == 1 and found.fates[0].is_kept:
+    if found.round:
+        yield f"  online round {found.round}, with the policy of that round"
+    elif len(found.fates) == 1 and found.fates[0].is_kept:
         yield "  preference_pairs: not there yet"
     if found.duplicate_of:
         yield f"  {found.duplicate_of} stays in its place"

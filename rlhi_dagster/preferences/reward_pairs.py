@@ -5,6 +5,8 @@ What belongs here: ranking, ties, length penalty and margin. What does not: samp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
@@ -19,6 +21,11 @@ _SHARED = ("user_id", "month", "asked_at", "prompt", "persona", "persona_line_id
 
 
 def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: CandidateSettings) -> pl.DataFrame:
+    """The pairs of `ranked_pairs` under every condition, as ``REWARD_PAIRS``."""
+    return REWARD_PAIRS.conform(ranked_pairs(sampled, rewards, settings, CONDITIONS))
+
+
+def ranked_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: CandidateSettings, conditions: Sequence[str]) -> pl.DataFrame:
     """Best against worst distinct reply of each request under each condition, by reward minus length penalty.
 
     With ``pairs_per_request`` above 1 also the second best against the second worst, and so on, while there are replies left.
@@ -30,12 +37,13 @@ def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: Candida
         sampled: ``CANDIDATES``.
         rewards: ``CANDIDATE_REWARDS`` of the same.
         settings: Penalty per 1,000 characters, tie rule, least margin (of the penalised rewards) and pairs per request.
+        conditions: Of ``CONDITIONS`` those that are wanted.
 
     Returns:
-        ``REWARD_PAIRS``, at least one row for each request and condition. ``persona`` is the user's own under every condition: it is what
-        the trained policy will see.
+        The columns of ``REWARD_PAIRS`` and ``rank`` (0: best against worst), at least one row for each request and condition. ``persona``
+        is the user's own under every condition: it is what the trained policy will see.
     """
-    ranked = _ranked(sampled, rewards, settings)
+    ranked = _ranked(sampled, rewards, settings, conditions)
     enough, margin = pl.col("replies") >= 2, pl.col("chosen_penalised") - pl.col("rejected_penalised")
     pairs = pl.concat(
         ranked.filter((pl.lit(rank) == 0) | (pl.col("replies") >= 2 * (rank + 1)))
@@ -57,24 +65,21 @@ def reward_pairs(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: Candida
     )
     ids = [digest_of("reward_pair", *row) for row in pairs.select("turn_id", "condition", "rank", "model", "reward_model").iter_rows()]
     calls = [f"{side}_{name}" for name in ("call_id", "reward_call_id") for side in ("chosen", "rejected")]
-    return REWARD_PAIRS.conform(
-        pairs.with_columns(
-            pair_id=pl.Series(ids, dtype=pl.String()),
-            chosen=pl.col("chosen_reply").fill_null(""),
-            rejected=pl.col("rejected_reply").fill_null(""),
-            chosen_id="chosen_candidate_id",
-            rejected_id="rejected_candidate_id",
-            call_ids=pl.concat_list(calls).list.drop_nulls(),
-            drop_reasons=pl.concat_list(reason).list.drop_nulls(),
-        ).with_columns(is_kept=pl.col("drop_reasons").list.len() == 0)
-    )
+    return pairs.with_columns(
+        pair_id=pl.Series(ids, dtype=pl.String()),
+        chosen=pl.col("chosen_reply").fill_null(""),
+        rejected=pl.col("rejected_reply").fill_null(""),
+        chosen_id="chosen_candidate_id",
+        rejected_id="rejected_candidate_id",
+        call_ids=pl.concat_list(calls).list.drop_nulls(),
+        drop_reasons=pl.concat_list(reason).list.drop_nulls(),
+    ).with_columns(is_kept=pl.col("drop_reasons").list.len() == 0)
 
 
-def _ranked(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: CandidateSettings) -> pl.DataFrame:
+def _ranked(sampled: pl.DataFrame, rewards: pl.DataFrame, settings: CandidateSettings, conditions: Sequence[str]) -> pl.DataFrame:
     """Each request under each condition, with its distinct scored replies from the best to the worst as lists."""
-    conditions = pl.DataFrame({"condition": list(CONDITIONS)})
     requests = sampled.sort("turn_id", "sample_index").unique("turn_id", keep="first", maintain_order=True)
-    wanted = requests.select("turn_id", *_SHARED).join(conditions, how="cross")
+    wanted = requests.select("turn_id", *_SHARED).join(pl.DataFrame({"condition": list(conditions)}), how="cross")
     asked = rewards.select("turn_id", "condition").unique()
     unscored = asked.filter(condition="own").join(asked.filter(condition="shuffled"), on="turn_id", how="anti")
     unscored = unscored.select("turn_id", condition=pl.lit("shuffled"), is_unscored=pl.lit(True))

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, weights_digest
 
 PAIRS = "pairs.parquet"
-"""In the folder of an artefact that was trained on pairs: their ids, in the column ``pair_id``."""
+"""In the folder of an artefact that was trained on pairs: their ids (``pair_id``), with those that its start was trained on."""
 
 
 def hub_model(name: str, revision: str | None) -> ModelRef:
@@ -37,6 +39,12 @@ def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:
     partial.write_text(json.dumps(manifest, indent=1))
     partial.replace(out / MANIFEST)
     return manifest
+
+
+def trained_pairs(model: ModelRef | None) -> pl.DataFrame:
+    """The pairs (``pair_id``) that a model of this run was trained on; none for any other model."""
+    file = Path(model.path) / PAIRS if model and model.path else None
+    return pl.read_parquet(file) if file and file.is_file() else pl.DataFrame(schema={"pair_id": pl.String()})
 
 
 def joint_version(versions: Mapping[str, str]) -> str:

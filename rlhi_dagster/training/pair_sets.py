@@ -74,6 +74,11 @@ def drawn_sets(
     }
 
 
+def kept_sets(pairs: pl.DataFrame, recipe: Recipe, seed: int) -> PairSets:
+    """All kept pairs of a recipe's sources, in drawn order."""
+    return PairSets(pair_set(pairs, recipe, "train", None, seed), pair_set(pairs, recipe, "validation", None, seed))
+
+
 def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None) -> int:
     """Training pairs of each recipe that takes equally many: what the scarcest of them can have, at most ``most``.
 

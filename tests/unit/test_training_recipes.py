@@ -7,14 +7,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster import declare, partitions
+from rlhi_dagster.preferences import Source
+from rlhi_dagster.profiles import load
 from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.pair_sets import TRAINING_ROWS, equal_count, pair_set
+from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, unfit
 from rlhi_dagster.training.recipes import Recipe, RecipeError
 from rlhi_dagster.training.settings import TrainingSettings
 
-OWN = Recipe(description="own", method="dpo", source="rewrites")
-NONE = Recipe(description="none", method="dpo", source="rewrites", persona="none")
+OWN = Recipe(description="own", method="dpo", sources=(Source.REWRITES,))
+NONE = Recipe(description="none", method="dpo", sources=(Source.REWRITES,), persona="none")
+BOTH = Recipe(description="both", method="dpo", sources=(Source.REWRITES, Source.REWARDS))
 
 
 def pairs(count: int, source: str = "rewrites", split: str = "train", persona: str = "- short") -> pl.DataFrame:
@@ -33,37 +37,79 @@ def test_every_recipe_loads_and_bends_only_known_settings(name: str) -> None:
     assert set(recipe.settings) <= set(TrainingSettings.model_fields)
 
 
+def test_the_recipes_train_with_every_profile() -> None:
+    for profile in ("sample", "laptop", "paper"):
+        trained = recipes.training_settings(recipes.load_all(), load(profile))
+        assert set(trained) == set(recipes.names()) - {"base"}
+
+
 def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
-    found = {name: (recipe.method, recipe.source, recipe.persona) for name in recipes.names() for recipe in [recipes.load(name)]}
+    found = {name: (recipe.method, recipe.sources, recipe.persona) for name, recipe in recipes.load_all().items()}
     assert found == {
-        "base": ("none", None, "own"),
-        "dpo_rewards": ("dpo", "rewards", "own"),
-        "dpo_rewards_shuffled_persona": ("dpo", "rewards_shuffled", "own"),
-        "dpo_rewards_user_agnostic": ("dpo", "rewards_none", "own"),
-        "dpo_rewrites": ("dpo", "rewrites", "own"),
-        "dpo_rewrites_from_scratch": ("dpo", "rewrites_from_scratch", "own"),
-        "dpo_rewrites_no_persona": ("dpo", "rewrites", "none"),
-        "sft_rewrites": ("sft", "rewrites", "own"),
+        "base": ("none", (), "own"),
+        "dpo_reasoning": ("dpo", ("reasoning",), "own"),
+        "dpo_rewards": ("dpo", ("rewards",), "own"),
+        "dpo_rewards_online": ("dpo", ("rewards",), "own"),
+        "dpo_rewards_shuffled_persona": ("dpo", ("rewards_shuffled",), "own"),
+        "dpo_rewards_user_agnostic": ("dpo", ("rewards_none",), "own"),
+        "dpo_rewrites": ("dpo", ("rewrites",), "own"),
+        "dpo_rewrites_and_rewards": ("dpo", ("rewrites", "rewards"), "own"),
+        "dpo_rewrites_from_scratch": ("dpo", ("rewrites_from_scratch",), "own"),
+        "dpo_rewrites_no_persona": ("dpo", ("rewrites",), "none"),
+        "sft_rewrites": ("sft", ("rewrites",), "own"),
     }
+    assert [name for name, recipe in recipes.load_all().items() if recipe.rounds] == ["dpo_rewards_online"]
+    assert [name for name, recipe in recipes.load_all().items() if recipe.pairs == "all"] == ["dpo_reasoning"]
 
 
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("description: x\nmethod: dpo\nsourse: rewrites\n", "sourse"),
-        ("description: x\nmethod: ppo\nsource: rewrites\n", "method"),
-        ("description: x\nmethod: dpo\nsource: rewards_other\n", "source"),
+        ("description: x\nmethod: dpo\nsourses: [rewrites]\n", "sourses"),
+        ("description: x\nmethod: ppo\nsources: [rewrites]\n", "method"),
+        ("description: x\nmethod: dpo\nsources: [rewards_other]\n", r"sources\.0"),
+        ("description: x\nmethod: dpo\nsources: rewards\n", "sources"),
+        ("description: x\nmethod: dpo\nsources: [rewards, rewards]\n", "sources names one twice"),
+        ("description: x\nmethod: dpo\nsources: []\n", "source"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\npairs: some\n", "pairs"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\nrounds: -1\n", "rounds"),
+        ("description: x\nmethod: sft\nsources: [rewards]\nrounds: 2\n", "rounds needs method dpo"),
+        ("description: x\nmethod: dpo\nsources: [rewrites]\nrounds: 2\n", "rounds needs .*sources"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\nrounds: 2\npersona: none\n", "rounds needs .*persona own"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\nsettings: {learning_rat: 1}\n", r"settings\.learning_rat"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\nsettings: {learning_rate: -1}\n", r"settings\.learning_rate"),
+        ("description: x\nmethod: sft\nsources: [rewrites]\nsettings: {beta: 0.1}\n", r"settings\.beta"),
+        ("description: x\nmethod: dpo\nsources: [rewards\n", "no YAML"),
         ("description: ''\nmethod: none\n", "description"),
         ("method: none\n", "description"),
         ("description: x\nmethod: dpo\n", "source"),
-        ("description: x\nmethod: none\nsource: rewrites\n", "source"),
+        ("description: x\nmethod: none\nsources: [rewrites]\n", "source"),
     ],
 )
 def test_a_wrong_recipe_names_the_file_and_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, field: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
-    with pytest.raises(RecipeError, match=rf"mine\.yaml: .*{field}"):
+    with pytest.raises(RecipeError, match=rf"^recipe mine\.yaml.*{field}"):
         recipes.load("mine")
+
+
+def test_settings_that_do_not_go_with_the_profiles_name_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("description: x\nmethod: dpo\nsources: [rewards]\nsettings: {batch_size: 6}\n")
+    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
+    with pytest.raises(RecipeError, match=r"recipe mine\.yaml: .*profile sample: batch_size 6 is not a multiple of micro_batch_size 4"):
+        recipes.training_settings(recipes.load_all(), load("sample"))
+
+
+def test_adding_a_recipe_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert declare.RECIPES.get_partition_keys() == recipes.names()
+    for name in recipes.names():
+        (tmp_path / f"{name}.yaml").write_text((recipes._folder() / f"{name}.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")
+    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
+    assert partitions.recipes(recipes.names()).get_partition_keys()[-2:] == ["mine", "sft_rewrites"]
+    sets = drawn_sets(pl.concat([pairs(6), pairs(6, "rewards")]), recipes.load_all(), None, 0.5, 7)
+    assert len(sets["mine"].train) == 6
+    assert recipes.training_settings(recipes.load_all(), load("sample"))["mine"].beta == 0.3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("text", ["", "- a list\n", "just text\n"])
@@ -92,6 +138,41 @@ def test_a_pair_set_has_only_its_source_and_split() -> None:
     mixed = pl.concat([pairs(3), pairs(3, "rewards"), pairs(2, split="validation")])
     assert set(pair_set(mixed, OWN, "train", None, 7)["pair_id"]) == {f"rewrites-train-{number:03d}" for number in range(3)}
     assert len(pair_set(mixed, OWN, "validation", None, 7)) == 2
+
+
+def test_several_sources_give_equally_many_pairs_and_the_first_gives_the_rest() -> None:
+    assert shares(7, (Source.REWRITES, Source.REWARDS, Source.REASONING)) == {"rewrites": 3, "rewards": 2, "reasoning": 2}
+    mixed = pl.concat([pairs(9), pairs(9, "rewards")])
+    drawn = pair_set(mixed, BOTH, "train", 5, 7)["pair_id"].to_list()
+    assert sorted(pair_id.split("-")[0] for pair_id in drawn) == ["rewards"] * 2 + ["rewrites"] * 3
+    alone = pair_set(mixed, OWN, "train", 3, 7)["pair_id"]
+    assert {pair_id for pair_id in drawn if pair_id.startswith("rewrites")} == set(alone)
+    assert [pair_id.split("-")[0] for pair_id in pair_set(mixed, BOTH, "train", 18, 7)["pair_id"]] != ["rewrites"] * 9 + ["rewards"] * 9
+
+
+@pytest.mark.parametrize(("rewrites", "rewards", "equal"), [(5, 5, 10), (9, 5, 11), (5, 9, 10), (4, 0, 4), (0, 0, 0)])
+def test_a_recipe_of_two_sources_counts_as_what_it_can_draw(rewrites: int, rewards: int, equal: int) -> None:
+    offered = pl.concat([PREFERENCE_PAIRS.empty(), pairs(rewrites), pairs(rewards, "rewards")])
+    arms = {"both": BOTH} if rewards else {"both": BOTH, "own": OWN}
+    count = equal_count(offered, arms, None)
+    assert count == equal
+    if rewards:
+        assert len(pair_set(offered, BOTH, "train", count, 7)) == count
+        assert len(pair_set(offered, BOTH, "train", count + 1, 7)) <= count
+
+
+def test_a_recipe_on_all_its_pairs_takes_none_from_the_others() -> None:
+    reasoning = Recipe(description="all", method="dpo", sources=(Source.REASONING,), pairs="all")
+    offered = pl.concat([pairs(8), pairs(2, "reasoning"), pairs(1, "reasoning", "validation"), pairs(4, split="validation")])
+    sets = drawn_sets(offered, {"own": OWN, "all": reasoning}, 5, 0.4, 7)
+    assert {name: (len(each.train), len(each.validation)) for name, each in sets.items()} == {"own": (5, 2), "all": (2, 1)}
+
+
+def test_a_recipe_without_a_pair_says_so_with_its_source_and_where_to_look() -> None:
+    offered = pl.concat([pairs(3), pairs(2, "rewards").with_columns(is_kept=False), pairs(2, "rewards", "validation")])
+    arms = {"own": OWN, "both": BOTH, "base": Recipe(description="c", method="none")}
+    told = unfit(offered, arms)
+    assert told == ["recipe both: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs"]
 
 
 def test_pairs_that_are_not_kept_are_neither_drawn_nor_counted() -> None:
@@ -126,6 +207,6 @@ def test_both_conditions_train_on_the_same_pairs() -> None:
     ],
 )
 def test_equally_many_pairs_for_every_recipe(counts: dict[str, int], most: int | None, equal: int) -> None:
-    used = {"a": OWN, "b": Recipe(description="b", method="dpo", source="rewards"), "base": Recipe(description="c", method="none")}
+    used = {"a": OWN, "b": Recipe(description="b", method="dpo", sources=(Source.REWARDS,)), "base": Recipe(description="c", method="none")}
     offered = [pairs(count, source) for source, count in counts.items()]
     assert equal_count(pl.concat([PREFERENCE_PAIRS.empty(), *offered, pairs(1, split="validation")]), used, most) == equal
