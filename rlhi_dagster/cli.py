@@ -20,6 +20,7 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.lineage import command as why_command
 from rlhi_dagster.personas import command as persona_command
 from rlhi_dagster.store import command as store_command
+from rlhi_dagster.training import command as training_command
 
 if TYPE_CHECKING:
     from rlhi_dagster.feedback.classifier import FeedbackClassifier
@@ -235,6 +236,7 @@ def main() -> None:
     forget_command.add_parser(commands)
     why_command.add_parser(commands)
     persona_command.add_parser(commands)
+    training_command.add_parser(commands)
     given = parser.parse_args()
     try:
         match given.command:
@@ -244,6 +246,8 @@ def main() -> None:
                 print(persona_command.run(given))
             case "why":
                 print(why_command.run(given))
+            case "example":
+                print(training_command.run(given))
             case "forget":
                 print(forget_command.run(given))
             case "months":

@@ -1,7 +1,8 @@
-"""``rlhi export``: the run's tables for SQL, and its preference pairs in the layouts that other trainers read.
+"""``rlhi export``: the run's tables for SQL, its preference pairs in the layouts that other trainers read, and checkpoints for the Hub.
 
-What belongs here: choosing pairs, laying them out, the card of a dataset folder, and putting an output in its place at once. What does not:
-which pairs there are (``preferences/``) and which a recipe draws (``training/pair_sets.py``).
+What belongs here: choosing pairs, laying them out, the card of a dataset folder, which files of a checkpoint go out, and putting an output
+in its place at once. What does not: which pairs there are (``preferences/``), which a recipe draws (``training/pair_sets.py``) and a
+model's card (``training/card.py``).
 
 Only kept pairs are exported. User fingerprints and times stay behind; ids of turns and of model calls go along.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhi_dagster.export import SPLITS, Format
+from rlhi_dagster.export.hub import export_checkpoint
 from rlhi_dagster.export.pairs import Selection
 from rlhi_dagster.export.writing import export
 from rlhi_dagster.lake import Lake
@@ -20,14 +21,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``export`` to the ``rlhi`` command."""
     parser = commands.add_parser(
         "export",
-        help="write the tables for SQL, or the preference pairs for a trainer",
-        description="Write every table of the run into one DuckDB file, or its kept preference pairs in a layout that trainers read: "
-        "docs/pairs.md.",
+        help="write the tables for SQL, the preference pairs for a trainer, or a checkpoint for the Hub",
+        description="Write every table of the run into one DuckDB file, or its kept preference pairs in a layout that trainers read "
+        "(docs/pairs.md), or a recipe's checkpoint as a folder for the Hugging Face Hub (docs/training.md).",
         epilog="Examples: rlhi export rlhi.duckdb; rlhi export pairs.jsonl --format trl --recipe dpo_rewrites; "
-        "rlhi export folder --format huggingface --source rewards.",
+        "rlhi export folder --format huggingface --source rewards; rlhi export --hub --recipe dpo_rewrites --out folder.",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="the file; with --format huggingface the folder")
-    parser.add_argument(
+    parser.add_argument("out", metavar="OUT", nargs="?", type=Path, help="the file; with --format huggingface or --hub the folder")
+    parser.add_argument("--out", dest="named_out", metavar="OUT", type=Path, help="the same by name")
+    layout = parser.add_mutually_exclusive_group()
+    layout.add_argument(
+        "--hub",
+        action="store_true",
+        help="the checkpoint of --recipe: weights, tokenizer, generation settings and a card with its scores, without ids and paths",
+    )
+    layout.add_argument(
         "--format",
         choices=[layout.value for layout in Format],
         default=Format.DUCKDB.value,
@@ -36,7 +44,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--recipe", metavar="NAME", help="the pairs that this recipe trains and validates on, with the persona as it shows it"
+        "--recipe",
+        metavar="NAME",
+        help="the pairs that this recipe trains and validates on, with the persona as it shows it; with --hub its checkpoint",
     )
     which.add_argument("--source", choices=[source.value for source in Source], help="all kept pairs of a source, with the persona")
     parser.add_argument("--split", choices=SPLITS, help="one split; JSON lines: train if not given, huggingface: both")
@@ -44,6 +54,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(given: argparse.Namespace, lake: Lake, profile: Profile) -> str:
-    """What the command line asks for; returns what came out."""
+    """What the command line asks for; returns what came out.
+
+    Raises:
+        ValueError: What is asked for does not go together, or cannot be written.
+    """
+    out = given.out or given.named_out
+    if out is None or (given.out and given.named_out):
+        raise ValueError("export wants the file or folder to write, once: rlhi export --help")
+    if given.hub:
+        if not given.recipe or given.split or given.force:
+            raise ValueError("--hub takes --recipe and OUT, and no --split or --force: a folder that holds something is never replaced")
+        return export_checkpoint(out, given.recipe, lake)
     selection = Selection(given.recipe, Source(given.source) if given.source else None, given.split)
-    return export(given.out, Format(given.format), selection, lake, profile, force=given.force)
+    return export(out, Format(given.format), selection, lake, profile, force=given.force)

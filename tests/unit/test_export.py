@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +16,9 @@ import polars as pl
 import pytest
 import yaml
 
-from rlhi_dagster.export import Format, card
+from rlhi_dagster.engines.models import weights_digest
+from rlhi_dagster.export import Format, card, command
+from rlhi_dagster.export.hub import export_checkpoint
 from rlhi_dagster.export.pairs import Selection
 from rlhi_dagster.export.writing import export
 from rlhi_dagster.lake import Lake
@@ -21,7 +26,9 @@ from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source, union
 from rlhi_dagster.preferences.decontamination import HITS
 from rlhi_dagster.profiles import load
-from rlhi_dagster.tables import REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from rlhi_dagster.tables import REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
+from rlhi_dagster.training import command as training_command
+from tests.unit.test_training_card import MANIFEST
 
 PROFILE = load("sample")
 USERS = 30
@@ -233,3 +240,153 @@ def test_the_command_speaks_plainly_of_what_is_not_there(tmp_path: Path) -> None
     assert "preference_pairs has not been materialized" in done.stderr
     both = subprocess.run([*command, "--recipe", "dpo_rewards", "--source", "rewards"], capture_output=True, text=True, check=False)
     assert "not allowed with argument" in both.stderr
+
+
+@pytest.fixture
+def checkpoint(lake: Lake, tmp_path: Path, save_tiny_llama: Callable[..., None]) -> Lake:
+    """A lake with a checkpoint of dpo_rewrites, its scores, and whatever else lies beside weights."""
+    made = Lake(root=str(tmp_path / "lake"))
+    made.write("preference_pairs", lake.scan("preference_pairs").collect())
+    folder = made.artefact_path("checkpoints", "dpo_rewrites")
+    save_tiny_llama(folder, ["Tell me about river It is miles Hello Yes short"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": str(folder)}))
+    pl.DataFrame({"pair_id": ["f1", "f2"]}).write_parquet(folder / "pairs.parquet")
+    (folder / "notes.txt").write_text("secret1")
+    model = {"name": "rlhi-dpo_rewrites", "revision": weights_digest(folder), "path": "."}
+    told = copy.deepcopy(MANIFEST) | {"model": model, "extra": {"persona": "own"}, "inputs": "secret2"}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    (folder / "README.md").write_text("an older card")
+    say_scores(made, f"rlhi-dpo_rewrites@{model['revision'][:16]}")
+    return made
+
+
+def say_scores(lake: Lake, model: str) -> None:
+    reply = {
+        "response_id": "secret3",
+        "recipe": "dpo_rewrites",
+        "prompt_id": "secret4",
+        "benchmark": "user_eval",
+        "reply": "r",
+        "model": model,
+    }
+    score = {"recipe": "dpo_rewrites", "benchmark": "user_eval", "metric": "preferences_met", "value": 0.776, "n": 519, "judge": "town"}
+    lake.write("responses", table(RESPONSES, [reply]), ["dpo_rewrites"])
+    lake.write("scores", table(SCORES, [score]), ["dpo_rewrites"])
+
+
+def test_a_checkpoint_for_the_hub_loads_and_tells_nothing_of_users_pairs_and_paths(checkpoint: Lake, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "hub"
+    told = export_checkpoint(out, "dpo_rewrites", checkpoint)
+    assert "hf upload YOUR-NAME/rlhi-dpo_rewrites" in told
+    assert sorted(file.name for file in out.iterdir()) == [
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    everything = b"".join(file.read_bytes() for file in out.iterdir())
+    for hidden in (b"secret", str(tmp_path).encode(), b"local_files_only", b"older card"):
+        assert hidden not in everything, hidden
+    assert "| user_eval | preferences_met | 0.776 |" in (out / "README.md").read_text()
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    given = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    assert model.generate(**given, max_new_tokens=3, do_sample=False).shape[1] > given["input_ids"].shape[1]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_scores_of_other_weights_are_not_in_the_card(checkpoint: Lake, tmp_path: Path) -> None:
+    say_scores(checkpoint, "rlhi-dpo_rewrites@0000000000000000")
+    told = export_checkpoint(tmp_path / "hub", "dpo_rewrites", checkpoint)
+    assert "without scores" in told
+    assert "## Scores" not in (tmp_path / "hub/README.md").read_text()
+
+
+def test_a_folder_that_holds_something_is_refused_and_an_empty_one_is_filled(checkpoint: Lake, tmp_path: Path) -> None:
+    out = tmp_path / "hub"
+    out.mkdir()
+    export_checkpoint(out, "dpo_rewrites", checkpoint)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(ValueError, match="is there already and is no empty folder"):
+        export_checkpoint(out, "dpo_rewrites", checkpoint)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "spoil", "message"),
+    [
+        ("base", None, "recipe base is the starting policy"),
+        ("nope", None, "no recipe nope; there are base"),
+        ("sft_rewrites", None, "sft_rewrites has no finished checkpoint; run: dg launch --assets checkpoints --partition sft_rewrites"),
+        ("dpo_rewrites", "forgotten.json", "trained on pairs of users who were forgotten since"),
+        ("dpo_rewrites", "generation_config.json", "are not those that its manifest tells of"),
+    ],
+)
+def test_what_cannot_be_given_away_says_why(checkpoint: Lake, tmp_path: Path, recipe: str, spoil: str | None, message: str) -> None:
+    if spoil:
+        (checkpoint.artefact_path("checkpoints", "dpo_rewrites") / spoil).write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        export_checkpoint(tmp_path / "hub", recipe, checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hub", "OUT"], "--hub takes --recipe and OUT"),
+        (["--hub", "--recipe", "dpo_rewrites", "OUT", "--force"], "no --split or --force"),
+        (["--hub", "--recipe", "dpo_rewrites"], "wants the file or folder to write, once"),
+        (["--hub", "--recipe", "dpo_rewrites", "OUT", "--out", "OUT"], "wants the file or folder to write, once"),
+        (["--hub", "--source", "rewards", "OUT"], "--hub takes --recipe"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(checkpoint: Lake, tmp_path: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        command_line(arguments, checkpoint, tmp_path)
+
+
+def test_the_command_writes_a_checkpoint(checkpoint: Lake, tmp_path: Path) -> None:
+    told = command_line(["--hub", "--recipe", "dpo_rewrites", "--out", "OUT"], checkpoint, tmp_path)
+    assert told.startswith(f"{tmp_path / 'OUT'}: the checkpoint of dpo_rewrites")
+    assert (tmp_path / "OUT/model.safetensors").is_file()
+
+
+def command_line(arguments: list[str], lake: Lake, folder: Path) -> str:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    given = parser.parse_args(["export", *(str(folder / each) if each == "OUT" else each for each in arguments)])
+    return command.run(given, lake, PROFILE)
+
+
+def test_a_pair_of_a_recipe_is_shown_as_the_model_sees_it(checkpoint: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
+    weights = checkpoint.artefact_path("checkpoints", "dpo_rewrites")
+    weights.rename(checkpoint.artefact_path("policy"))
+    pairs = checkpoint.scan("preference_pairs").filter("is_kept", pl.col("source") == "rewrites", pl.col("persona") != "").collect()
+    pair = pairs.sort("pair_id").row(0, named=True)
+    shown = training_command.run(argparse.Namespace(recipe="dpo_rewrites", pair=pair["pair_id"]))
+    assert shown.startswith(f"{pair['pair_id']} ({pair['split']}), dpo_rewrites, rlhi-dpo_rewrites@")
+    plain = shown.replace("|", "").replace("⏎", "")
+    assert pair["persona"] in plain
+    for side in ("chosen", "rejected"):
+        assert "".join(re.findall(r"\[([^\]]*)\]", shown.split(f"{side}: ")[1].split("\n\n" + "rejected")[0])) == f"{pair[side]}<|eot_id|>"
+
+
+def test_a_pair_is_found_by_the_beginning_of_its_id() -> None:
+    rows = pl.DataFrame({"pair_id": ["ab", "abc", "b"]})
+    assert training_command.picked(rows, "r", None)["pair_id"] == "ab"
+    assert training_command.picked(rows, "r", "abc")["pair_id"] == "abc"
+    assert training_command.picked(rows, "r", "ab")["pair_id"] == "ab"
+    with pytest.raises(ValueError, match="2 pairs of recipe r have ids that begin with a; give more"):
+        training_command.picked(rows, "r", "a")
+    with pytest.raises(ValueError, match="recipe r has no pair whose id begins with x"):
+        training_command.picked(rows, "r", "x")
+    with pytest.raises(ValueError, match="recipe r has no pair"):
+        training_command.picked(rows.clear(), "r", None)
