@@ -182,12 +182,12 @@ def checkpoints(
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
-        context.add_asset_metadata(facts | final_numbers(manifest), partition_key=name)
+        picture = metadata.plot(curves({name: manifest}))
+        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": picture}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
-    return dg.MaterializeResult(
-        data_version=version, metadata={"pairs_per_recipe": count, **({"curves": metadata.plot(curves(manifests))} if manifests else {})}
-    )
+    compared = {"curves_compared": metadata.plot(curves(manifests))} if len(manifests) > 1 else {}
+    return dg.MaterializeResult(data_version=version, metadata={"pairs_per_recipe": count, **compared})
 
 
 def _last_round(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ PANELS = {
     "margin": "reward margin",
     "accuracy": "pair accuracy",
     "token_accuracy": "token accuracy",
-    "logp_chosen": "log p(chosen), log p(rejected) dashed",
+    "logp_chosen": "log p: chosen, rejected dashed",
     "entropy": "entropy (nats a token)",
     "kl": "KL to the start (nats a reply)",
     "samples_malformed": "malformed samples",
@@ -55,11 +56,19 @@ PANELS = {
     "memory_gib": "memory (GiB)",
 }
 """Panels by the quantity that they show, in order."""
+COMPARED = {
+    "loss": "loss (nats)",
+    "margin": "reward margin",
+    "accuracy": "pair accuracy",
+    "logp_chosen": "log p(chosen)",
+    "kl": "KL to the start (nats a reply)",
+    "samples_malformed": "malformed samples",
+}
+"""Panels of a picture of several artefacts."""
 _DASHED = {"logp_chosen": "logp_rejected", "tokens_per_second": "useful_tokens_per_second"}
 """A panel's second quantity."""
 _Points = Sequence[tuple[int, Mapping[str, float]]]
 _POINTS = 40
-_COLUMNS = 4
 
 
 def measured(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -96,53 +105,86 @@ def final_numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
 
 
 def curves(manifests: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Small multiples over training steps, one colour an artefact; panels that no artefact recorded are left out.
+    """Small multiples over training steps; panels that no artefact recorded are left out.
 
-    Lines are training points, dots held-out users, with two standard errors where there is one. A vertical line marks the snapshot that
-    was chosen, a horizontal one ln 2, where the loss of DPO starts. Long runs are drawn as means of at most ``_POINTS`` equal spans.
+    Of one artefact everything: lines are training points, dots held-out users, with two standard errors where there is one; a vertical line
+    marks the snapshot that was chosen, a horizontal one ln 2, where the DPO term of the loss starts. Of several what they are compared by,
+    on held-out users if there are any, with a ring around the chosen snapshot. Long runs are drawn as means of at most ``_POINTS`` equal
+    spans.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    trained = {name: training_points(manifest) for name, manifest in manifests.items()}
-    held_out = {name: held_out_points(manifest) for name, manifest in manifests.items()}
-    recorded = {name for points in (*trained.values(), *held_out.values()) for _, numbers in points for name in numbers}
-    shown = [key for key in PANELS if key in recorded]
-    rows = max(-(-len(shown) // _COLUMNS), 1)
-    figure = Figure(figsize=(2.5 * min(max(len(shown), 1), _COLUMNS), 1.75 * rows + 0.25), layout="constrained")
-    for position, key in enumerate(shown, 1):
-        axes = figure.add_subplot(rows, min(len(shown), _COLUMNS), position)
-        for order, (name, manifest) in enumerate(manifests.items()):
-            _draw(axes, key, trained[name], held_out[name], f"C{order % 10}", name)
-            chosen = manifest.get("chosen", {}).get("step")
-            if held_out[name] and chosen is not None:
-                axes.axvline(chosen, color=f"C{order % 10}", linewidth=0.7, alpha=0.5)
-        if key == "loss" and any(manifest.get("method") == "dpo" for manifest in manifests.values()):
+    runs = {name: _Run.of(manifest, f"C{order % 10}") for order, (name, manifest) in enumerate(manifests.items())}
+    is_one = len(runs) == 1
+    recorded = {name for run in runs.values() for _, numbers in (*run.trained, *run.held_out) for name in numbers}
+    shown = {key: title for key, title in (PANELS if is_one else COMPARED).items() if key in recorded}
+    columns = min(max(len(shown), 1), 4 if is_one else 3)
+    rows = max(-(-len(shown) // columns), 1)
+    figure = Figure(figsize=(2.5 * columns, 1.75 * rows + 0.4), layout="constrained")
+    for position, (key, title) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(rows, columns, position)
+        for run in runs.values():
+            (_draw if is_one else _compare)(axes, key, run)
+        if key == "loss" and any(run.method == "dpo" for run in runs.values()):
             axes.axhline(math.log(2), color="grey", linewidth=0.7, linestyle=":")
             axes.annotate("ln 2", (1, math.log(2)), xycoords=("axes fraction", "data"), fontsize=6, color="grey", ha="right", va="bottom")
-        axes.set_title(PANELS[key], fontsize=8)
+        if key == "samples_malformed":
+            axes.set_ylim(0, max(0.1, 1.1 * axes.dataLim.y1))
+        axes.set_title(title, fontsize=8)
         axes.tick_params(labelsize=6)
         axes.spines[["top", "right"]].set_visible(False)
-    if len(manifests) > 1 and shown:
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
+    if is_one and shown:
+        looks = {"training": "-", "held-out users": "o", "chosen snapshot": "|"}
+        handles = [Line2D([], [], color="grey", label=label, **_look(mark)) for label, mark in looks.items()]
+    else:
+        handles = [Line2D([], [], color=run.colour, linewidth=1, label=name) for name, run in runs.items()]
+    figure.legend(handles=handles, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
     return figure
 
 
-def _draw(axes: Axes, key: str, trained: _Points, held_out: _Points, colour: str, name: str) -> None:
-    """One artefact in one panel."""
-    line = _series(trained, key)
-    axes.plot(*_thinned(line), linewidth=1, color=colour, label=name)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is drawn of an artefact."""
+
+    trained: _Points
+    held_out: _Points
+    method: str | None
+    chosen: int | None
+    colour: str
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any], colour: str) -> _Run:
+        chosen = manifest.get("chosen", {}).get("step")
+        return cls(training_points(manifest), held_out_points(manifest), manifest.get("method"), chosen, colour)
+
+
+def _draw(axes: Axes, key: str, run: _Run) -> None:
+    """One artefact in one panel, alone."""
+    line, dots = _series(run.trained, key), _series(run.held_out, key)
+    axes.plot(*_columns(_thinned(line or dots)), linewidth=1, color=run.colour)
     if key in _DASHED:
-        axes.plot(*_thinned(_series(trained, _DASHED[key])), linewidth=1, linestyle="--", color=colour)
-        axes.plot(*_columns(_series(held_out, _DASHED[key])), "o", markersize=2.5, markerfacecolor="white", color=colour)
-    dots = _series(held_out, key)
-    axes.plot(*_columns(dots), "o", markersize=2.5, color=colour)
-    errors = dict(_series(held_out, f"{key}_error"))
+        axes.plot(*_columns(_thinned(_series(run.trained, _DASHED[key]))), linewidth=1, linestyle="--", color=run.colour)
+        axes.plot(*_columns(_series(run.held_out, _DASHED[key])), "o", markersize=2.5, markerfacecolor="white", color=run.colour)
+    axes.plot(*_columns(dots), "o", markersize=2.5, color=run.colour)
+    errors = dict(_series(run.held_out, f"{key}_error"))
     for step, value in dots:
-        if errors.get(step):
-            axes.plot([step, step], [value - 2 * errors[step], value + 2 * errors[step]], linewidth=0.8, color=colour)
-    if not line:
-        axes.plot(*_columns(dots), linewidth=0.7, linestyle=":", color=colour)
+        reach = 2 * errors.get(step, 0.0)
+        axes.plot([step, step], [value - reach, value + reach], linewidth=0.8, color=run.colour)
+    if run.held_out and run.chosen is not None:
+        axes.axvline(run.chosen, color="grey", linewidth=0.7, alpha=0.7)
+
+
+def _compare(axes: Axes, key: str, run: _Run) -> None:
+    """One artefact in one panel, among others."""
+    dots = _series(run.held_out, key)
+    axes.plot(*_columns(_thinned(dots or _series(run.trained, key))), linewidth=1, color=run.colour)
+    chosen = [(step, value) for step, value in dots if step == run.chosen]
+    axes.plot(*_columns(chosen), "o", markersize=4, markerfacecolor="none", color=run.colour)
+
+
+def _look(mark: str) -> dict[str, Any]:
+    return {"linewidth": 1} if mark == "-" else {"linewidth": 0, "marker": mark, "markersize": 2.5 if mark == "o" else 8}
 
 
 def _series(points: _Points, key: str) -> list[tuple[float, float]]:
@@ -154,7 +196,7 @@ def _columns(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[f
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
-def _thinned(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     size = -(-len(points) // _POINTS) or 1
     spans = [points[start : start + size] for start in range(0, len(points), size)]
-    return _columns((fmean(step for step, _ in span), fmean(value for _, value in span)) for span in spans)
+    return [(fmean(step for step, _ in span), fmean(value for _, value in span)) for span in spans]
