@@ -5,6 +5,7 @@ What belongs here: owners, kinds, code version, column schema, partitions and th
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster_shared.utils.warnings import BetaWarning
 
-from rlhi_dagster import profiles
+from rlhi_dagster import failures, profiles
 from rlhi_dagster.partitions import months, recipes
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes as recipe_files
@@ -40,7 +41,7 @@ def table(
     """Declare the asset of a table in ``tables.py``; its partitions follow from the table's partition column."""
     declared = TABLES[name]
     partitions: dg.PartitionsDefinition[str] | None = {"month": MONTHS, "recipe": RECIPES, None: None}[declared.partition_column]
-    return dg.asset(
+    return _asset(
         name=name,
         group_name=group,
         kinds={"polars", *kinds},
@@ -67,7 +68,7 @@ def artefact(
     pool: str | None = None,
 ) -> Declare:
     """Declare an asset that is a folder with a manifest rather than a table."""
-    return dg.asset(
+    return _asset(
         name=name,
         group_name=group,
         kinds=kinds,
@@ -79,3 +80,21 @@ def artefact(
         ins=ins,
         pool=pool,
     )
+
+
+def _asset(**given: Any) -> Declare:
+    """An asset whose failures that can be expected are told in one sentence; launching the same again would fail the same way."""
+
+    def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
+        @functools.wraps(body)
+        def told(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return body(*args, **kwargs)
+            except Exception as error:
+                if (found := failures.sentence(error)) is None:
+                    raise
+                raise dg.Failure(found, allow_retries=False) from error
+
+        return dg.asset(**given)(told)
+
+    return declare

@@ -1,24 +1,15 @@
 """Whether training can begin: what is known before any weights are loaded, each problem as one sentence.
 
-What belongs here: bounds on lengths and disk space as functions of numbers, and recipes with their settings. What does not: reading
-tokenizers and configurations, which give some of the numbers (``workers/readiness.py``), and memory of devices.
+What belongs here: bounds on lengths and disk space as functions of numbers. What does not: reading tokenizers and configurations, which
+give the numbers (``workers/readiness.py``), recipes and settings (``recipes.py``), and memory of devices (``memory.py``).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
-
-from rlhi_dagster.training.recipes import Recipe, RecipeError
-from rlhi_dagster.training.settings import TrainingSettings
-
-if TYPE_CHECKING:
-    from rlhi_dagster.profiles import Profile
 
 _ADAM_BYTES = 8
 """Of the optimiser's two moments of a trained parameter, in float32."""
@@ -35,24 +26,6 @@ _PLACES = {
 
 class NotReadyError(ValueError):
     """Training cannot begin; the message says why and what to do."""
-
-
-def training_settings(profile: Profile, recipes: Mapping[str, Recipe]) -> dict[str, TrainingSettings]:
-    """How each recipe that trains is trained.
-
-    Raises:
-        RecipeError: The settings of a recipe do not go together with those of the profile; the message names recipe and setting.
-    """
-    found = {}
-    for name, recipe in recipes.items():
-        if recipe.method == "none":
-            continue
-        try:
-            found[name] = profile.training_of(recipe)
-        except ValidationError as error:
-            problems = "; ".join(f"settings{_dotted(item['loc'])}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors())
-            raise RecipeError(f"recipe {name}.yaml with profile {profile.name}: {problems}") from error
-    return found
 
 
 def context_problem(name: str, method: str, max_length: int, model: str, context: int) -> str | None:
@@ -146,7 +119,3 @@ def _size(folder: Path) -> int:
 
 def _told(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return "".join(f".{part}" for part in location)

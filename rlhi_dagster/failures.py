@@ -1,0 +1,77 @@
+"""Which failures can be expected, and the one sentence in which each is told; all others keep their stack trace.
+
+What belongs here: telling the two apart, and the sentences for memory and disks, which fail in many places. What does not: the sentences
+that the project's own errors carry, how a worker hands one over (``workers/failures.py``), and what the asset makes of it (``pipes.py``).
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+
+_PACKAGES = {"rlhi_dagster", "assets", "__main__"}
+_KINDS = (ValueError, RuntimeError, LookupError)
+"""What the project's own errors for people are; its other ones are signals between its parts."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
+"""Of operating systems, and of torch, which does not say why a write failed."""
+_MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+def sentence(error: Exception) -> str | None:
+    """What to tell of an error; ``None`` if it is not one that can be expected.
+
+    Expected are full disks and memory, errors of the project's own kinds, and ValueErrors and FileNotFoundErrors that it raises itself.
+    """
+    chain = _chain(error)
+    if any(map(_is_full_disk, chain)):
+        return (
+            "no space is left on the device of the outputs: free some or set RLHI_DATA to another disk, then launch again; "
+            "answers, finished artefacts and whole snapshots are kept"
+        )
+    if any(map(_is_full_memory, chain)):
+        return (
+            f"out of memory ({_line(error)}): lower micro_batch_size of the training or batch_size of the engine, "
+            "or train with gradient_checkpointing or lora"
+        )
+    return _line(error) if _is_own(error) else None
+
+
+def _is_own(error: Exception) -> bool:
+    if _package(type(error).__module__) == "rlhi_dagster":
+        return isinstance(error, _KINDS)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_raised_here = _package(frame.f_globals.get("__name__", "")) in _PACKAGES
+    return is_raised_here and (isinstance(error, ValueError) or (isinstance(error, FileNotFoundError) and error.errno is None))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(text in str(error).lower() for text in _FULL_TEXTS)
+
+
+def _is_full_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, what caused that, and so on."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        following = following.__cause__ or following.__context__
+    return found
+
+
+def _line(error: BaseException) -> str:
+    """The message in one line, not endless."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 600 else f"{text[:600]}…"
