@@ -90,7 +90,7 @@ class World:
         for name, rows in self.rows.items():
             table = TABLES[name]
             frame = pl.DataFrame([{**dict.fromkeys(table.columns), **row} for row in rows], schema=table.schema)
-            partitions = {None: None, "month": MONTHS, "recipe": ["base", "dpo_rewrites"]}[table.partition_column]
+            partitions = {None: None, "month": MONTHS, "recipe": ["base", "dpo_rewards_online", "dpo_rewrites"]}[table.partition_column]
             self.lake.write(name, frame, partitions)
         references.record(self.store, "everything", None, "run", self.used)
         return self
@@ -103,6 +103,7 @@ def world(root: Path) -> World:
         _criticism(made, owner, name, follow_up)
     for owner, donor, name, request in ((ANN, BOB, "ca2", "Which tulips are early?"), (BOB, ANN, "cb2", "Which roses are late?")):
         _ranked(made, owner, donor, name, request)
+        _online(made, owner, name, request)
     _evaluated(made)
     for owner, conversations in ((ANN, 2), (BOB, 2), (EVE, 1)):
         made.add("users", user_id=owner, conversations=conversations, split="held_out" if owner == EVE else "train")
@@ -246,6 +247,27 @@ def _ranked(made: World, owner: str, donor: str, name: str, request: str) -> Non
         made.add("reward_pairs", **pair, condition=condition, chosen_id=f"{name}:0#1", rejected_id=f"{name}:0#0")
         source = "rewards" if condition == "own" else "rewards_shuffled"
         made.add("preference_pairs", **_without_month(pair), source=source, split="train", strategy="best_of_n", is_off_policy=False)
+
+
+def _online(made: World, owner: str, name: str, request: str) -> None:
+    """The second round of a recipe: the policy that the first one trained writes two replies."""
+    persona, recipe, policy = persona_of(owner), "dpo_rewards_online", ModelRef("town/policy-round-1", "o1")
+    shown = with_persona([user(request)], persona)
+    shared = {"recipe": recipe, "round": 2, "split": "train", "turn_id": f"{name}:0", "user_id": owner, "prompt": [user(request)]}
+    shared |= {"asked_at": START + timedelta(days=40), "persona": persona, "persona_line_ids": [f"line-{owner[:2]}"]}
+    shared |= {"model": policy.identity, "reward_model": REWARD.identity}
+    calls, ids = [], []
+    for number in range(2):
+        reply = f"Later reply {number} {name}."
+        written = made.chat(shown, reply, policy, sample_index=number)
+        scored = made.reward([*shown, assistant(reply)], float(number))
+        calls += [written, scored]
+        ids.append(f"{recipe}/2/{name}:0#{number}")
+        answer = {"reply": reply, "reward": float(number), "call_id": written, "reward_call_id": scored}
+        made.add("online_candidates", candidate_id=ids[-1], **shared, sample_index=number, **answer)
+    sides = {"chosen": f"Later reply 1 {name}.", "rejected": f"Later reply 0 {name}.", "chosen_reward": 1.0, "rejected_reward": 0.0}
+    kept = {"is_kept": True, "drop_reasons": [], "call_ids": calls}
+    made.add("online_pairs", pair_id=digest_of("online", name), **shared, **sides, chosen_id=ids[1], rejected_id=ids[0], **kept)
 
 
 def _evaluated(made: World) -> None:

@@ -121,6 +121,19 @@ def test_a_ranked_pair_has_its_persona_with_evidence_and_its_candidates(made: Wo
     assert {call.model for call in found.calls if call.did == "reward"} == {REWARD.identity.replace("/", "-")}
 
 
+def test_a_pair_of_an_online_round_has_its_round_its_policys_candidates_and_its_recipe(made: World) -> None:
+    found = of(made, digest_of("online", "ca2"))
+    assert (found.table, found.source, found.strategy, found.condition, found.round) == ("online_pairs", "rewards", "best_of_n", "own", 2)
+    assert (found.is_kept, found.split, [use.recipe for use in found.uses]) == (True, "train", ["dpo_rewards_online"])
+    assert found.chosen.candidate_id == "dpo_rewards_online/2/ca2:0#1"
+    assert [call.did for call in found.calls] == ["persona line", "sampled reply", "sampled reply", "reward", "reward"]
+    assert found.calls[1].model == "town-policy-round-1@o1"
+    lines = text(found).splitlines()
+    assert "  online round 2, with the policy of that round" in lines
+    assert "  preference_pairs: not there yet" not in lines
+    assert "dpo_rewards_online" not in {use.recipe for use in of(made, RANKED).uses}
+
+
 def test_dropped_pairs_say_every_reason_and_where(made: World) -> None:
     scratch = of(made, SCRATCH)
     assert scratch.fates[0].drop_reasons == ["refusal", "too_similar"]
