@@ -22,6 +22,10 @@ _METHODS = {
     "reward": "a Bradley-Terry reward model of pairs of replies",
 }
 _TAGS = {"policy": [], "sft": ["sft", "trl"], "dpo": ["dpo", "trl"], "reward": ["reward-model", "trl"]}
+_PERSONA = {
+    "own": " It was trained with what is known of the user in the system message, one line each, and without one where nothing was known.",
+    "none": " It was trained without anything about the user in view: give it no persona.",
+}
 _HELD_OUT = {
     "loss": "loss",
     "rewards/accuracies": "pair accuracy",
@@ -76,11 +80,6 @@ def _loading(manifest: Mapping[str, Any]) -> list[str]:
         *with_persona([], "- wants short answers" if _shows_persona(manifest) else ""),
         {"role": "user", "content": "How is mint grown?"},
     ]
-    persona = (
-        "It was trained with what is known of the user in the system message, one line each, and without one where nothing was known."
-        if _shows_persona(manifest)
-        else "It was trained without anything about the user in view: give it no persona."
-    )
     return [
         "## How to load it",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -89,7 +88,7 @@ def _loading(manifest: Mapping[str, Any]) -> list[str]:
         'given = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")\n'
         "reply = model.generate(**given, max_new_tokens=256)[0, given.input_ids.shape[1] :]\n"
         "print(tokenizer.decode(reply, skip_special_tokens=True))\n```",
-        f"`vllm serve FOLDER` serves it. {persona}",
+        f"`vllm serve FOLDER` serves it.{_PERSONA.get(manifest['extra'].get('persona'), '')}",
     ]
 
 

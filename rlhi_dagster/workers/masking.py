@@ -123,7 +123,7 @@ def _stand_in(method: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenize
         vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
     )
     said = {side: [{"role": "assistant", "content": row[side]}] for side in _SIDES}
-    how = {"output_dir": folder, "max_length": None, "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True}
+    how: dict[str, Any] = {"output_dir": folder, "max_length": None, "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True}
     model, reference = LlamaForCausalLM(shape), LlamaForCausalLM(shape)
     if method == "dpo":
         data = Dataset.from_list([{"prompt": row["prompt"], **said}])
