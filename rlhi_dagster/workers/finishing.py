@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
 from rlhi_dagster.training import card, gates
-from rlhi_dagster.training.artefacts import PAIRS
+from rlhi_dagster.training.artefacts import PAIRS, trained_pairs
 from rlhi_dagster.workers import provenance
 from rlhi_dagster.workers.training_run import TrainingJob
 from rlhi_dagster.workers.weights import save_weights
@@ -29,13 +29,14 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
     evaluations = _points(trainer, "eval_loss")
     step = _chosen_step(job, trainer, evaluations)
     trainer.model.config.use_cache = True  # training turns it off, and whoever loads the weights would generate without a cache
-    partial = job.out.with_name(f".{job.out.name}.partial")
+    partial = job.partial
     save_weights(trainer, partial)
     if not trainer.accelerator.is_main_process:
         trainer.accelerator.wait_for_everyone()
         return dict(json.loads((job.out / MANIFEST).read_text()))
     tokenizer.save_pretrained(partial)
     held_out = next((point for point in evaluations if point["step"] == step), {})
+    earlier = trained_pairs(job.model)
     manifest = {
         "model": {"name": f"rlhi-{job.name}", "revision": weights_digest(partial), "path": "."},
         "inputs": job.inputs,
@@ -52,6 +53,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         "seconds": round(time.monotonic() - started, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "trained_rows": len(trainer.train_dataset),
+        "earlier_pairs": len(earlier),
         "data": dict(job.origin),
         "code": provenance.code(),
         "hardware": provenance.hardware(),
@@ -59,7 +61,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         **facts,
     }
     if "pair_id" in pl.read_parquet_schema(job.train):
-        pl.read_parquet(job.train, columns=["pair_id"]).write_parquet(partial / PAIRS)
+        pl.concat([earlier, pl.read_parquet(job.train, columns=["pair_id"])]).write_parquet(partial / PAIRS)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     (partial / card.FILE).write_text(card.card(manifest), encoding="utf-8")
     if job.out.exists():

@@ -160,6 +160,14 @@ def test_the_manifest_and_the_card_say_how_it_was_made(trained: Callable[..., di
     assert json.loads((tmp_path / "out/config.json").read_text())["use_cache"] is True
 
 
+def test_pairs_that_the_start_was_trained_on_are_listed_too(trained: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    pl.DataFrame({"pair_id": ["earlier"]}).write_parquet(tmp_path / "model" / "pairs.parquet")
+    assert trained("sft", epochs=1)["earlier_pairs"] == 1
+    listed = pl.read_parquet(tmp_path / "out/pairs.parquet")["pair_id"].to_list()
+    assert listed == ["earlier", *pairs(0, 8)["pair_id"]]
+
+
 def test_without_held_out_pairs_the_last_step_is_kept_and_said_to_be(trained: Callable[..., dict[str, Any]]) -> None:
     manifest = trained("sft", held_out=0, epochs=1)
     assert manifest["chosen"] == {
