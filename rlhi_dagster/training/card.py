@@ -97,10 +97,15 @@ def _data(manifest: Mapping[str, Any]) -> list[str]:
     if not data:
         return []
     lines = [(f"`{source}`", f"{count:,}") for source, count in data["by_source"].items()]
+    earlier = (
+        f" Its start was trained on {manifest['earlier_pairs']:,} others before, in earlier rounds."
+        if manifest.get("earlier_pairs")
+        else ""
+    )
     return [
         "## Training data",
         f"{data['pairs']:,} pairs of {data['users']:,} users of `{data['conversations']}`; another {data['validation_pairs']:,} pairs, of "
-        f"other users, chose the snapshot. {manifest.get('pairs_too_long', 0):,} were too long and left out. Data version of "
+        f"other users, chose the snapshot.{earlier} {manifest.get('pairs_too_long', 0):,} were too long and left out. Data version of "
         f"`{data['table']}`: `{data['data_version'][:16]}`; digest of the rows as shown: `{data['rows_digest'][:16]}`.",
         _table(("source of the pairs", "pairs"), lines),
     ]
