@@ -213,10 +213,14 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: C
     processes.wait_for_everyone()
     snapshot = _last_snapshot(job.work)
     trainer = build()
+    if sharding.is_sharded(job.settings) and not trainer.is_fsdp_enabled:
+        raise RuntimeError("accelerate took up no FSDP plugin: every process would hold the whole model")
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Watch(job.name, job.settings, trainer, report, probe(trainer) if probe else None, job.events))
     trainer.add_callback(StopAtSignal(job.name, report))
+    if sharding.is_sharded(job.settings):
+        trainer.add_callback(sharding.FolderFirst())
     if snapshot:
         report(f"training {job.name}: resuming from {snapshot.name}")
         trainer.args.eval_on_start = False
