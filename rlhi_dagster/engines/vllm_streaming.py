@@ -20,6 +20,7 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.unavailable import loading
 
 Answer = TypeVar("Answer")
 Finished = list[tuple[str, Answer]]
@@ -125,7 +126,8 @@ def _deaf_to_interrupts() -> Iterator[None]:
 def _check_heads(model: ModelRef) -> None:
     if not current_platform.is_cpu():
         return
-    config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
+    with loading(model):
+        config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     known = CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:

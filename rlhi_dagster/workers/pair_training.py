@@ -17,6 +17,7 @@ from datasets import Dataset, disable_caching
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
+from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.workers.finishing import finish
 from rlhi_dagster.workers.probe import Probe, prompts_for
 from rlhi_dagster.workers.tokens import replied
@@ -73,7 +74,8 @@ class PairData:
 
     def causal_model(self) -> Any:
         """The start as a language model."""
-        return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
+        with loading(self.job.start, "policy.hub_model"):
+            return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
 
     def adapters(self, task: str) -> LoraConfig | None:
         """The adapters to train, if the settings ask for some."""

@@ -7,6 +7,7 @@ What belongs here: what has to be read from a model for the checks. What does no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -60,6 +61,8 @@ class Start:
         """
         self.model = model
         with loading(model, "policy.hub_model"):
+            if model.path and not list(Path(model.path).glob("*.safetensors")):
+                raise FileNotFoundError("there is no .safetensors file")
             config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
             self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
             with torch.device("meta"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
+from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.workers.batching import LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
@@ -20,7 +21,8 @@ class _Trainer(LengthSorted, RewardTrainer):  # type: ignore[misc]
 
 def build(job: TrainingJob, data: PairData) -> RewardTrainer:
     """The trainer of a job."""
-    scorer = AutoModelForSequenceClassification.from_pretrained(job.start.source, num_labels=1, **data.load_kwargs())
+    with loading(job.start, "policy.hub_model"):
+        scorer = AutoModelForSequenceClassification.from_pretrained(job.start.source, num_labels=1, **data.load_kwargs())
     scorer.config.pad_token_id = data.tokenizer.pad_token_id
     train, validation = data.datasets(
         lambda row: {"prompt": row["prompt"], "chosen": said(row["chosen"]), "rejected": said(row["rejected"])}

@@ -1,0 +1,223 @@
+"""What goes wrong before training is one sentence in the run, nothing is trained, and the run succeeds once the cause is gone."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets import training as module
+from rlhi_dagster import profiles
+from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.io_managers import TableIOManager
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.partitions import range_tags
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.tables import PREFERENCE_PAIRS
+from rlhi_dagster.training import artefacts, recipes
+from tests.servers import Asked, Told, serving
+
+TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
+DPO, SFT = "dpo_rewrites_no_persona", "sft_rewrites"
+"""Neighbours among the partitions, so that one run covers both; the first one would be trained first."""
+
+
+@dataclass
+class World:
+    """A lake with a policy and pairs, and two recipes over them."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(root=str(self.root / "lake"))
+
+    def recipe(self, name: str, **changed: Any) -> None:
+        """Write a recipe, with other fields than the project's."""
+        method = "dpo" if name == DPO else "sft"
+        given: dict[str, Any] = {"description": "x", "method": method, "sources": ["rewrites"], "persona": "none", **changed}
+        lines = [
+            f"{field}: {str(value) if not isinstance(value, list) else '[' + ', '.join(value) + ']'}" for field, value in given.items()
+        ]
+        (self.root / "recipes" / f"{name}.yaml").write_text("\n".join(lines) + "\n")
+
+    def policy(self, model: ModelRef | None = None) -> None:
+        """Let the policy be another model than the tiny one."""
+        own = self.root / "model"
+        model = model or ModelRef("tiny", weights_digest(own), str(own))
+        artefacts.refer(self.lake.artefact_path("policy"), model, "none")
+
+    def run(self) -> dg.ExecuteInProcessResult:
+        """Materialize the checkpoints of both recipes."""
+        small = {"batch_size": 4, "micro_batch_size": 2, "max_length": 96, "bf16": False, "gradient_checkpointing": False, "processes": 1}
+
+        class FixedSettings(Settings):
+            @property
+            def profile(self) -> Profile:
+                sample = profiles.load("sample")
+                settings = {name: getattr(sample, name).model_copy(update=small) for name in ("sft", "dpo", "dpo_on_rewards")}
+                return sample.model_copy(update=settings)
+
+        upstream = (dg.AssetSpec(name) for name in ("preference_pairs", "policy", "online_policies"))
+        return dg.materialize(
+            [module.checkpoints, *upstream],
+            selection=dg.AssetSelection.assets("checkpoints"),
+            tags=range_tags(DPO, SFT),
+            resources={
+                "io_manager": TableIOManager(root=self.lake.root),
+                "settings": FixedSettings(),
+                "lake": self.lake,
+                "workers": Workers(root=str(self.root), engines={}, limits="{}"),
+            },
+            raise_on_error=False,
+        )
+
+    def sentence(self) -> str:
+        """What a run says that fails before it trains anything."""
+        result = self.run()
+        [failed] = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+        data = failed.step_failure_data
+        assert data.user_failure_data, data.error.to_string()
+        folder = self.lake.artefact_path("checkpoints")
+        assert not folder.exists() or not list(folder.iterdir())
+        return data.user_failure_data.description
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny_llama: Callable[..., None]) -> World:
+    made = World(tmp_path, monkeypatch)
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path / "recipes")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    save_tiny_llama(tmp_path / "model", TEXTS, max_position_embeddings=128)
+    for name in (DPO, SFT):
+        made.recipe(name)
+    made.policy()
+    made.lake.write("preference_pairs", pairs())
+    return made
+
+
+def pairs(**changed: Any) -> pl.DataFrame:
+    rows = [
+        {
+            **dict.fromkeys(PREFERENCE_PAIRS.columns),
+            "pair_id": f"p{number:02}",
+            "source": "rewrites",
+            "split": "validation" if number % 4 == 0 else "train",
+            "is_kept": True,
+            "drop_reasons": [],
+            "user_id": f"u{number}",
+            "prompt": [{"role": "user", "content": f"{TEXTS[number % 3]} {number}"}],
+            "chosen": f"Sure. {TEXTS[(number + 1) % 3]}",
+            "rejected": f"No {number}.",
+            "persona": "",
+            **changed,
+        }
+        for number in range(16)
+    ]
+    return pl.DataFrame(rows, schema=PREFERENCE_PAIRS.schema)
+
+
+def test_a_recipe_with_a_typo(world: World) -> None:
+    world.recipe(SFT, settings="{learning_rat: 1.0e-5}")
+    assert world.sentence() == "recipe sft_rewrites.yaml: settings.learning_rat: Extra inputs are not permitted"
+
+
+def test_a_batch_that_is_not_a_multiple(world: World) -> None:
+    world.recipe(SFT, settings="{batch_size: 5}")
+    told = world.sentence()
+    assert told.startswith("recipe sft_rewrites.yaml: ")
+    assert "batch_size 5 is not a multiple of micro_batch_size 2" in told
+
+
+def test_a_source_without_pairs(world: World) -> None:
+    world.recipe(SFT, sources=["rewards"])
+    told = world.sentence()
+    assert told == (
+        "recipe sft_rewrites: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs"
+    )
+
+
+def test_a_policy_that_is_not_there(world: World) -> None:
+    shutil.rmtree(world.lake.artefact_path("policy"))
+    assert world.sentence().endswith("materialize the asset `policy` first")
+
+
+@contextmanager
+def hub(status: int, code: str) -> Iterator[str]:
+    """A Hub that answers everything with an error."""
+
+    async def refuse(asked: Asked) -> Told:
+        return Told(status, content=b"", headers={"X-Error-Code": code, "X-Error-Message": "no"})
+
+    with serving(refuse) as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("answers", "variables", "told"),
+    [
+        (hub(401, "RepoNotFound"), {}, "policy.hub_model org/model is no model of the Hub, or a private one: correct it, or log in"),
+        (hub(403, "GatedRepo"), {}, "policy.hub_model org/model is a gated model: ask for access at https://huggingface.co/org/model"),
+        (hub(404, "RevisionNotFound"), {}, "policy.hub_model org/model has no revision abc: set policy.hub_revision to a commit of"),
+        (nullcontext(""), {"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached, and policy.hub_model org/model at abc is not in its cache"),
+    ],
+    ids=["unknown", "gated", "revision", "offline"],
+)
+def test_a_model_that_the_hub_does_not_give(
+    world: World, answers: AbstractContextManager[str], variables: Mapping[str, str], told: str
+) -> None:
+    world.policy(ModelRef("org/model", "abc"))
+    with answers as address:
+        for name, value in {"HF_ENDPOINT": address, **variables}.items():
+            world.monkeypatch.setenv(name, value)
+        assert world.sentence().startswith(told)
+
+
+def test_a_limit_over_the_context_of_one_recipe_stops_the_other_too_and_then_both_train(world: World) -> None:
+    world.recipe(SFT, settings="{max_length: 4096}")
+    assert world.sentence() == (
+        "sft_rewrites: max_length 4,096 is over the context of tiny, 128 tokens: "
+        "lower sft.max_length of the profile or settings.max_length of the recipe"
+    )
+    world.recipe(SFT)
+    assert world.run().success
+    assert {each.name for each in world.lake.artefact_path("checkpoints").iterdir()} == {DPO, SFT}
+
+
+def test_pairs_that_are_all_too_long(world: World) -> None:
+    world.recipe(DPO, settings="{max_length: 16}")
+    told = world.sentence()
+    assert told.startswith(f"{DPO}: no pair to train on, all 12 are longer than max_length 16 tokens (the shortest has ")
+    assert told.endswith("raise max_length of dpo or dpo_on_rewards in the profile, or settings.max_length of the recipe")
+
+
+def test_a_tokenizer_without_a_chat_template(world: World) -> None:
+    (world.root / "model" / "chat_template.jinja").unlink()
+    told = world.sentence()
+    assert f"{DPO}: the tokenizer of tiny has no chat template" in told
+    assert "set policy.hub_model to a chat model, or put a chat_template.jinja into its folder" in told
+
+
+def test_weights_that_are_not_there(world: World) -> None:
+    for file in (world.root / "model").glob("*.safetensors"):
+        file.unlink()
+    assert world.sentence().startswith(f"the folder {world.root / 'model'} holds no model that can be loaded")
+
+
+def test_a_disk_with_too_little_room(world: World) -> None:
+    hook = world.root / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text("import shutil\nshutil.disk_usage = lambda folder: type('Usage', (), {'free': 2**16})\n")
+    world.monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), str(profiles.ROOT)]))
+    told = world.sentence()
+    assert told.startswith("training needs 0.")
+    assert told.endswith("0.1 MiB are free: free space or set RLHI_DATA to another disk")
