@@ -26,7 +26,7 @@ from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source, union
 from rlhi_dagster.preferences.decontamination import HITS
 from rlhi_dagster.profiles import load
-from rlhi_dagster.tables import REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
+from rlhi_dagster.tables import ONLINE_PAIRS, REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
 from rlhi_dagster.training import command as training_command
 from tests.unit.test_training_card import MANIFEST
 
@@ -54,6 +54,18 @@ def pair(pair_id: str, number: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def online_pair(number: int) -> dict[str, Any]:
+    """The first four are kept, the last of them for validation; the others are dropped."""
+    kept = {"is_kept": number < 4, "drop_reasons": [] if number < 4 else ["margin_too_small"]}
+    told = {
+        "recipe": "dpo_rewards_online",
+        "round": 1 + number % 2,
+        "split": "validation" if number == 3 else "train",
+        "reward_model": "rm@1",
+    }
+    return pair(f"o{number}", number, **told, **kept) | {"model": f"policy-{1 + number % 2}@1"}
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     made = Lake(root=str(tmp_path_factory.mktemp("lake")))
@@ -70,6 +82,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     for name, frame, months in zip(("rewrite_pairs", "reward_pairs", "reasoning_pairs"), tables, (["2023-04"],) * 2 + (None,), strict=True):
         made.write(name, frame, months)
     made.write("preference_pairs", pairs)
+    made.write("online_pairs", table(ONLINE_PAIRS, [online_pair(number) for number in range(6)]), ["dpo_rewards_online"])
     return made
 
 
@@ -109,6 +122,26 @@ def test_a_recipe_is_exported_as_it_trains(lake: Lake, write: Callable[..., Path
     assert {row["prompt"][0]["role"] for row in none} == {"user"}
     held = lines(write("trl", recipe="dpo_rewrites", split="validation", force=True))
     assert not {row["pair_id"] for row in held} & {row["pair_id"] for row in own}
+
+
+def test_a_recipe_of_online_rounds_is_exported_with_the_pairs_of_its_rounds(write: Callable[..., Path]) -> None:
+    found = lines(write("trl", recipe="dpo_rewards_online"))
+    assert sorted(row["pair_id"] for row in found) == ["o0", "o1", "o2"]
+    assert {row["source"] for row in found} == {"rewards"}
+    assert {row["pair_id"]: row["prompt"][0]["role"] for row in found} == {"o0": "user", "o1": "system", "o2": "system"}
+    (held,) = lines(write("trl", recipe="dpo_rewards_online", split="validation", force=True))
+    assert held["pair_id"] == "o3"
+
+
+def test_the_card_of_online_rounds_tells_their_policies_and_drops(write: Callable[..., Path]) -> None:
+    text = (write("huggingface", recipe="dpo_rewards_online") / "README.md").read_text()
+    for told in (
+        "| replies | policy-1@1 |",
+        "| replies | policy-2@1 |",
+        "| `online_pairs` | `margin_too_small` | 2 | 33.3% |",
+        "| rewards | train | 3 |",
+    ):
+        assert told in text
 
 
 def test_sharegpt_has_the_layout_that_llama_factory_reads(write: Callable[..., Path]) -> None:

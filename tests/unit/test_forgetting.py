@@ -282,6 +282,16 @@ def test_what_was_trained_on_the_users_pairs_is_marked(made: World) -> None:
     assert not (trained / MARK).exists()
 
 
+def test_the_policies_between_online_rounds_are_marked(made: World) -> None:
+    mine = digest_of("online", "ca2")
+    artefact(made.lake, "online_policies/dpo_rewards_online-round-1", "dpo", [mine, "x"])
+    artefact(made.lake, "online_policies/dpo_rewards_online-round-2", "dpo", ["x"])
+    assert forget(Outputs(made.root), ANN).artefacts == ["online_policies/dpo_rewards_online-round-1"]
+    assert [(each.artefact, each.gone, each.of) for each in marks.marks(made.lake)] == [
+        ("online_policies/dpo_rewards_online-round-1", 1, 2)
+    ]
+
+
 @pytest.mark.parametrize(("marked", "passed"), [(None, True), ("checkpoints/other", False), ("reward_model", True)])
 def test_the_check_warns_while_a_checkpoint_of_any_recipe_has_a_mark(tmp_path: Path, marked: str | None, passed: bool) -> None:
     lake = Lake(root=str(tmp_path))
