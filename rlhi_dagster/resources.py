@@ -326,8 +326,11 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
             partial = file.with_suffix(f".{os.getpid()}.partial")
-            frame.write_parquet(partial, compression="zstd")
-            partial.replace(file)
+            try:
+                frame.write_parquet(partial, compression="zstd")
+                partial.replace(file)
+            finally:
+                partial.unlink(missing_ok=True)  # half a file, if the disk is full
         return str(file)
 
 
