@@ -14,7 +14,7 @@ INSTALLED := .venv/.installed
 RECIPES ?= base...sft_rewrites
 
 # Everything that a run writes, apart from the event log in the Dagster homes.
-OUTPUTS := data/lake data/responses data/work data/sources data/profiles data/rlhi.duckdb
+OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb
 
 .PHONY: help install demo data ui test test-vllm lint format check clean
 

@@ -64,7 +64,8 @@ class Watch(TrainerCallback):
         self.report = report
         self.chosen_tokens = _chosen_tokens(trainer.eval_dataset)
         self._files: EventFiles | None = None
-        self._last: dict[str, float] = {}
+        self._trained: dict[str, float] = {}
+        self._held_out: dict[str, float] = {}
         self._speed = _Speed(0)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
@@ -95,7 +96,7 @@ class Watch(TrainerCallback):
         entry.update(self._speed.rates(state.num_input_tokens_seen, logs.get("num_tokens")), memory_gib=memory_gib())
         for counter in _COUNTERS:
             entry.pop(counter, None)
-        self._last |= measured(entry)
+        self._trained = measured(entry)
         if self._files:
             self._files.add("training", state.global_step, measured(entry))
         self._tell(state)
@@ -114,12 +115,10 @@ class Watch(TrainerCallback):
         if not state.is_world_process_zero:
             return
         numbers = measured(entry, "eval_")
-        self._last |= {name: value for name, value in numbers.items() if name == "kl"}
         if self._files:
             self._files.add("held_out", state.global_step, numbers)
-        line = f"training {self.name}: step {state.global_step:,} of {state.max_steps:,} on held-out users, {said(numbers)}"
-        self.report(line)
-        observe(self.name, line, {f"held_out/{name}": value for name, value in numbers.items()} | {"held_out/step": state.global_step})
+        self._held_out = numbers | {"step": state.global_step}
+        self._show(f"step {state.global_step:,} of {state.max_steps:,} on held-out users, {said(numbers)}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Writing a snapshot is no training."""
@@ -135,11 +134,15 @@ class Watch(TrainerCallback):
         if not state.is_world_process_zero or not self._pace.is_due(state.global_step, state.max_steps):
             return
         each = (time.monotonic() - self._pace.started) / max(state.global_step - self._first, 1)
-        numbers = self._last | {"seconds_left": each * (state.max_steps - state.global_step)}
-        line = f"training {self.name}: step {state.global_step:,} of {state.max_steps:,}, {said(numbers)}"
-        self.report(line)
-        shown = {f"training/{name}": value for name, value in numbers.items() if name != "kl"}
-        observe(self.name, line, shown | {"training/step": state.global_step})
+        self._trained |= {"step": state.global_step, "seconds_left": each * (state.max_steps - state.global_step)}
+        divergence = {name: value for name, value in self._held_out.items() if name == "kl"}
+        self._show(f"step {state.global_step:,} of {state.max_steps:,}, {said(self._trained | divergence)}")
+
+    def _show(self, line: str) -> None:
+        """Tell a line, and observe all that is known: Dagster's plots break where an event lacks a number."""
+        self.report(f"training {self.name}: {line}")
+        known = {"training": self._trained, "held_out": self._held_out}
+        observe(self.name, line, {f"{part}/{name}": value for part, numbers in known.items() for name, value in numbers.items()})
 
 
 class _Speed:

@@ -1,0 +1,82 @@
+"""Names of what was recorded, the numbers of a finished run, and the pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from rlhi_dagster.training.curves import COMPARED, PANELS, curves, final_numbers, measured
+
+
+def manifest(chosen: int = 50, **changed: Any) -> dict[str, Any]:
+    steps = [
+        {
+            "step": step,
+            "loss": 0.7 - step / 1000,
+            "rewards/margins": step / 100,
+            "logps/chosen": -5.0,
+            "logps/rejected": -6.0,
+            "tokens_per_second": 900.0,
+        }
+        for step in range(10, 101, 10)
+    ]
+    evaluations = [
+        {"step": step, "eval_loss": 0.7, "eval_kl": step / 50, "eval_kl_error": 0.1, "eval_samples": 32.0, "eval_samples_malformed": 0.0}
+        for step in (0, 50, 100)
+    ]
+    return {"method": "dpo", "steps": steps, "evaluations": evaluations, "chosen": {"step": chosen, "of": 100}} | changed
+
+
+def titles(figure: Any) -> list[str]:
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_methods_share_names_and_numbers_that_are_none_are_left_out() -> None:
+    assert measured({"margin": 1.0, "step": 3, "epoch": 1.0}) == {"margin": 1.0}
+    assert measured({"rewards/margins": 1, "rewards/chosen": 2.0}) == {"margin": 1.0}
+    assert measured({"eval_loss": 0.5, "loss": 0.4}, "eval_") == {"loss": 0.5}
+    assert measured({"loss": math.nan, "grad_norm": math.inf, "kl": 0.1}) == {"kl": 0.1}
+
+
+def test_the_final_numbers_are_the_last_point_and_the_chosen_snapshot() -> None:
+    found = final_numbers(manifest(chosen=50))
+    assert (found["training/step"], found["training/loss"]) == (100, pytest.approx(0.6))
+    assert (found["held_out/step"], found["held_out/kl"], found["held_out/samples"]) == (50, 1.0, 32.0)
+    assert "held_out/kl" not in final_numbers(manifest(evaluations=[]))
+    assert final_numbers({}) == {}
+
+
+def test_of_one_recipe_everything_is_drawn() -> None:
+    figure = curves({"dpo_rewrites": manifest(chosen=50)})
+    assert titles(figure) == [PANELS[key] for key in ("loss", "margin", "logp_chosen", "kl", "samples_malformed", "tokens_per_second")]
+    by_title = dict(zip(titles(figure), figure.axes, strict=True))
+    loss = by_title[PANELS["loss"]]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in loss.lines]
+    assert (list(range(10, 101, 10)), [pytest.approx(0.7 - step / 1000) for step in range(10, 101, 10)]) in drawn
+    assert ([0, 50, 100], [0.7, 0.7, 0.7]) in drawn
+    assert any(xs == [50, 50] for xs, _ in drawn)
+    assert any(ys == [math.log(2)] * 2 for _, ys in drawn)
+    kl = [(list(line.get_xdata()), list(line.get_ydata())) for line in by_title[PANELS["kl"]].lines]
+    assert ([50, 50], [pytest.approx(0.8), pytest.approx(1.2)]) in kl
+    assert not any(ys == [math.log(2)] * 2 for _, ys in kl)
+
+
+def test_only_dpo_starts_at_ln_2() -> None:
+    loss = curves({"sft_rewrites": manifest(method="sft")}).axes[0]
+    assert not any(list(line.get_ydata()) == [math.log(2)] * 2 for line in loss.lines)
+
+
+def test_several_recipes_are_compared_on_held_out_users() -> None:
+    figure = curves({"a": manifest(chosen=50), "b": manifest(chosen=100, evaluations=[])})
+    assert titles(figure) == [COMPARED[key] for key in ("loss", "margin", "logp_chosen", "kl", "samples_malformed")]
+    loss = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines]
+    assert ([0, 50, 100], [0.7, 0.7, 0.7]) in loss
+    assert ([50], [0.7]) in loss
+    assert any(xs == list(range(10, 101, 10)) for xs, _ in loss)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_nothing_recorded_is_an_empty_picture() -> None:
+    assert titles(curves({})) == titles(curves({"base": {}})) == []
