@@ -36,12 +36,14 @@ from rlhi_dagster.evaluation.report_plots import Mark, bars, curves, mark_of, pa
 from rlhi_dagster.evaluation.report_results import recipe_rank
 from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.reward_order import reward_order
+from rlhi_dagster.training.curves import final_numbers, held_out_points
 
 REATTEMPT = "reattempt_with_feedback"
 _PANELS = {
     "loss": (("loss", False),),
     "reward margin": (("rewards/margins", False),),
     "log-probability": (("logps/chosen", False), ("logps/rejected", True)),
+    "KL to the start": (("kl", False),),
 }
 _MOST_POINTS = 240
 
@@ -110,7 +112,8 @@ def training(data: ReportData) -> Section:
     for recipe in recipes:
         manifest = data.checkpoints[recipe]
         steps = _thinned(manifest.get("steps") or [])
-        drawn[recipe] = _panels(steps)
+        sampled = [{"step": step, "kl": numbers["kl"]} for step, numbers in held_out_points(manifest) if "kl" in numbers]
+        drawn[recipe] = _panels([*steps, *sampled])
         lines.append([recipe, *_manifest_cells(manifest)])
     limits = {
         panel: padded([value for panels in drawn.values() for _, values, _ in panels.get(panel, []) for value in values])
@@ -121,10 +124,21 @@ def training(data: ReportData) -> Section:
         for recipe, panels in drawn.items()
         if panels
     ]
-    columns = ["recipe", "method", "pairs", "steps", "loss at step 0", "last loss", "log-probability of chosen", "seconds"]
+    columns = [
+        "recipe",
+        "method",
+        "pairs",
+        "steps",
+        "loss at step 0",
+        "last loss",
+        "log-probability of chosen",
+        "KL to the start",
+        "seconds",
+    ]
     caption = (
         f"Direct preference optimisation starts at ln 2 = {math.log(2):.3f}. The log-probability of chosen is given as its change over "
-        "training: a fall means that probability moves away from the very replies that should become likelier."
+        "training: a fall means that probability moves away from the very replies that should become likelier. Steps are those of the "
+        "snapshot that was kept, of all. The KL to the start is in nats a reply, of replies sampled for held-out users."
     )
     marks = legend((("chosen", "var(--muted)", "bar"), ("rejected", "var(--muted)", "bar hollow"))) if plots else ""
     shown = join([figures(plots, "small"), marks]) if plots else missing("training curves", "checkpoints")
@@ -220,14 +234,18 @@ def _manifest_cells(manifest: Mapping[str, Any]) -> list[object]:
     if chosen:
         moved = chosen[-1] - chosen[0]
         change = element("span", minus(f"{moved:+.1f}"), cls="bad" if moved < 0 else None)
-    pairs_used, seconds = manifest.get("pairs"), manifest.get("seconds")
+    pairs_used, seconds, final = manifest.get("pairs"), manifest.get("seconds"), final_numbers(manifest)
+    kept, last = manifest.get("chosen", {}).get("step"), manifest.get("chosen", {}).get("of") or (steps[-1]["step"] if steps else None)
     earlier = manifest.get("earlier_pairs") or 0
     return [
         manifest.get("method", "\u2013"),
         "\u2013" if pairs_used is None else f"{earlier + pairs_used:,}",
-        f"{steps[-1]['step']:,}" if steps else "\u2013",
+        f"{kept:,} of {last:,}" if kept else f"{last:,}" if last else "\u2013",
         number(manifest.get("step0_loss"), 3),
         number(losses[-1] if losses else None, 3),
         change,
+        "\u2013"
+        if "held_out/kl" not in final
+        else join([number(final["held_out/kl"], 1), element("small", f"n = {final['held_out/samples']:.0f}")]),
         "\u2013" if seconds is None else f"{seconds:,.0f}",
     ]

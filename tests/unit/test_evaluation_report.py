@@ -198,7 +198,11 @@ def manifest(recipe: str, rng: np.random.Generator) -> dict:
                 "logps/rejected": float(-62 - 25 * progress + rng.normal()),
             }
         steps.append(row)
-    return {"method": recipe.split("_")[0], "steps": steps, "step0_loss": 0.6931, "pairs": 279, "seconds": 52.3}
+    evaluations = [
+        {"step": step, "eval_loss": 0.6, "eval_kl": step / 40, "eval_kl_error": 0.1, "eval_samples": 32.0} for step in (0, 20, 40, 60, 80)
+    ]
+    made = {"method": recipe.split("_")[0], "steps": steps, "evaluations": evaluations, "chosen": {"step": 60, "of": 80}}
+    return {**made, "step0_loss": 0.6931, "pairs": 279, "seconds": 52.3}
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +227,13 @@ def test_text_of_conversations_is_escaped() -> None:
 def test_samples_are_shown_only_on_request() -> None:
     data = made_up(users=4, show_samples=False)
     assert "plant the bulbs deep" not in render(data)
+
+
+def test_a_checkpoint_is_told_by_the_snapshot_that_was_kept(page: str) -> None:
+    row = re.search(r"<tr>(?:(?!</tr>).)*dpo_rewrites_no_persona(?:(?!</tr>).)*60 of 80.*?</tr>", page, re.S)
+    assert row
+    assert re.search(r"1\.5.{0,40}n = 32", row[0], re.S)
+    assert "KL to the start" in page
 
 
 def test_same_inputs_give_the_same_bytes(page: str) -> None:
