@@ -203,7 +203,7 @@ def test_pairs_that_are_all_too_long(world: World) -> None:
 def test_a_tokenizer_without_a_chat_template(world: World) -> None:
     (world.root / "model" / "chat_template.jinja").unlink()
     told = world.sentence()
-    assert f"{DPO}: the tokenizer of tiny has no chat template" in told
+    assert told.startswith(f"{DPO}: the tokenizer of tiny has no chat template")
     assert "set policy.hub_model to a chat model, or put a chat_template.jinja into its folder" in told
 
 
