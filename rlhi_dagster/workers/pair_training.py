@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
+from accelerate.state import PartialState
 from datasets import Dataset, disable_caching
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from rlhi_dagster.engines.unavailable import loading
+from rlhi_dagster.training import memory
 from rlhi_dagster.workers.finishing import finish
+from rlhi_dagster.workers.memory import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
 from rlhi_dagster.workers.tokens import replied
 from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
@@ -35,6 +39,7 @@ class PairData:
     Attributes:
         train: Rows to train on.
         validation: Rows of users who are not trained on.
+        longest: Tokens of the longest conversation among both.
         tokenizer: The start's.
         facts: What the manifest will say beside what every training run says.
         report: Where progress lines go.
@@ -50,8 +55,9 @@ class PairData:
         self.tokenizer = AutoTokenizer.from_pretrained(job.start.source, **job.start.load_kwargs())
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.train, too_long = self._rows(job.train)
-        self.validation, _ = self._rows(job.validation)
+        self.train, too_long, longest = self._rows(job.train)
+        self.validation, _, longest_held_out = self._rows(job.validation)
+        self.longest = max(longest, longest_held_out)
         if not self.train:
             limit = job.settings.max_length
             raise ValueError(f"{job.name}: no pair to train on ({too_long} are longer than max_length {limit} tokens)")
@@ -93,7 +99,19 @@ class PairData:
         prompts = prompts_for([row["prompt"] for row in self.validation], self.tokenizer, room)
         return Probe(trainer, self.tokenizer, prompts, reply_tokens, self.causal_model) if prompts else None
 
-    def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int]:
+    def forecast(self, available: float) -> memory.Forecast:
+        """What training will take of each device, of which each has ``available`` GiB.
+
+        Raises:
+            memory.MemoryForecastError: It is more than that.
+        """
+        job, is_reward = self.job, self.job.method == "reward"
+        keeps_start = "reply_tokens" in job.extra and bool(self.validation)
+        load = memory.Load(1 if job.method == "sft" else 2, self.longest, keeps_start)
+        shape = shape_of(job.start, has_head=not is_reward)
+        return memory.check(job.name, shape, job.settings, load, PartialState().num_processes, available)
+
+    def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int, int]:
         rows = pl.read_parquet(path, columns=["pair_id", "prompt", "chosen", "rejected"]).to_dicts() if path else []
         return preflight(rows, conversations, self.tokenizer, self.job.settings.max_length)
 
@@ -110,12 +128,15 @@ def train_on_pairs(build: Callable[[TrainingJob, PairData], Trainer]) -> Callabl
         started = time.monotonic()
         disable_caching()
         set_seed(job.settings.seed)
-        data = PairData(job, report)
+        data, gauge = PairData(job, report), Gauge()
+        forecast = data.forecast(gauge.available)
+        report(f"training {job.name}: memory forecast {forecast}, {gauge.available:.2f} GiB a device are free")
         trainer = fit(job, lambda: build(job, data), report, data.probe)
         if len(trainer.train_dataset) != len(data.train):
             raise ValueError(
                 f"{job.name}: the trainer kept {len(trainer.train_dataset)} of {len(data.train)} pairs; none may be lost silently"
             )
-        return finish(job, trainer, data.tokenizer, started, **data.facts)
+        held = {"forecast_gib": asdict(forecast), "available_gib": gauge.available, "measured_gib": gauge.peak()}
+        return finish(job, trainer, data.tokenizer, started, memory=held, **data.facts)
 
     return train

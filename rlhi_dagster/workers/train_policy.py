@@ -47,7 +47,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     disable_caching()
     dialogues = pl.read_parquet(job.train, columns=["messages"]).to_dicts()
     tokenizer = build_tokenizer((message["content"] for row in dialogues for message in row["messages"]), architecture.vocabulary)
-    rows, too_long = preflight(dialogues, lambda row: [row["messages"]], tokenizer, job.settings.max_length)
+    rows, too_long, _ = preflight(dialogues, lambda row: [row["messages"]], tokenizer, job.settings.max_length)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=architecture.width,

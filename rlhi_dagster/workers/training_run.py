@@ -156,18 +156,15 @@ def preflight(
     texts: Callable[[dict[str, Any]], list[list[dict[str, str]]]],
     tokenizer: PreTrainedTokenizerBase,
     limit: int,
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[dict[str, Any]], int, int]:
     """Leave out rows of which some conversation has more than ``limit`` tokens.
 
     Returns:
-        The rows that fit, and the number of rows left out.
+        The rows that fit, the number of rows left out, and the tokens of the longest conversation that fits.
     """
-
-    def fits(row: dict[str, Any]) -> bool:
-        return max(token_counts(texts(row), tokenizer)) <= limit
-
-    kept = [row for row in rows if fits(row)]
-    return kept, len(rows) - len(kept)
+    counts = [max(token_counts(texts(row), tokenizer)) for row in rows]
+    kept = [row for row, count in zip(rows, counts, strict=True) if count <= limit]
+    return kept, len(rows) - len(kept), max((count for count in counts if count <= limit), default=0)
 
 
 def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:

@@ -143,7 +143,7 @@ def test_the_budget_and_training_leave_out_the_same_pairs(tokenizer: Any, limit:
         history = [*said(text(30)), {"role": "assistant", "content": text(9)}] if number % 3 else []
         given.append((f"p{number:02d}", [*persona, *history, *said(text(20))], text(30), text(30)))
     pairs = pl.DataFrame(given, schema=TRAINING_ROWS, orient="row")
-    fitting, left_out = preflight(pairs.to_dicts(), conversations, tokenizer, limit)
+    fitting, left_out, _ = preflight(pairs.to_dicts(), conversations, tokenizer, limit)
     sets, distinct = shown({"dpo": PairSets(pairs, pairs.head(0))}, {"dpo": limit})
     told = token_budget(fates(sets, count(distinct, tokenizer)), {"dpo": limit})
     counts = {row["fate"]: row["pairs"] for row in told.filter(pl.col("split") == "train").to_dicts()}

@@ -55,7 +55,14 @@ class Setup:
         if method != "dpo":
             settings = {name: value for name, value in settings.items() if name in TrainingSettings.model_fields}
         paths = {"train": str(self.train), "validation": str(self.validation), "out": str(out), "store": str(out.parent / "store")}
-        job = {"name": "tiny", "method": method, "model": self.model.to_dict(), "settings": settings, "inputs": "v1", "extra": {}}
+        job = {
+            "name": "tiny",
+            "method": method,
+            "model": self.model.to_dict(),
+            "settings": settings,
+            "inputs": "v1",
+            "extra": {"reply_tokens": 4},
+        }
         return job | paths | {"origin": {}}
 
 
@@ -176,6 +183,8 @@ def assert_alike(found: Path, expected: Path) -> None:
     assert curve(one, "evaluations", "eval_loss") == pytest.approx(curve(two, "evaluations", "eval_loss"), abs=1e-4)
     assert (one["chosen"]["step"], one["effective_batch"]) == (two["chosen"]["step"], 8)
     assert one["step0_loss"] == pytest.approx(two["step0_loss"], abs=1e-4)
+    assert curve(one, "evaluations", "eval_kl") == pytest.approx(curve(two, "evaluations", "eval_kl"), abs=1e-3)
+    assert curve(two, "evaluations", "eval_kl")[-1] > 0.1
     assert_same_weights(found, expected, 1e-4)
 
 
