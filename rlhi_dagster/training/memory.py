@@ -13,7 +13,7 @@ by 32,768 words.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlhi_dagster.training.settings import DPOSettings, LoraSettings, TrainingSettings
@@ -98,7 +98,7 @@ def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: in
     gradients = trained * 4 * (2 if processes > 1 and shares == 1 else 1) / shares
     gathered = 2 * shape.parameters / max(shape.layers, 1) * (2 if settings.bf16 else 4) if shares > 1 else 0.0
     tokens = settings.micro_batch_size * load.sequences * load.longest
-    return Forecast(
+    at_work = Forecast(
         weights=(weights + gathered) / GIB,
         gradients=gradients / GIB,
         optimiser=trained * 8 / shares / GIB,
@@ -106,6 +106,9 @@ def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: in
         head=_head_bytes(shape, settings, tokens) / GIB,
         start=4 * shape.parameters / GIB if load.keeps_start and not settings.lora else 0.0,
     )
+    # Each process loads the whole model before it is shared out.
+    loaded = shape.parameters * (2 if settings.lora and settings.bf16 else 4) / GIB if shares > 1 else 0.0
+    return replace(at_work, weights=at_work.weights + max(loaded - at_work.total, 0.0))
 
 
 def check(name: str, shape: Shape, settings: TrainingSettings, load: Load, processes: int, available: float) -> Forecast:

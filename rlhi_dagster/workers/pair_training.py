@@ -24,6 +24,7 @@ from rlhi_dagster.training import memory
 from rlhi_dagster.workers.finishing import finish
 from rlhi_dagster.workers.memory import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
+from rlhi_dagster.workers.sharding import is_sharded
 from rlhi_dagster.workers.tokens import replied
 from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
 
@@ -79,9 +80,10 @@ class PairData:
         return {"dtype": dtype, "use_safetensors": True, **self.job.start.load_kwargs()}
 
     def causal_model(self) -> Any:
-        """The start as a language model."""
+        """The start as a language model; one to be sharded on its device already, where the trainer puts it only as training begins."""
         with loading(self.job.start, "policy.hub_model"):
-            return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
+            model = AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
+        return model.to(PartialState().device) if is_sharded(self.job.settings) else model
 
     def adapters(self, task: str) -> LoraConfig | None:
         """The adapters to train, if the settings ask for some."""

@@ -43,9 +43,12 @@ def test_weights_gradients_and_moments_by_hand() -> None:
 
 def test_shards_divide_by_the_processes_and_gather_two_blocks() -> None:
     n = LLAMA_8B.parameters
-    found = held(LLAMA_8B, settings(sharding="fsdp2", bf16=False), processes=8)
-    assert (found["gradients"], found["optimiser"]) == pytest.approx((n / 2, n))
-    assert found["weights"] == pytest.approx(n / 2 + 2 * n / 32 * 4)
+    sharded = settings(sharding="fsdp2", bf16=False)
+    found = held(LLAMA_8B, sharded, processes=4)
+    assert (found["gradients"], found["optimiser"]) == pytest.approx((n, 2 * n))
+    assert found["weights"] == pytest.approx(n + 2 * n / 32 * 4)
+    many = memory.forecast(LLAMA_8B, sharded, BARE, 16)
+    assert many.total * GIB == pytest.approx(4 * n), "each process loads all weights before they are shared out"
 
 
 def test_adapters_are_all_that_is_trained() -> None:
