@@ -50,7 +50,7 @@ importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, l
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of 16 million parameters and pairs of some 600 tokens a side."""
+    """A folder with a model of 17 million parameters and pairs of some 600 tokens a side."""
     folder = tmp_path_factory.mktemp("start")
     words = [f"{first}{second}" for first in "bcdfghklmnprstvz" for second in "aeiou"]
     tokenizer = build_tokenizer([" ".join(words)], 400)
