@@ -217,7 +217,7 @@ def test_shards_outlive_a_kill_of_what_started_them(setup: Setup, alone: Path, t
 
 
 def test_shards_with_adapters_and_a_shared_prefix_train_as_one_process_does(setup: Setup, tmp_path: Path) -> None:
-    settings = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "shared_prefix": True, "learning_rate": 1e-2}
+    settings: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "shared_prefix": True, "learning_rate": 1e-2}
     run(setup.job(tmp_path / "whole/tiny", **settings), tmp_path / "whole/pipes")
     job = setup.job(tmp_path / "shared/tiny", processes=2, sharding="fsdp2", **settings)
     output = interrupt(job, tmp_path / "shared/stopped", signal.SIGTERM)
