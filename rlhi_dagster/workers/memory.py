@@ -5,9 +5,12 @@ What belongs here: asking libraries and the machine. What does not: the forecast
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate.state import PartialState
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -16,6 +19,7 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.training.memory import GIB, Shape
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Linux only, as `clear_refs` has it: written 5, the peak in `status` (VmHWM) is the one since then; proc(5)."""
 
 
 def shape_of(model: ModelRef, *, has_head: bool = True) -> Shape:
@@ -53,16 +57,21 @@ class Gauge:
             self.available = torch.cuda.mem_get_info()[0] / GIB
             self.start = torch.cuda.memory_allocated() / GIB
         else:
-            _RESET.write_text("5")  # from now on VmHWM is the peak since now: proc(5)
-            self.available = _kib("/proc/meminfo", "MemAvailable") / 2**20 / PartialState().num_processes
-            self.start = _kib(_STATUS, "VmRSS") / 2**20
+            if sys.platform == "linux":
+                _RESET.write_text("5")
+            self.available = psutil.virtual_memory().available / GIB / PartialState().num_processes
+            self.start = psutil.Process().memory_info().rss / GIB
 
     def peak(self) -> float:
         """GiB at the peak so far, beyond what there was at the start."""
-        now = torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else _kib(_STATUS, "VmHWM") / 2**20
-        return now - self.start
+        return peak_gib() - self.start
 
 
-def _kib(file: str | Path, name: str) -> float:
-    line = next(line for line in Path(file).read_text().splitlines() if line.startswith(f"{name}:"))
-    return float(line.split()[1])
+def peak_gib() -> float:
+    """The most GiB that this process has held, of its GPU if it uses one, else resident: since its start, or on Linux since a `Gauge`."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    if sys.platform == "linux":
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return float(line.split()[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB  # in bytes on macOS

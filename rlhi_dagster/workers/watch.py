@@ -6,13 +6,11 @@ the bounds and the choice (``training/gates.py``), what the numbers are called (
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from dagster_pipes import PipesContext
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -20,6 +18,7 @@ from rlhi_dagster.training import gates
 from rlhi_dagster.training.curves import OBSERVED, measured
 from rlhi_dagster.training.settings import TrainingSettings
 from rlhi_dagster.workers.event_files import EventFiles
+from rlhi_dagster.workers.memory import peak_gib
 from rlhi_dagster.workers.probe import Probe
 from rlhi_dagster.workers.progress import Paced
 
@@ -93,7 +92,7 @@ class Watch(TrainerCallback):
         if "loss" not in logs:
             return
         entry = state.log_history[-1]
-        entry.update(self._speed.rates(state.num_input_tokens_seen, logs.get("num_tokens")), memory_gib=memory_gib())
+        entry.update(self._speed.rates(state.num_input_tokens_seen, logs.get("num_tokens")), memory_gib=peak_gib())
         for counter in _COUNTERS:
             entry.pop(counter, None)
         self._trained = measured(entry)
@@ -201,13 +200,6 @@ def observe(name: str, line: str, numbers: Mapping[str, float]) -> None:
     """
     if PipesContext.is_initialized():
         PipesContext.get().report_custom_message({OBSERVED: {"name": name, "line": line, "numbers": dict(numbers)}})
-
-
-def memory_gib() -> float:
-    """The most memory that this process has held: the GPU's where it uses one, else resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _chosen_tokens(rows: Any) -> float:
