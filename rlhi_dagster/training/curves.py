@@ -20,6 +20,7 @@ OBSERVED = "observed"
 """Key of a worker's message with numbers to show while it works: ``name`` of what is trained, ``line`` in words, and ``numbers``."""
 NAMES = {
     "loss": "loss",
+    "preference_loss": "preference_loss",
     "rewards/margins": "margin",
     "margin": "margin",
     "rewards/accuracies": "accuracy",
@@ -43,6 +44,7 @@ NAMES = {
 """What trainers and probes record, and what it is called in the UI, in TensorBoard and in curves, whatever the method."""
 PANELS = {
     "loss": "loss (nats)",
+    "preference_loss": "DPO term (nats)",
     "margin": "reward margin",
     "accuracy": "pair accuracy",
     "token_accuracy": "token accuracy",
@@ -58,6 +60,7 @@ PANELS = {
 """Panels by the quantity that they show, in order."""
 COMPARED = {
     "loss": "loss (nats)",
+    "preference_loss": "DPO term (nats)",
     "margin": "reward margin",
     "accuracy": "pair accuracy",
     "logp_chosen": "log p(chosen)",
@@ -108,7 +111,7 @@ def curves(manifests: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Small multiples over training steps; panels that no artefact recorded are left out.
 
     Of one artefact everything: lines are training points, dots held-out users, with two standard errors where there is one; a vertical line
-    marks the snapshot that was chosen, a horizontal one ln 2, where the DPO term of the loss starts. Of several what they are compared by,
+    marks the snapshot that was chosen, a horizontal one ln 2, where the DPO term starts. Of several what they are compared by,
     on held-out users if there are any, with a ring around the chosen snapshot. Long runs are drawn as means of at most ``_POINTS`` equal
     spans.
     """
@@ -126,7 +129,7 @@ def curves(manifests: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes = figure.add_subplot(rows, columns, position)
         for run in runs.values():
             (_draw if is_one else _compare)(axes, key, run)
-        if key == "loss" and any(run.method == "dpo" for run in runs.values()):
+        if key == "preference_loss":
             axes.axhline(math.log(2), color="grey", linewidth=0.7, linestyle=":")
             axes.annotate("ln 2", (1, math.log(2)), xycoords=("axes fraction", "data"), fontsize=6, color="grey", ha="right", va="bottom")
         if key == "samples_malformed":
@@ -149,14 +152,13 @@ class _Run:
 
     trained: _Points
     held_out: _Points
-    method: str | None
     chosen: int | None
     colour: str
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any], colour: str) -> _Run:
         chosen = manifest.get("chosen", {}).get("step")
-        return cls(training_points(manifest), held_out_points(manifest), manifest.get("method"), chosen, colour)
+        return cls(training_points(manifest), held_out_points(manifest), chosen, colour)
 
 
 def _draw(axes: Axes, key: str, run: _Run) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from rlhi_dagster.training.settings import TrainingSettings
 
+TERM = "preference_loss"
+"""What DPO is judged by: its own term of the loss, which is the loss where nothing is added to it."""
 SELECTION = "eval_selection"
 """Metric that the trainer minimises over snapshots."""
 _UNSOUND = 1_000.0
@@ -27,7 +29,7 @@ class Standing:
     """A snapshot on held-out users.
 
     Attributes:
-        loss: Held-out loss.
+        loss: Held-out loss; of DPO its own term, whatever else is in the loss.
         displacement: Fall of the mean log-probability of held-out preferred replies since the start, nats a token; ``None`` where the
             method does not tell.
         memorisation: Held-out loss minus training loss, nats; ``None`` before the first step.
@@ -49,20 +51,26 @@ def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, c
     """How the last evaluation of ``history`` stands.
 
     Args:
-        history: What a trainer logged, in order: training points have ``loss``, evaluations ``eval_loss`` and for DPO
-            ``eval_logps/chosen``; the first evaluation is that of the start.
+        history: What a trainer logged, in order: training points have ``loss``, evaluations ``eval_loss``, for DPO with ``TERM`` beside
+            it and ``eval_logps/chosen``; the first evaluation is that of the start.
         settings: The bounds.
         chosen_tokens: Mean tokens of a held-out preferred reply.
     """
     evaluations = [entry for entry in history if "eval_loss" in entry]
     first, last = evaluations[0], evaluations[-1]
-    trained = [entry["loss"] for entry in history if "loss" in entry]
-    memorisation = float(last["eval_loss"] - trained[-1]) if trained else None
+    loss = held_out_loss(last)
+    trained = [entry.get(TERM, entry["loss"]) for entry in history if "loss" in entry]
+    memorisation = float(loss - trained[-1]) if trained else None
     displacement = None
     if "eval_logps/chosen" in first:
         displacement = float(first["eval_logps/chosen"] - last["eval_logps/chosen"]) / chosen_tokens
     past = excesses({"displacement": displacement, "memorisation": memorisation}, settings.model_dump())
-    return Standing(float(last["eval_loss"]), displacement, memorisation, max([0.0, *past.values()]))
+    return Standing(loss, displacement, memorisation, max([0.0, *past.values()]))
+
+
+def held_out_loss(point: Mapping[str, Any]) -> float:
+    """What snapshots are compared by, of an evaluation."""
+    return float(point.get(f"eval_{TERM}", point["eval_loss"]))
 
 
 def excesses(measured: Mapping[str, float | None], settings: Mapping[str, Any]) -> dict[str, float]:
@@ -110,4 +118,4 @@ def choice(evaluations: Sequence[Mapping[str, float]], step: int, of: int, setti
 def _unsound(point: Mapping[str, float], settings: TrainingSettings) -> dict[str, Any] | None:
     measured = {name: point.get(f"eval_{name}") for name in ("displacement", "memorisation")}
     past = excesses(measured, settings.model_dump())
-    return {"step": int(point["step"]), "loss": point["eval_loss"], **measured, "past": sorted(past)} if past else None
+    return {"step": int(point["step"]), "loss": held_out_loss(point), **measured, "past": sorted(past)} if past else None

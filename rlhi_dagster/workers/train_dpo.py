@@ -12,20 +12,22 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from rlhi_dagster.training.gates import TERM
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import masking
 from rlhi_dagster.workers.batching import Extent, LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
+from rlhi_dagster.workers.preference_term import PreferenceTerm
 from rlhi_dagster.workers.reference import References, StoredReferences
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
 
 
-class PlainTrainer(LengthSorted, StoredReferences):  # type: ignore[misc]
-    """TRL's, with rows of similar length together and the reference from the store."""
+class PlainTrainer(LengthSorted, PreferenceTerm, StoredReferences):  # type: ignore[misc]
+    """TRL's, with rows of similar length together, the reference from the store, and the DPO term recorded."""
 
 
-class SharedPrefixTrainer(LengthSorted, SharedPrefixDPOTrainer, StoredReferences):  # type: ignore[misc]
+class SharedPrefixTrainer(LengthSorted, SharedPrefixDPOTrainer, PreferenceTerm, StoredReferences):  # type: ignore[misc]
     """The same with the prompt of a pair read once."""
 
     def extent(self, rows: Dataset) -> Extent:
@@ -63,17 +65,14 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
 
 
 def _first_loss(trainer: Any) -> float:
-    """The DPO loss alone on the first batch before any step: ln 2 if policy and reference agree."""
-    kept = trainer.loss_types, trainer.loss_weights
-    trainer.loss_types, trainer.loss_weights = ["sigmoid"], [1.0]
+    """The DPO term on the first batch before any step: ln 2 if policy and reference agree."""
     trainer.model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
-        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        loss = float(trainer.compute_loss(trainer.model, batch))
-    trainer.loss_types, trainer.loss_weights = kept
+        trainer.compute_loss(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
+    (term,) = trainer._metrics["eval"][TERM]
     trainer._metrics["train"].clear()
     trainer._metrics["eval"].clear()
-    return loss
+    return float(term)
 
 
 train = train_on_pairs(build)

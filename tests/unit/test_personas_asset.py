@@ -118,5 +118,5 @@ def test_corrections_lie_beside_the_outputs_and_are_counted(lake: Lake, tmp_path
     assert passed
     assert sorted(lines["line"]) == ["Likes it long.", "Writes in Spanish."]
     assert (told["corrections/applied"], told["corrections/unknown_users"]) == (1, 1)
-    with pytest.raises(ValueError, match=r"no file .*other.yaml"):
+    with pytest.raises(dg.Failure, match=r"no file .*other.yaml"):
         run(lake, corrections="other.yaml")

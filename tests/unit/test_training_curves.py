@@ -9,12 +9,15 @@ import pytest
 
 from rlhi_dagster.training.curves import COMPARED, PANELS, curves, final_numbers, measured
 
+SHOWN = ("margin", "logp_chosen", "kl", "samples_malformed")
+
 
 def manifest(chosen: int = 50, **changed: Any) -> dict[str, Any]:
     steps = [
         {
             "step": step,
-            "loss": 0.7 - step / 1000,
+            "loss": 0.9 - step / 1000,
+            "preference_loss": 0.7 - step / 1000,
             "rewards/margins": step / 100,
             "logps/chosen": -5.0,
             "logps/rejected": -6.0,
@@ -42,7 +45,7 @@ def test_methods_share_names_and_numbers_that_are_none_are_left_out() -> None:
 
 def test_the_final_numbers_are_the_last_point_and_the_chosen_snapshot() -> None:
     found = final_numbers(manifest(chosen=50))
-    assert (found["training/step"], found["training/loss"]) == (100, pytest.approx(0.6))
+    assert (found["training/step"], found["training/loss"]) == (100, pytest.approx(0.8))
     assert (found["held_out/step"], found["held_out/kl"], found["held_out/samples"]) == (50, 1.0, 32.0)
     assert "held_out/kl" not in final_numbers(manifest(evaluations=[]))
     assert final_numbers({}) == {}
@@ -50,27 +53,24 @@ def test_the_final_numbers_are_the_last_point_and_the_chosen_snapshot() -> None:
 
 def test_of_one_recipe_everything_is_drawn() -> None:
     figure = curves({"dpo_rewrites": manifest(chosen=50)})
-    assert titles(figure) == [PANELS[key] for key in ("loss", "margin", "logp_chosen", "kl", "samples_malformed", "tokens_per_second")]
+    assert titles(figure) == [PANELS[key] for key in ("loss", "preference_loss", *SHOWN, "tokens_per_second")]
     by_title = dict(zip(titles(figure), figure.axes, strict=True))
     loss = by_title[PANELS["loss"]]
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in loss.lines]
-    assert (list(range(10, 101, 10)), [pytest.approx(0.7 - step / 1000) for step in range(10, 101, 10)]) in drawn
+    assert (list(range(10, 101, 10)), [pytest.approx(0.9 - step / 1000) for step in range(10, 101, 10)]) in drawn
     assert ([0, 50, 100], [0.7, 0.7, 0.7]) in drawn
     assert any(xs == [50, 50] for xs, _ in drawn)
-    assert any(ys == [math.log(2)] * 2 for _, ys in drawn)
+    assert not any(ys == [math.log(2)] * 2 for _, ys in drawn)
+    term = by_title[PANELS["preference_loss"]]
+    assert any(list(line.get_ydata()) == [math.log(2)] * 2 for line in term.lines)
     kl = [(list(line.get_xdata()), list(line.get_ydata())) for line in by_title[PANELS["kl"]].lines]
     assert ([50, 50], [pytest.approx(0.8), pytest.approx(1.2)]) in kl
     assert not any(ys == [math.log(2)] * 2 for _, ys in kl)
 
 
-def test_only_dpo_starts_at_ln_2() -> None:
-    loss = curves({"sft_rewrites": manifest(method="sft")}).axes[0]
-    assert not any(list(line.get_ydata()) == [math.log(2)] * 2 for line in loss.lines)
-
-
 def test_several_recipes_are_compared_on_held_out_users() -> None:
     figure = curves({"a": manifest(chosen=50), "b": manifest(chosen=100, evaluations=[])})
-    assert titles(figure) == [COMPARED[key] for key in ("loss", "margin", "logp_chosen", "kl", "samples_malformed")]
+    assert titles(figure) == [COMPARED[key] for key in ("loss", "preference_loss", *SHOWN)]
     loss = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines]
     assert ([0, 50, 100], [0.7, 0.7, 0.7]) in loss
     assert ([50], [0.7]) in loss

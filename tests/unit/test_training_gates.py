@@ -39,6 +39,15 @@ def test_memorisation_is_against_the_last_training_loss() -> None:
     assert (found.displacement, found.memorisation, found.excess) == (None, 0.75, 0.25)
 
 
+def test_dpo_is_judged_by_its_own_term_whatever_else_is_in_the_loss() -> None:
+    start = evaluated(0, 2.0, -50.0) | {"eval_preference_loss": 0.69}
+    trained = {"loss": 1.5, "preference_loss": 0.4, "step": 1}
+    found = gates.standing([start, trained, evaluated(2, 1.0, -50.0) | {"eval_preference_loss": 0.6}], DPO, chosen_tokens=10)
+    assert (found.loss, found.memorisation) == (0.6, pytest.approx(0.2))
+    likelier = gates.standing([start, trained, evaluated(4, 0.5, -40.0) | {"eval_preference_loss": 0.65}], DPO, chosen_tokens=10)
+    assert found.selection < likelier.selection
+
+
 def test_any_sound_snapshot_is_better_than_any_unsound_one_and_of_those_the_least_unsound() -> None:
     start = evaluated(0, 0.69, -50.0)
 

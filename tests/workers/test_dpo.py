@@ -18,6 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from rlhi_dagster.workers.shared_prefix import SharedPrefix, SharedPrefixDPOTrainer, check_attention
+from rlhi_dagster.workers.train_dpo import PlainTrainer, SharedPrefixTrainer
 
 BETA = 0.1
 TEXTS = ["How do I grow mint?", "Water it well and give it sun.", "Prefers short answers.", "Certainly. - Plant it in May."]
@@ -61,6 +62,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 
 def trainer(kind: type[DPOTrainer], folder: Path, out: Path, count: int = 8, **more: Any) -> Any:
+    given = {"references": more.pop("references")} if "references" in more else {}
     config = DPOConfig(
         output_dir=str(out),
         beta=BETA,
@@ -79,10 +81,8 @@ def trainer(kind: type[DPOTrainer], folder: Path, out: Path, count: int = 8, **m
         seed=1,
         **more,
     )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return kind(
-        model=model, args=config, train_dataset=Dataset.from_list(rows(count)), processing_class=AutoTokenizer.from_pretrained(folder)
-    )
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    return kind(model=model, args=config, train_dataset=Dataset.from_list(rows(count)), processing_class=tokenizer, **given)
 
 
 def moved(model: Any) -> Any:
@@ -134,6 +134,23 @@ def test_the_shared_prefix_trains_the_same_model_with_the_same_curve(folder: Pat
         torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-3)
     started = AutoModelForCausalLM.from_pretrained(folder)
     assert any(not torch.allclose(left, right) for left, right in zip(plain.model.parameters(), started.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", [PlainTrainer, SharedPrefixTrainer])
+def test_the_dpo_term_is_recorded_apart_from_the_likelihood_term(kind: type[DPOTrainer], folder: Path, tmp_path: Path) -> None:
+    class Known(kind):  # type: ignore[misc, valid-type]
+        def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+            return DPOTrainer._precompute_ref_logps(self, dataset, name, batch_size)
+
+    weights = [1.0, 3.0]
+    made = trainer(Known, folder, tmp_path, loss_type=["sigmoid", "sft"], loss_weights=weights, references=None)
+    batch = made._prepare_inputs(next(iter(made.get_train_dataloader())))
+    moved(made.model.train())
+    both = made.compute_loss(made.model, batch).item()
+    made.loss_types, made.loss_weights = ["sigmoid"], [1.0]
+    alone = made.compute_loss(made.model, batch).item()
+    assert both > alone + 1
+    assert made._metrics["train"]["preference_loss"] == [pytest.approx(alone, abs=1e-6)] * 2
 
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=4)
