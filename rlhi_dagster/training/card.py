@@ -28,6 +28,7 @@ _PERSONA = {
 }
 _HELD_OUT = {
     "loss": "loss",
+    "preference_loss": "DPO term of it",
     "rewards/accuracies": "pair accuracy",
     "accuracy": "pair accuracy",
     "rewards/margins": "reward margin",
