@@ -80,9 +80,8 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     town = folder / "town"
     if not town.exists():
-        write(
-            town, TownSettings(users=40, months=2), dialogues=800, problems=160
-        )  # of its corrections few are right, and one recipe trains on them
+        # Of the corrections few are right, and one recipe trains on them.
+        write(town, TownSettings(users=40, months=2), dialogues=800, problems=160)
     settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
     quick = {"epochs": 1, "batch_size": 16, "micro_batch_size": 16, "save_steps": 2, "logging_steps": 1}
     settings["name"] = "miniature"
