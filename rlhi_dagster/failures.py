@@ -23,13 +23,13 @@ def sentence(error: Exception) -> str | None:
 
     Expected are full disks and memory, errors of the project's own kinds, and ValueErrors and FileNotFoundErrors that it raises itself.
     """
-    chain = _chain(error)
-    if any(map(_is_full_disk, chain)):
+    causes = chain(error)
+    if any(map(_is_full_disk, causes)):
         return (
             "no space is left on the device of the outputs: free some or set RLHI_DATA to another disk, then launch again; "
             "answers, finished artefacts and whole snapshots are kept"
         )
-    if any(map(_is_full_memory, chain)):
+    if any(map(_is_full_memory, causes)):
         return (
             f"out of memory ({_line(error)}): lower micro_batch_size of the training or batch_size of the engine, "
             "or train with gradient_checkpointing or lora"
@@ -61,7 +61,7 @@ def _is_full_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain(error: BaseException) -> list[BaseException]:
     """The error, what caused it, what caused that, and so on."""
     found: list[BaseException] = []
     following: BaseException | None = error

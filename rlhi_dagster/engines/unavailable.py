@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rlhi_dagster import failures
 from rlhi_dagster.engines.models import ModelRef
 
 
@@ -32,7 +33,7 @@ def loading(model: ModelRef, setting: str = "hub_model") -> Iterator[None]:
 def _reason(model: ModelRef, setting: str, error: Exception) -> str:
     if model.path:
         return f"the folder {model.path} holds no model that can be loaded ({_line(error)}): weights, config and tokenizer must lie there"
-    kinds = {kind.__name__ for each in _causes(error) for kind in type(each).__mro__}
+    kinds = {kind.__name__ for each in failures.chain(error) for kind in type(each).__mro__}
     revision = f"{setting.removesuffix('_model')}_revision"
     page = f"https://huggingface.co/{model.name}"
     if "GatedRepoError" in kinds:
@@ -50,13 +51,6 @@ def _reason(model: ModelRef, setting: str, error: Exception) -> str:
             f"copy the cache (HF_HOME) from where it is, or set {setting} to a local folder with weights, config and tokenizer"
         )
     return f"{setting} {model.name} at {model.revision} cannot be loaded: {_line(error)}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__
 
 
 def _line(error: Exception) -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
-import torch
 from jinja2.exceptions import TemplateError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.readiness import NotReadyError, Writing, context_problem, disk_needed, disk_problem, lengths_problem
+from rlhi_dagster.workers.memory import shape_of
 from rlhi_dagster.workers.tokens import replied, token_counts
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class Start:
                 raise FileNotFoundError("there is no .safetensors file")
             config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
             self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
-            with torch.device("meta"):
-                self.shape = AutoModelForCausalLM.from_config(config)
+            self.shape = shape_of(model)
         self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
 
     def problems(self, job: TrainingJob) -> Iterator[str]:
@@ -99,14 +98,7 @@ class Start:
 
 
 def _writing(job: TrainingJob, start: Start | None) -> Writing:
-    parameters = sum(each.numel() for each in start.shape.parameters()) if start else TownPolicy(**job.extra).parameters
+    parameters = start.shape.parameters if start else TownPolicy(**job.extra).parameters
     lora = job.settings.lora
-    trained = _adapter_parameters(start.shape, lora.rank) if start and lora else parameters
+    trained = lora.rank * start.shape.adapted if start and lora else parameters
     return Writing.of(parameters, trained, _BFLOAT16_BYTES if lora and job.settings.bf16 else _FLOAT32_BYTES, job.out, job.work)
-
-
-def _adapter_parameters(shape: Any, rank: int) -> int:
-    """Of adapters of a rank on every linear layer but the head."""
-    head = shape.get_output_embeddings()
-    linear = [each for each in shape.modules() if isinstance(each, torch.nn.Linear) and each is not head]
-    return sum(rank * (each.in_features + each.out_features) for each in linear)

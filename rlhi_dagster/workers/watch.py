@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.curves import OBSERVED, measured
 from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.workers.batching import lengths
 from rlhi_dagster.workers.event_files import EventFiles
 from rlhi_dagster.workers.memory import peak_gib
 from rlhi_dagster.workers.probe import Probe
@@ -206,4 +207,4 @@ def _chosen_tokens(rows: Any) -> float:
     """Mean tokens of a preferred reply; 1 where there are no such rows."""
     if rows is None or "chosen_ids" not in rows.column_names or not len(rows):
         return 1.0
-    return sum(map(len, rows["chosen_ids"])) / len(rows)
+    return float(lengths(rows, "chosen_ids").mean())
