@@ -6,24 +6,36 @@ What belongs here: starting a worker, reading how it ended, and making a failure
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
+from dagster import PipesMessageHandler
 from dagster._core.errors import DagsterPipesExecutionError
+from dagster_pipes import PipesDefaultMessageWriter, PipesMessage, PipesParams
 
 from rlhi_dagster import observations, profiles
 
 _SECONDS_TO_STOP = 600
 """How long a worker that is told to stop may take to finish what it has in hand."""
+_SECONDS_BETWEEN_READS = 0.01
 _EXPECTED = "ExpectedError"
 """Name of ``workers.failures.ExpectedError`` in the message with which a worker closes."""
 
 
-class Ending(dg.PipesTempFileMessageReader):
-    """Reads a worker's messages as ever, logs those that are observations, and keeps the exception that the closing one carries.
+class Messages(dg.PipesMessageReader):
+    """Reads a worker's messages from a file, whole lines only; logs observations, and keeps the exception of the closing one.
+
+    Dagster's own ``PipesTempFileMessageReader`` takes for a message what is there of a line that is still being written, and stops reading:
+    messages of more than one page, as stack traces and pictures are, are then lost by chance.
 
     Attributes:
         exception: ``name`` and ``message`` of the exception that ended the worker; ``None`` if it told of none.
@@ -31,25 +43,68 @@ class Ending(dg.PipesTempFileMessageReader):
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         """``context`` is the asset's."""
-        super().__init__()
         self._context = context
         self.exception: Mapping[str, Any] | None = None
 
     @contextmanager
-    def read_messages(self, handler: Any) -> Iterator[Any]:
-        """See ``PipesTempFileMessageReader.read_messages``."""
-        handle = handler.handle_message
+    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+        """Hand each message to ``handler``, in a thread of its own, from when a worker is started until it has ended."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "messages"
+            path.touch()
+            has_ended = Event()
+            thread = Thread(target=self._read, args=(path, handler, has_ended), name="messages of a worker", daemon=True)
+            thread.start()
+            try:
+                yield {
+                    PipesDefaultMessageWriter.FILE_PATH_KEY: str(path),
+                    PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY: False,
+                }
+            finally:
+                has_ended.set()
+                thread.join()
 
-        def noting(message: Mapping[str, Any]) -> None:
-            if message["method"] == "closed":
-                self.exception = (message["params"] or {}).get("exception")
-            is_custom = message["method"] == "report_custom_message"
-            if not (is_custom and observations.record(self._context, message["params"]["payload"])):
-                handle(message)
+    def no_messages_debug_text(self) -> str:
+        """What Dagster adds to its warning when no message came."""
+        return "Attempted to read messages from a file that the worker appends to."
 
-        handler.handle_message = noting
-        with super().read_messages(handler) as params:
-            yield params
+    def _read(self, path: Path, handler: PipesMessageHandler, has_ended: Event) -> None:
+        try:
+            for line in whole_lines(path, has_ended):
+                self._take(json.loads(line), handler)
+        except Exception:
+            handler.report_pipes_framework_exception("reader of the worker's messages", sys.exc_info())
+            raise
+
+    def _take(self, message: PipesMessage, handler: PipesMessageHandler) -> None:
+        params = message["params"] or {}
+        if message["method"] == "closed":
+            self.exception = params.get("exception")
+        is_custom = message["method"] == "report_custom_message"
+        if not (is_custom and observations.record(self._context, params["payload"])):
+            handler.handle_message(message)
+
+
+def whole_lines(path: Path, has_ended: Event) -> Iterator[bytes]:
+    """The lines of a file that another process appends to, each once it is whole.
+
+    A last line without its end, as a killed process leaves one, is left out.
+
+    Args:
+        path: Of the file.
+        has_ended: Set once nothing more will be written.
+    """
+    begun = b""
+    with path.open("rb") as file:
+        while True:
+            is_last = has_ended.is_set()
+            if read := file.read():
+                *lines, begun = (begun + read).split(b"\n")
+                yield from lines
+            elif is_last:
+                return
+            else:
+                time.sleep(_SECONDS_BETWEEN_READS)
 
 
 def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], job: Mapping[str, Any]) -> Sequence[Any]:
@@ -64,17 +119,17 @@ def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], 
     Raises:
         dg.Failure: The worker failed; the description says why. Retries are not allowed where it said so itself: the same would happen.
     """
-    ending = Ending(context)
+    messages = Messages(context)
     client = dg.PipesSubprocessClient(
         env={"TOKENIZERS_PARALLELISM": "false"},
         cwd=str(profiles.ROOT),
-        message_reader=ending,
+        message_reader=messages,
         termination_timeout_seconds=_SECONDS_TO_STOP,
     )
     try:
         return client.run(context=context, command=command, extras=job).get_custom_messages()
     except DagsterPipesExecutionError as error:
-        raise failure(worker, int(str(error).rpartition(" ")[2]), ending.exception) from None
+        raise failure(worker, int(str(error).rpartition(" ")[2]), messages.exception) from None
 
 
 def failure(worker: str, status: int, exception: Mapping[str, Any] | None) -> dg.Failure:

@@ -6,6 +6,7 @@ What belongs here: where points go and that a run that resumes continues its lin
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class EventFiles:
         """
         if not step:
             shutil.rmtree(folder, ignore_errors=True)
+        _wait_for_a_later_name(folder)
         purge = {"purge_step": step + 1} if step else {}
         self._writers = {run: SummaryWriter(str(folder / run), **purge) for run in ("training", "held_out")}
 
@@ -37,3 +39,10 @@ class EventFiles:
         """Finish the files."""
         for writer in self._writers.values():
             writer.close()
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """TensorBoard reads files by name, which begins with the second of their start: of the same second, the later one may come first."""
+    seconds = [int(path.name.split(".")[3]) for path in folder.glob("*/events.out.tfevents.*")]
+    if seconds:
+        time.sleep(min(max(max(seconds) + 1 - time.time(), 0), 2))

@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import dagster as dg
 import polars as pl
@@ -142,3 +144,33 @@ def test_only_a_snapshot_whose_last_file_is_whole_is_resumed(job: dict[str, obje
         (read.work / "checkpoint-4" / "trainer_state.json").write_text(state)
     training_run._prepare_work(read)
     assert [each.name for each in read.work.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_message_that_is_written_in_pieces_is_read_whole_or_not_at_all(tmp_path: Path, is_killed: bool) -> None:
+    path, has_ended = tmp_path / "messages", Event()
+    path.touch()
+    read: list[bytes] = []
+    thread = Thread(target=lambda: read.extend(pipes.whole_lines(path, has_ended)))
+    thread.start()
+    for piece in ("first\nsec", "ond, which is ", "" if is_killed else "long: ü\n"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(piece)
+        time.sleep(0.05)
+    has_ended.set()
+    thread.join()
+    assert read == [b"first", *([] if is_killed else ["second, which is long: ü".encode()])]
+
+
+def test_a_closing_message_that_is_written_in_pieces_still_says_why() -> None:
+    described, _, _ = outcome(
+        f"{OPENED}import json, time, dagster_pipes\n"
+        "def slowly(self, message):\n"
+        "    text = json.dumps(message) + '\\n'\n"
+        "    for piece in (text[:40], text[40:]):\n"
+        "        with open(self._path, 'a') as file: file.write(piece)\n"
+        "        time.sleep(0.1)\n"
+        "dagster_pipes.PipesFileMessageWriterChannel.write_message = slowly\n"
+        "with open_dagster_pipes(), told():\n    raise ValueError('set it to 3')"
+    )
+    assert described == "set it to 3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from rlhi_dagster.training.curves import OBSERVED
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import training_run, watch
+from rlhi_dagster.workers.event_files import EventFiles
 from rlhi_dagster.workers.probe import MOST_SAMPLES, Probe, prompts_for
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
@@ -172,6 +174,15 @@ def test_a_resumed_run_draws_one_line(model: Path, undisturbed: Any, tmp_path: P
         assert set(map(tuple, trained.values())) == {(1, 2, 3, 4, 5, 6)}
         assert set(map(tuple, held_out.values())) >= {(0, 2, 4, 6)}
         assert held_out["kl"] == held_out["loss"] == held_out["samples_malformed"] == [0, 2, 4, 6]
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pid, step in ((9, 0), (8, 1)):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        files = EventFiles(tmp_path, step)
+        files.add("training", step + 1, {"loss": 1.0})
+        files.close()
+    assert events(tmp_path, "training") == {"loss": [1, 2]}
 
 
 def trainer(model: Path, folder: Path, scale: float) -> tuple[Trainer, Any]:
