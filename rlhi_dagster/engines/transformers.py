@@ -16,7 +16,6 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
+from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
@@ -83,7 +83,7 @@ class TransformersChatEngine:
         self.ref, self.settings = model, settings
         self.device = pick_device(settings.device)
         with loading(model):
-            self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+            self.tokenizer = load_tokenizer(model)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 model.source, dtype=getattr(torch, settings.dtype), use_safetensors=True, **model.load_kwargs()
             )

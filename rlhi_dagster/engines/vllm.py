@@ -15,6 +15,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
+from rlhi_dagster.engines.chat_templates import without_thoughts
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef
@@ -35,7 +36,7 @@ class VllmChatEngine:
             enable_chunked_prefill=not current_platform.is_cpu(),  # a prompt read in parts would rewind its seed, which a CPU cannot
             structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},  # the grammar of `schemas`
         )
-        self.tokenizer = self.llm.get_tokenizer()
+        self.tokenizer = without_thoughts(self.llm.get_tokenizer())
         self.prompts = Prompts(self.tokenizer, settings.max_context_tokens)
 
     def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[Finished[ChatAnswer]]:

@@ -47,12 +47,12 @@ def run(given: argparse.Namespace) -> str:
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
     from datasets import disable_progress_bars
-    from transformers import AutoTokenizer
 
+    from rlhi_dagster.engines.chat_templates import load_tokenizer
     from rlhi_dagster.workers import masking
 
     disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+    tokenizer = load_tokenizer(model)
     shown = masking.example(recipe.method, row, tokenizer, in_colour=sys.stdout.isatty())
     return f"{row['pair_id']} ({row['split']}), {given.recipe}, {model.identity}\n\n{shown}"
 

@@ -17,8 +17,9 @@ import torch
 from accelerate.state import PartialState
 from datasets import Dataset, disable_caching
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
+from transformers import AutoModelForCausalLM, Trainer, set_seed
 
+from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training import memory
 from rlhi_dagster.workers.finishing import finish
@@ -53,7 +54,7 @@ class PairData:
             ValueError: No row is left to train on; the message says how many were too long.
         """
         self.job, self.report = job, report
-        self.tokenizer = AutoTokenizer.from_pretrained(job.start.source, **job.start.load_kwargs())
+        self.tokenizer = load_tokenizer(job.start)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.train, too_long, longest = self._rows(job.train)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from jinja2.exceptions import TemplateError
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
+from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training.policy import TownPolicy
@@ -64,7 +65,7 @@ class Start:
             if model.path and not list(Path(model.path).glob("*.safetensors")):
                 raise FileNotFoundError("there is no .safetensors file")
             config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
-            self.tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+            self.tokenizer = load_tokenizer(model)
             self.shape = shape_of(model)
         self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
 

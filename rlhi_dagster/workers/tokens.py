@@ -67,8 +67,7 @@ def main() -> None:
     """Run the job that Pipes hands over."""
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
-        from transformers import AutoTokenizer
-
+        from rlhi_dagster.engines.chat_templates import load_tokenizer
         from rlhi_dagster.engines.models import ModelRef
         from rlhi_dagster.engines.unavailable import loading
         from rlhi_dagster.workers.progress import Progress
@@ -76,7 +75,7 @@ def main() -> None:
         job = pipes.extras
         model, out = ModelRef(**job["model"]), Path(job["out"])
         with loading(model, "policy.hub_model"):
-            tokenizer = AutoTokenizer.from_pretrained(model.source, **model.load_kwargs())
+            tokenizer = load_tokenizer(model)
         found = count(pl.read_parquet(job["rows"]), tokenizer, Progress(pipes.log.info, "counting tokens"))
         partial = out.with_suffix(".partial")
         found.write_parquet(partial, compression="zstd")

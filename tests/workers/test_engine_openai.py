@@ -237,7 +237,10 @@ def test_a_server_that_knows_its_context_and_cuts_all_the_same_gets_an_error_row
     [answer] = ask(server, [said("a")])
     assert (answer.error, answer.completion_tokens) == (None, 3)
     assert server.bodies[0]["return_token_ids"] is True
-    [answer] = ask(Server(lambda body: Told(payload=completion("short", finish_reason="length"))), [said("a")])
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    unknown = Server(lambda body: Told(payload=completion("short", finish_reason="length")))
+    [answer] = ask(unknown, [said("a")])
+    assert "chat_template_kwargs" not in unknown.bodies[0], "other servers may refuse what they do not know"
     assert answer.error == "prompt_too_long: 10 prompt + 64 new tokens; the server cut the reply before"
 
 

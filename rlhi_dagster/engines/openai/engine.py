@@ -30,6 +30,8 @@ from rlhi_dagster.engines.openai.tries import Solicitor
 from rlhi_dagster.engines.schemas import validator
 
 _log = logging.getLogger(__name__)
+_RENDERERS = {"vllm", "sglang", "llamacpp"}
+"""Owners of model cards, as servers call themselves, that take `chat_template_kwargs`."""
 
 
 class OpenAIChatEngine:
@@ -120,6 +122,7 @@ class OpenAIChatEngine:
                 context = card.get("max_model_len")
                 self.context = context if type(context) is int else None
                 self.dialect.is_vllm = card.get("owned_by") == "vllm"
+                self.dialect.renders = card.get("owned_by") in _RENDERERS
 
 
 def _checked(calls: ChatCalls) -> ChatCalls:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhi_dagster.engines.base import ChatRequest, Messages, Sampling, characters
+from rlhi_dagster.engines.chat_templates import ARGUMENTS
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai.replies import ServerError
 
@@ -23,7 +24,18 @@ TOP_LOGPROBS = 20
 """Log-probabilities asked for at the first token; OpenAI and vLLM give no more."""
 _OTHER_SEED = 7919
 """Seeds of a repeated try are so far from those before: the same seed would give the same unusable reply."""
-_OPTIONAL = ("structured_outputs", "response_format", "return_token_ids", "top_logprobs", "logprobs", "max_tokens", "seed", "n")
+_OPTIONAL = (
+    "structured_outputs",
+    "response_format",
+    "return_token_ids",
+    "chat_template_kwargs",
+    "top_logprobs",
+    "logprobs",
+    "max_tokens",
+    "seed",
+    "n",
+)
+
 """Fields that servers are known to lack, and that can be done without."""
 _CHOICES = "Answer with exactly one of the following, and write nothing else: {}"
 _SCHEMA = "Answer with JSON only, without any other text. It must be valid under this JSON schema: {}"
@@ -54,10 +66,11 @@ class Dialect:
     Attributes:
         model: Asked for by its name.
         is_vllm: The server is vLLM's own, which tells the tokens of each sample on request.
+        renders: The server is known to render a chat template with arguments that it is given.
     """
 
     def __init__(self, model: ModelRef) -> None:
-        self.model, self.is_vllm = model, False
+        self.model, self.is_vllm, self.renders = model, False, False
         self._refused: set[str] = set()
         self._ignored: set[str] = set()
 
@@ -93,6 +106,8 @@ class Dialect:
             body["n"] = count
         if self.is_vllm and "return_token_ids" not in self._refused:
             body["return_token_ids"] = True
+        if self.renders and "chat_template_kwargs" not in self._refused:
+            body["chat_template_kwargs"] = dict(ARGUMENTS)
         if is_scored:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         return body | self._constraint(request, is_distrusted=invalid > 0)
