@@ -83,17 +83,13 @@ def artefact(
 
 
 def _asset(**given: Any) -> Declare:
-    """An asset whose failures that can be expected are told in one sentence; launching the same again would fail the same way."""
+    """An asset whose failures that can be expected are told in one sentence."""
 
     def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
         @functools.wraps(body)
         def told(*args: Any, **kwargs: Any) -> Any:
-            try:
+            with failures.told():
                 return body(*args, **kwargs)
-            except Exception as error:
-                if (found := failures.sentence(error)) is None:
-                    raise
-                raise dg.Failure(found, allow_retries=False) from error
 
         return dg.asset(**given)(told)
 

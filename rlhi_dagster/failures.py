@@ -1,13 +1,15 @@
 """Which failures can be expected, and the one sentence in which each is told; all others keep their stack trace.
 
-What belongs here: telling the two apart, and the sentences for memory and disks, which fail in many places. What does not: the sentences
-that the project's own errors carry, how a worker hands one over (``workers/failures.py``), and what the asset makes of it (``pipes.py``).
+What belongs here: telling the two apart, the sentences for memory and disks, which fail in many places, and how an asset fails. What does
+not: the sentences that the project's own errors carry, and how a worker hands one over (``workers/failures.py``, ``pipes.py``).
 """
 
 from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _PACKAGES = {"rlhi_dagster", "assets", "__main__"}
 _KINDS = (ValueError, RuntimeError, LookupError)
@@ -16,6 +18,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
 """Of operating systems, and of torch, which does not say why a write failed."""
 _MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn failures that can be expected into ``dagster.Failure``, which is not tried again: the same would happen."""
+    import dagster as dg  # here, because workers read sentences without it
+
+    try:
+        yield
+    except Exception as error:
+        if (found := sentence(error)) is None:
+            raise
+        raise dg.Failure(found, allow_retries=False) from error
 
 
 def sentence(error: Exception) -> str | None:

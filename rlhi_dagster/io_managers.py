@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
+from rlhi_dagster import failures
 from rlhi_dagster.lake import Lake, Staged
 from rlhi_dagster.partitions import partitions_of_run
 
@@ -36,7 +37,9 @@ class TableIOManager(dg.ConfigurableIOManager):
         """Write the frame in the declared schema, or publish what was staged; report rows and content digest of each partition."""
         partitions = context.asset_partition_keys if context.has_asset_partitions else None
         table = _table_name(context.asset_key)
-        for file in self.lake.publish(obj) if isinstance(obj, Staged) else self.lake.write(table, obj, partitions):
+        with failures.told():
+            written = self.lake.publish(obj) if isinstance(obj, Staged) else self.lake.write(table, obj, partitions)
+        for file in written:
             measured: dict[str, dg.MetadataValue] = {
                 "content_sha256": dg.MetadataValue.text(file.content_sha256),
                 "path": dg.MetadataValue.path(file.path),
@@ -51,7 +54,8 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         """Scan the upstream table; of a partitioned one, the partitions that this consumer is to see."""
-        return self.lake.scan(_table_name(context.asset_key), _partitions_to_read(context))
+        with failures.told():
+            return self.lake.scan(_table_name(context.asset_key), _partitions_to_read(context))
 
 
 def _table_name(key: dg.AssetKey) -> str:

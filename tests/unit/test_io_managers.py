@@ -1,10 +1,13 @@
 """Tables travel between assets: per-partition counts in one run, what each kind of consumer sees, and refusals."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from rlhi_dagster.io_managers import TableIOManager
@@ -63,6 +66,14 @@ def run(root: Path, instance: dg.DagsterInstance, first: str, last: str, assets:
     return definitions.resolve_job_def("everything").execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
+def sentence(failed: dg.ExecuteInProcessResult, asset: str) -> str:
+    """What a run that failed says; an exception with a stack trace is no sentence."""
+    data = failed.failure_data_for_node(asset)
+    assert data
+    assert data.user_failure_data, data.error
+    return data.user_failure_data.description or ""
+
+
 @pytest.fixture
 def instance():
     with dg.DagsterInstance.ephemeral() as ephemeral:
@@ -112,8 +123,7 @@ def test_partitioned_consumer_names_the_month_that_is_missing(tmp_path: Path, in
     assert run(tmp_path, instance, "2023-04", "2023-04", [upstream, monthly_consumer]).success
     failed = run(tmp_path, instance, "2023-04", "2023-05", [upstream, monthly_consumer])
     assert not failed.success
-    message = str(failed.failure_data_for_node("feedback_labels"))
-    assert "turns lacks the partition(s) 2023-05; run: dg launch --assets turns --partition 2023-05" in message
+    assert sentence(failed, "feedback_labels") == "turns lacks the partition(s) 2023-05; run: dg launch --assets turns --partition 2023-05"
 
 
 def test_recipe_reads_itself_and_base(tmp_path: Path) -> None:
@@ -147,4 +157,19 @@ def test_row_of_another_month_fails_the_run(tmp_path: Path, instance: dg.Dagster
 
     outcome = run(tmp_path, instance, "2023-04", "2023-04", [stray])
     assert not outcome.success
-    assert "turns: 1 rows have a month outside 2023-04: 2023-07 (1)" in str(outcome.failure_data_for_node("turns"))
+    assert sentence(outcome, "turns").startswith("turns: 1 rows have a month outside 2023-04: 2023-07 (1)")
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_the_old_table_stays(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, instance, "2023-04", "2023-04", [turns_asset]).success
+    before = Lake(root=str(tmp_path)).table_path("turns", "2023-04").read_bytes()
+
+    def full(self: pq.ParquetWriter, rows: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    outcome = run(tmp_path, instance, "2023-04", "2023-04", [turns_asset])
+    assert sentence(outcome, "turns").startswith("no space is left on the device of the outputs: free some or set RLHI_DATA")
+    assert {file.name: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == {"2023-04.parquet": before}
