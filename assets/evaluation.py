@@ -57,7 +57,7 @@ def responses(
     return metadata.result("responses", found, error_rows=found["error"].count(), **call_metadata(stats))
 
 
-@declare.table("judgements", GROUP, set(), ins={"responses": WITH_BASE}, pool="model")
+@declare.table("judgements", GROUP, set(), code_version="2", ins={"responses": WITH_BASE}, pool="model")
 def judgements(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, eval_prompts: pl.LazyFrame, responses: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:

@@ -602,7 +602,10 @@ JUDGEMENTS = Table(
         "verdict": (pl.String(), "`recipe`, `opponent` or `tie`; null if the judge gave no legible verdict."),
         "preferences_met": (pl.Float64(), "Share of the user's preferences that the recipe's reply meets; null if the judge cannot tell."),
         "is_correct": (pl.Boolean(), "Whether the recipe's reply has the known answer; null where there is none."),
-        "is_malformed": (pl.Boolean(), "Whether the recipe's reply is broken text; null if the judge cannot tell."),
+        "is_malformed": (
+            pl.Boolean(),
+            "Whether the recipe's reply is broken text, by the judge if it can tell, else by signs in the text; null without a reply.",
+        ),
     },
     ("judgement_id",),
     "recipe",

@@ -2,10 +2,12 @@
 
 What belongs here: the judge interface, the three judges (``exact_match`` by rule, ``town`` by an injected scoring function, a
 chat model by prompt), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model (injected as
-``chat``), the truth about the sample town (injected as ``score``), and statistics (``scores``).
+``chat``), the truth about the sample town (injected as ``score``), the signs of broken text (``training/text_health.py``), and
+statistics (``scores``).
 
 A judge is blind: it sees a first and a second reply and never learns which recipe wrote them. Whoever judges, a missing reply
-loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties.
+loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties. Whether a
+reply is broken text is told of every reply: by the judge if it can tell, else by signs in the text alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import polars as pl
 
 from rlhi_dagster.evaluation import Benchmark
 from rlhi_dagster.tables import JUDGEMENTS
+from rlhi_dagster.training.text_health import flaw
 
 Message = Mapping[str, str]
 Chat = Callable[[list[list[dict[str, str]]]], list[str | None]]
@@ -236,6 +239,7 @@ def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_respons
     if prompts.is_empty():
         return JUDGEMENTS.empty()
     pairs = _with_reply(_with_reply(prompts, responses, recipe, "recipe_reply"), opponent_responses, opponent, "opponent_reply")
+    pairs = pairs.with_columns(has_flaw=pl.Series([_has_flaw(row) for row in pairs.iter_rows(named=True)], dtype=pl.Boolean()))
     items = pl.concat(
         pairs.with_columns(order=pl.lit(order.value), first_reply=pl.col(first), second_reply=pl.col(second))
         for order, first, second in (
@@ -293,6 +297,7 @@ def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl
         name: pl.when(recipe_first).then(f"first_{name}").otherwise(f"second_{name}")
         for name in ("preferences_met", "is_correct", "is_malformed")
     }
+    mine["is_malformed"] = pl.coalesce(mine["is_malformed"], "has_flaw")
     return joined.with_columns(
         judgement_id=pl.struct("prompt_id", "order").map_elements(
             lambda row: _digest(recipe, opponent, row["prompt_id"], judge.name, row["order"]), return_dtype=pl.String()
@@ -309,6 +314,17 @@ def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl
         .otherwise(pl.lit(Verdict.OPPONENT.value)),
         **mine,
     ).select(list(JUDGEMENTS.columns))
+
+
+def _has_flaw(pair: Mapping[str, Any]) -> bool | None:
+    """Whether the recipe's reply shows signs of broken text; ``None`` without a reply.
+
+    A reply that was cut off at the limit is no such sign here: with the limits of real profiles sound replies are cut off, too.
+    """
+    if pair["recipe_reply"] is None:
+        return None
+    shown = f"{pair['persona'] or ''}\n\n{conversation_text(pair['prompt'])}"
+    return flaw(shown, pair["recipe_reply"], has_ended=True) is not None
 
 
 def _by_preferences(sides: tuple[ReplyVerdict, ReplyVerdict], is_intact: tuple[bool, bool]) -> Choice | None:

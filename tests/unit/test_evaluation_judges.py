@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from rlhi_dagster.checks import malformed_share_is_low
 from rlhi_dagster.evaluation.judges import (
     ChatJudge,
     Choice,
@@ -14,6 +15,7 @@ from rlhi_dagster.evaluation.judges import (
     judge_pairs,
     parse_choice,
 )
+from rlhi_dagster.evaluation.scores import scores
 from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
 
 
@@ -142,6 +144,31 @@ def test_chat_judge_is_blind_and_counts_illegible_answers() -> None:
         assert "User: Tulips?" in text
         assert "{reply_a} and {persona}" in text, "placeholders inside a reply must survive as they are"
         assert "dpo_x" not in text
+
+
+@pytest.mark.parametrize("benchmark", ["user_eval", "arithmetic"])
+def test_broken_text_is_told_whoever_judges(benchmark: str) -> None:
+    judge = ChatJudge("chat", lambda requests: ["tie"] * len(requests), "{reply_a}")
+    mine = responses("r", ["Plant them deep: 7.", "and so on " * 9, " ", None], benchmark)
+    base = responses("base", ["Plant them: 8."] * 4, benchmark)
+    found = judge_pairs(prompts(4, benchmark, "7"), mine, base, judge)
+    assert found.sort("order", "prompt_id")["is_malformed"].to_list() == [False, True, True, None] * 2
+    (share,) = scores(found, mine).filter(metric="malformed").to_dicts()
+    assert (share["value"], share["n"], share["judge"]) == (pytest.approx(2 / 3), 3, found["judge"][0])
+    assert malformed_share_is_low(found.lazy()).numbers["n"] == 3
+    assert malformed_share_is_low(found.filter(prompt_id="p0").lazy()).passed
+
+
+def test_the_scripts_of_prompt_and_persona_are_known() -> None:
+    items = prompts(2).with_columns(persona=pl.Series(["- \u041a\u043e\u0440\u043e\u0442\u043a\u043e.", None]))
+    base, judge = responses("base", ["x", "x"]), ChatJudge("chat", lambda requests: ["tie"] * len(requests), "{reply_a}")
+    found = judge_pairs(items, responses("r", ["\u041f\u043e\u043b\u0438\u0432\u0430\u0439\u0442\u0435 \u0438\u0445."] * 2), base, judge)
+    assert found.filter(order="recipe_first").sort("prompt_id")["is_malformed"].to_list() == [False, True]
+
+
+def test_a_judge_who_knows_overrules_the_signs_in_the_text() -> None:
+    found = judge_pairs(prompts(2), responses("r", ["and so on " * 9, "sound #"]), responses("base", ["a", "a"]), TOWN)
+    assert found.filter(order="recipe_first").sort("prompt_id")["is_malformed"].to_list() == [False, True]
 
 
 def test_a_chat_function_that_loses_answers_is_refused() -> None:
