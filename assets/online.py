@@ -160,10 +160,16 @@ def _online(partitions: Sequence[str] | None) -> dict[str, recipes.Recipe]:
     return {name: arm for name, arm in arms.items() if arm.rounds and (partitions is None or name in partitions)}
 
 
-def _manifest_check(holds: Callable[[Mapping[str, Mapping[str, Any] | None]], checks.Finding]) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset="online_policies", name=holds.__name__, blocking=True, description=(holds.__doc__ or "").partition("\n")[0])
+def _manifest_check(
+    holds: Callable[[Mapping[str, Mapping[str, Any] | None]], checks.Finding], *, is_blocking: bool = True
+) -> dg.AssetChecksDefinition:
+    severity = dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN
+
+    told = (holds.__doc__ or "").partition("\n")[0]
+
+    @dg.asset_check(asset="online_policies", name=holds.__name__, blocking=is_blocking, description=told)
     def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-        return holds(_manifests(lake, partitions_of_run(context.run.tags, declare.RECIPES))).as_result()
+        return holds(_manifests(lake, partitions_of_run(context.run.tags, declare.RECIPES))).as_result(severity)
 
     return check
 
@@ -195,5 +201,9 @@ table_checks = [checks.table_check(name, TABLES[name]) for name in _TABLES]
 precedes = checks.personas_precede_use_check("online_candidates")
 differs = checks.chosen_differs_from_rejected_check("online_pairs")
 held_out = checks.no_held_out_user_in_training_check("online_pairs")
-manifest_checks = [_manifest_check(checks.step0_loss_is_ln2), _manifest_check(checks.nothing_lost)]
+manifest_checks = [
+    _manifest_check(checks.step0_loss_is_ln2),
+    _manifest_check(checks.nothing_lost),
+    _manifest_check(checks.chosen_likelihood_holds, is_blocking=False),
+]
 forgotten = checks.trained_on_nobody_forgotten_check("online_policies")

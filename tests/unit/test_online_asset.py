@@ -79,6 +79,7 @@ def workers(lake: Lake, asked: list[str], runs: list[TrainingRun]) -> Workers:
         def train(self, context: Any, given: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
             runs.extend(given)
             facts = {"method": "dpo", "step0_loss": 0.6931, "chosen": {"of": 1}, "steps": [], "pairs_too_long": 0}
+            facts |= {"settings": {"max_displacement": 0.2}, "validation": {"displacement": 0.1}}
             return {
                 run.name: manifest(run.out, f"rlhi-{run.name}", "w1", data=dict(run.origin), trained_rows=len(run.rows), **facts)
                 for run in given
@@ -128,7 +129,7 @@ def test_the_rounds_give_tables_and_a_policy_and_the_checkpoint_is_the_last_ones
     outcome, asked, runs = materialize(lake, [*ROUNDS, "checkpoints"])
     assert outcome.success
     assert failed(outcome) == []
-    assert len(outcome.get_asset_check_evaluations()) == 9
+    assert len(outcome.get_asset_check_evaluations()) == 10
     assert asked == ["town-policy@p1", f"rlhi-{RECIPE}-round-1@w1"]
     first, last = runs
     assert [(run.name, run.model.identity) for run in runs if run.model] == [
@@ -176,9 +177,10 @@ def test_the_policies_between_the_rounds_are_checked(lake: Lake) -> None:
     folder = lake.artefact_path("online_policies", f"{RECIPE}-round-1")
     told = json.loads((folder / MANIFEST).read_text())
     assert ModelRef.from_manifest(folder).identity == f"rlhi-{RECIPE}-round-1@w1"
-    (folder / MANIFEST).write_text(json.dumps(told | {"step0_loss": 0.9, "trained_rows": 1}))
+    (folder / MANIFEST).write_text(json.dumps(told | {"step0_loss": 0.9, "trained_rows": 1, "validation": {"displacement": 0.3}}))
     found = module._manifests(lake, [RECIPE])
     assert not checks.step0_loss_is_ln2(found).passed
     assert not checks.nothing_lost(found).passed
+    assert not checks.chosen_likelihood_holds(found).passed
     (folder / MANIFEST).unlink()
     assert not checks.step0_loss_is_ln2(module._manifests(lake, None)).passed
