@@ -2,12 +2,15 @@
 
 What belongs here: runs of the job ``training`` that differ in nothing but the seed of data order, and means over seeds with intervals
 over users. What does not: thresholds; the results are recorded in ``docs/sample.md``. Run after ``make demo``:
-``python benchmarks/town_seeds.py --out FOLDER``; seeds that have run are not run again.
+``python benchmarks/town_seeds.py --out FOLDER``; a seed is run again where profile, preference data, models or code are not those that its
+last run was made from.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,14 +21,19 @@ from pathlib import Path
 import polars as pl
 import yaml
 
-from rlhi_dagster import profiles
+from rlhi_dagster import jobs, profiles
+from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.evaluation.scores import item_values
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.training import recipes
 
 TRAININGS = ("sft", "dpo", "dpo_on_rewards")
+TABLES, MODELS = ("personas", "preference_pairs", "turns", "users"), ("policy", "reward_model")
+"""What the job ``training`` reads and does not make."""
+SOURCES = ("rlhi_dagster", "assets")
 CONTRASTS = (
     ("dpo_rewrites", "dpo_rewrites_no_persona"),
     ("dpo_rewrites", "dpo_rewrites_from_scratch"),
@@ -36,21 +44,61 @@ CONTRASTS = (
 )
 
 
+def made_from(profile: Path, lake: Lake) -> dict[str, str]:
+    """Digests of all that determines a run's result: its profile, the tables and models in ``lake``, and the package's source."""
+    files = sorted(
+        file
+        for folder in SOURCES
+        for file in (profiles.ROOT / folder).rglob("*")
+        if file.is_file() and not {"__pycache__", "profiles"} & set(file.parent.parts[len(profiles.ROOT.parts) :])
+    )
+    code = [(str(file.relative_to(profiles.ROOT)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+    return {
+        "profile": digest_of(profile.read_text()),
+        "code": digest_of(*code),
+        **{name: fingerprint(lake.scan(name).collect()) for name in TABLES},
+        **{name: ModelRef.from_manifest(lake.artefact_path(name)).identity for name in MODELS},
+    }
+
+
+def prepare(root: Path, source: Path, wanted: dict[str, str]) -> str | None:
+    """Put a copy of ``source`` without anything that the job makes under ``root``, unless one made from the same is there.
+
+    Returns:
+        Why what was there is gone; ``None`` if it stays, or nothing was there.
+    """
+    marker = root / "made_from.json"
+    before = json.loads(marker.read_text()) if marker.is_file() else {}
+    differ = sorted(name for name in wanted.keys() | before.keys() if wanted.get(name) != before.get(name))
+    if not differ:
+        return None
+    had_run = (root / "lake").exists()
+    for file in (marker, root / "finished"):
+        file.unlink(missing_ok=True)
+    for name in ("lake", "responses"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    made = [key.to_user_string() for key in jobs.training.selection.selected_keys]
+    shutil.copytree(source / "lake", root / "lake", copy_function=os.link, ignore=shutil.ignore_patterns(*made))
+    shutil.copytree(source / "responses", root / "responses", copy_function=os.link)
+    marker.write_text(json.dumps(wanted, indent=1))
+    if not had_run:
+        return None
+    return f"{', '.join(differ)} changed since" if before else "nothing says what the run there was made from"
+
+
 def trained(seed: int, out: Path, names: list[str]) -> Lake:
-    """The lake of a finished run with this seed, made if it is not there: the preference data and answers of the run in use, copied."""
-    profile = out / f"seed-{seed}.yaml"
+    """The lake of a finished run with this seed, made if it is not there: a copy of the run in use, and what was trained on its pairs."""
+    profile, source = out / f"seed-{seed}.yaml", profiles.data_root()
     settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
     profile.write_text(yaml.safe_dump(settings | {name: settings[name] | {"seed": seed} for name in TRAININGS}, sort_keys=False))
     root = out / "profiles" / profile.stem
-    for name in ("lake", "responses"):
-        if not (root / name).exists():
-            shutil.copytree(profiles.data_root() / name, root / f"{name}.partial", dirs_exist_ok=True, copy_function=os.link)
-            (root / f"{name}.partial").rename(root / name)
-    environment = os.environ | {"RLHI_DATA": str(out), "RLHI_PROFILE": str(profile)}
-    programs = Path(sys.executable).parent
-    home = subprocess.run([programs / "rlhi", "home"], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    if why := prepare(root, source, made_from(profile, Lake(root=str(source / "lake")))):
+        print(f"seed {seed} is trained again: {why}", file=sys.stderr)
     done = root / "finished"
     if not done.is_file():
+        environment = os.environ | {"RLHI_DATA": str(out), "RLHI_PROFILE": str(profile)}
+        programs = Path(sys.executable).parent
+        home = subprocess.run([programs / "rlhi", "home"], env=environment, capture_output=True, text=True, check=True).stdout.strip()
         command = [programs / "dg", "launch", "--job", "training", "--partition-range", f"{min(names)}...{max(names)}"]
         subprocess.run(command, env=environment | {"DAGSTER_HOME": home}, check=True, cwd=profiles.ROOT)
         done.touch()
