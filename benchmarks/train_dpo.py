@@ -3,6 +3,11 @@
 What belongs here: training steps and reference log-probabilities of each way on persona-shaped pairs (a long shared prompt, two shorter
 replies) with a Llama of random weights; padding, useful tokens, model FLOP utilisation, and the largest difference of losses. What does
 not: a threshold; results are recorded in ``benchmarks/README.md``. Run ``python benchmarks/train_dpo.py --help``.
+
+The small model trains all its weights, in float32 without autocast. The shape ``8b`` trains as the product does with ``lora: {}``: adapters
+in float32 on weights in bfloat16, autocast, gradient checkpointing, with ``LoraSettings`` as they are. All weights in float32 would take
+140 GiB or more by the forecast (``rlhi_dagster/training/memory.py``), no single GPU's; adapters take some 20 to 30 GiB. What
+profile ``paper`` does, all weights in shares over several GPUs, is not measured.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,9 +36,9 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.flops import ModelShape, apart, packed, training_flops
 from rlhi_dagster.training.reference import KIND
-from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.training.settings import DPOSettings, LoraSettings
 from rlhi_dagster.workers.batching import LengthSorted, extent, lengths, padded_fraction
-from rlhi_dagster.workers.pair_training import said
+from rlhi_dagster.workers.pair_training import PairData, said
 from rlhi_dagster.workers.reference import References, StoredReferences
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
 from rlhi_dagster.workers.train_dpo import SharedPrefixTrainer
@@ -128,23 +134,31 @@ def shape_of(given: argparse.Namespace) -> LlamaConfig:
     )
 
 
+def settings_of(kind: str, given: argparse.Namespace) -> DPOSettings:
+    """How a model of the shape is trained: with adapters as the product has them, or in float32."""
+    lent: dict[str, Any] = {"lora": LoraSettings()} if given.shape == "8b" else {"bf16": False, "gradient_checkpointing": False}
+    return DPOSettings(
+        learning_rate=1e-4, batch_size=given.batch, micro_batch_size=given.micro, shared_prefix=kind in (SHARED, ALL), **lent
+    )
+
+
 def trainer(kind: str, given: argparse.Namespace, data: Dataset, out: Path, store: Path) -> Any:
     """A trainer of ``kind`` with the reference's log-probabilities."""
     torch.manual_seed(0)
-    is_8b = given.shape == "8b"
+    settings = settings_of(kind, given)
     config = DPOConfig(
         output_dir=str(out),
-        beta=0.1,
+        beta=settings.beta,
         max_length=None,
-        learning_rate=1e-4,
+        learning_rate=settings.learning_rate,
         num_train_epochs=1,
         lr_scheduler_type="constant",
-        per_device_train_batch_size=given.micro,
-        gradient_accumulation_steps=given.batch // given.micro,
-        gradient_checkpointing=is_8b,
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size,
+        gradient_checkpointing=settings.gradient_checkpointing,
         precompute_ref_log_probs=True,
         use_cpu=DEVICE == "cpu",
-        bf16=is_8b,
+        bf16=settings.bf16,
         logging_steps=1,
         save_strategy="no",
         report_to=[],
@@ -152,16 +166,15 @@ def trainer(kind: str, given: argparse.Namespace, data: Dataset, out: Path, stor
         seed=1,
         data_seed=1,
     )
-    dtype = torch.bfloat16 if is_8b else torch.float32
+    of_job: Any = SimpleNamespace(job=SimpleNamespace(settings=settings, start=START))
     kept = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(PairData.load_kwargs(of_job)["dtype"])
     try:
         with torch.device(DEVICE):
             model = LlamaForCausalLM(shape_of(given))
     finally:
         torch.set_default_dtype(kept)
-    settings = DPOSettings(bf16=is_8b, shared_prefix=kind in (SHARED, ALL))
-    more = {}
+    more: dict[str, Any] = {"peft_config": PairData.adapters(of_job, "CAUSAL_LM")}
     if issubclass(KINDS[kind], StoredReferences):
         more["references"] = References(ResponseStore(store, KIND, START.identity), START, settings, lambda line: None)
     timed = type("TimedTrainer", (Timed, KINDS[kind]), {})
@@ -236,8 +249,16 @@ def ratio(over: list[float], under: list[float]) -> str:
     return f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
+def flops(shape: ModelShape, sizes: tuple[int, int], loss_tokens: int, *, has_adapters: bool) -> int:
+    """Operations of a pair's training; weights beside adapters get no gradient, and the adapters' own work is not counted."""
+    tokens, seen = sizes
+    found = training_flops(shape, tokens, loss_tokens, seen)
+    return found - 2 * (shape.body * tokens + shape.head * loss_tokens) if has_adapters else found
+
+
 def tell(given: argparse.Namespace, data: Dataset, measured: Measured) -> None:
     """Print the table."""
+    lora = settings_of(ALL, given).lora
     config = shape_of(given)
     shape = ModelShape.llama(
         vocabulary=config.vocab_size,
@@ -256,11 +277,15 @@ def tell(given: argparse.Namespace, data: Dataset, measured: Measured) -> None:
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{weights / 1e6:,.1f} M weights, {len(rows)} pairs of {useful / len(rows):,.0f} tokens (both sides), steps of {given.batch},")
     print(f"{given.micro} at once, {given.rounds} turns; {device}, {rate / 1e9:,.1f} GFLOP/s in matrix products")
+    if lora:
+        print(f"trained: adapters of rank {lora.rank} in float32 on weights in bfloat16, autocast, gradient checkpointing; not all weights")
+    else:
+        print("trained: all weights, in float32 without autocast")
     print("way | padding | pairs/s | useful tokens/s | model FLOP utilisation | pairs/s over plain TRL's")
     for kind, seconds in measured.seconds.items():
         took, count = statistics.median(seconds), packed if kind in (SHARED, ALL) else apart
-        flops = sum(training_flops(shape, count(*row)[0], row[1] + row[2], count(*row)[1]) for row in rows)
-        used = statistics.median([flops / spent / speed for spent, speed in zip(seconds, measured.matrix, strict=True)])
+        work = sum(flops(shape, count(*row), row[1] + row[2], has_adapters=lora is not None) for row in rows)
+        used = statistics.median([work / spent / speed for spent, speed in zip(seconds, measured.matrix, strict=True)])
         faster = ratio(measured.seconds[PLAIN], seconds)
         print(f"{kind} | {measured.padding[kind]:.2f} | {len(rows) / took:.3f} | {useful / took:,.0f} | {used:.2f} | {faster}")
     plain = measured.reference[PLAIN]
@@ -290,7 +315,7 @@ def main() -> None:
     parser.add_argument("--micro", type=int, default=4, help="pairs of a forward pass (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns (default %(default)s)")
     parser.add_argument(
-        "--shape", choices=("small", "8b"), default="small", help="8b: Llama 3.1's, bf16, gradient checkpointing, and a profile"
+        "--shape", choices=("small", "8b"), default="small", help="8b: Llama 3.1's, with adapters on bf16 weights, and a profile"
     )
     parser.add_argument("--layers", type=int, help="of the model (default: 2, of 8b 32)")
     parser.add_argument("--width", type=int, help="of the model (default: 256, of 8b 4096)")
