@@ -25,6 +25,7 @@ import dagster as dg
 import polars as pl
 import pyarrow.parquet as pq
 
+from rlhi_dagster.launching import command
 from rlhi_dagster.metadata import ContentDigest
 from rlhi_dagster.tables import TABLES, Table
 
@@ -257,12 +258,18 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield connection
 
     def export_duckdb(self, path: Path) -> list[str]:
-        """Copy every table into one DuckDB file for people to query, replacing ``path`` at once; return the tables' names."""
+        """Copy every table into one DuckDB file for people to query, replacing ``path`` at once; return the tables' names.
+
+        Raises:
+            ValueError: There is no table.
+        """
         partial = _partial(path)
         try:
             with self.connect() as connection:
                 views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name").fetchall()
                 names = [name for (name,) in views]
+                if not names:
+                    raise ValueError(f"there is no table in {self.root}: RLHI_DATA, RLHI_PROFILE and RLHI_SOURCE say which run is meant")
                 quoted = str(partial).replace("'", "''")
                 connection.execute(f"ATTACH '{quoted}' AS export")
                 for name in names:
@@ -297,10 +304,8 @@ def _safe(name: str) -> str:
 
 def _missing_message(asset: str, partitions: Sequence[str]) -> str:
     keys = [key for key in partitions if key != UNPARTITIONED]
-    if not keys:
-        return f"{asset} has not been materialized; run: dg launch --assets {asset} (with --partition-range if it is partitioned)"
-    option = f"--partition {keys[0]}" if len(keys) == 1 else f"--partition-range {keys[0]}...{keys[-1]}"
-    return f"{asset} lacks the partition(s) {', '.join(keys)}; run: dg launch --assets {asset} {option}"
+    lack = f"lacks the partition(s) {', '.join(keys)}" if keys else "has not been materialized"
+    return f"{asset} {lack}; run: {command(asset, keys)}"
 
 
 def _partial(path: Path) -> Path:

@@ -7,7 +7,7 @@ writes nothing. What does not: how forecasts are made (``engines.forecast``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -20,6 +20,7 @@ from rlhi_dagster import definitions
 from rlhi_dagster.engines.forecast import Forecast
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.io_managers import TableIOManager
+from rlhi_dagster.launching import command
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.tables import TABLES
@@ -96,14 +97,20 @@ def plan(names: Sequence[str], first: str | None, last: str | None) -> list[Plan
         last: Last partition.
 
     Raises:
-        ValueError: A name is no asset that calls models.
+        ValueError: A name is no asset that calls models, or ``first`` or ``last`` is a partition of none of them.
     """
     loaded: dg.Definitions = definitions.defs()  # type: ignore[operator, assignment]
     known = plannable(loaded)
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such asset, or it calls no model; those that do are {', '.join(known)}")
-    return [_plan(loaded, name, _range(loaded, name, first, last)) for name in known if not names or name in names]
+    asked = [name for name in known if not names or name in names]
+    keys = {name: _partition_keys(loaded, name) for name in asked}
+    for given in filter(None, (first, last)):
+        if not any(given in each for each in keys.values()):
+            of = ", ".join(names) or "any asset that calls models"
+            raise ValueError(f"{given} is no partition of {of}; partitions are {_partitions_text(keys.values())}")
+    return [_plan(loaded, name, keys[name], first, last) for name in asked]
 
 
 def text(plans: Sequence[Plan]) -> str:
@@ -128,14 +135,13 @@ def _line(name: str, found: Forecast) -> str:
     return f"{name:<22}{counts}{seconds:>10}{cost:>10}  {found.basis}"
 
 
-def _plan(loaded: dg.Definitions, name: str, tags: Mapping[str, str] | None) -> Plan:
-    if tags is None:
-        return Plan(name, None, "turns has not been materialized, or the partitions are others")
+def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: str | None, last: str | None) -> Plan:
     _complete.set(NOTHING)
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # Dagster's own report of a run that ends by an exception is not for people who plan
     try:
-        dg.materialize([*(loaded.assets or ())], selection=[name], resources=_resources(loaded), tags=dict(tags))  # type: ignore[list-item]
+        tags = _range(loaded, name, partitions, first, last)
+        dg.materialize([*(loaded.assets or ())], selection=[name], resources=_resources(loaded), tags=tags)  # type: ignore[list-item]
     except _PlannedError as planned:
         return Plan(name, planned.forecast)
     except (ValueError, OSError, dg.Failure) as error:
@@ -154,15 +160,31 @@ def _resources(loaded: dg.Definitions) -> dict[str, Any]:
     }
 
 
-def _range(loaded: dg.Definitions, name: str, first: str | None, last: str | None) -> dict[str, str] | None:
-    """Tags of a run over the partitions; ``None`` if there are none such."""
+def _partition_keys(loaded: dg.Definitions, name: str) -> Sequence[str]:
+    """All partitions of an asset; none if it is not partitioned."""
     partitions = loaded.get_assets_def(name).partitions_def
-    if partitions is None:
+    return partitions.get_partition_keys() if partitions else ()
+
+
+def _partitions_text(keys: Iterable[Sequence[str]]) -> str:
+    return ", ".join(sorted({f"{each[0]}...{each[-1]}" for each in keys if each})) or "none: these assets are not partitioned"
+
+
+def _range(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: str | None, last: str | None) -> dict[str, str]:
+    """Tags of a run over the partitions.
+
+    Raises:
+        ValueError: There are none such.
+    """
+    if not partitions:
         return {}
-    known = partitions.get_partition_keys()
-    if TABLES[name].partition_column == "month":
-        present = set((loaded.resources or {})["lake"].partitions_present("turns"))
-        known = [key for key in known if key in present]
-    if not known or {first or known[0], last or known[-1]} - set(known):
-        return None
-    return range_tags(first or known[0], last or known[-1])
+    column = TABLES[name].partition_column
+    present = (loaded.resources or {})["lake"].partitions_present("turns") if column == "month" else partitions
+    if not (present or (first and last)):
+        raise ValueError(f"turns has not been materialized; run: {command('turns')}")
+    first, last = first or present[0], last or present[-1]
+    if not {first, last} <= set(partitions):
+        raise ValueError(f"not planned: it is partitioned by {column}, and {first}...{last} is not")
+    if partitions.index(first) > partitions.index(last):
+        raise ValueError(f"not planned: {first} comes after {last}")
+    return range_tags(first, last)

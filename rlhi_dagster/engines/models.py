@@ -51,13 +51,13 @@ class ModelRef:
         """Read the model that an artefact folder stands for; the manifest's ``path`` is null for the Hub, or relative to the folder.
 
         Raises:
-            FileNotFoundError: The folder has no manifest, so nothing finished writing it.
+            FileNotFoundError: The folder has no manifest, so nothing finished writing it; the message says what does.
         """
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no finished model ({MANIFEST} is missing): materialize the asset `{folder.name}` first"
-            )
+            from rlhi_dagster.launching import command_of_artefact  # here, because workers know models without Dagster
+
+            raise FileNotFoundError(f"{folder} holds no finished model ({MANIFEST} is missing); run: {command_of_artefact(folder)}")
         model = json.loads(manifest.read_text())["model"]
         path = None if model["path"] is None else str(folder / model["path"])
         return cls(model["name"], model["revision"], path)

@@ -16,7 +16,9 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, weights_digest
+from rlhi_dagster.export.writing import check_writable
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command_of_artefact
 from rlhi_dagster.training import card, recipes
 
 _FILES = (
@@ -45,14 +47,15 @@ def export_checkpoint(out: Path, recipe: str, lake: Lake) -> str:
         lake: The run's tables and artefacts.
 
     Raises:
-        ValueError: The folder holds something, or there is no such recipe, or no checkpoint of it that can be given away.
+        ValueError: The folder holds something or cannot be made, or there is no such recipe, or no checkpoint of it that can be given away.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and is no empty folder; give another name")
     folder = lake.artefact_path("checkpoints", recipe)
     manifest = _manifest(folder, recipe)
+    check_writable(out)
     partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
-    partial.mkdir(parents=True)
+    partial.mkdir()
     try:
         for file in _files(folder):
             _copy(file, partial / file.name)
@@ -75,7 +78,7 @@ def _manifest(folder: Path, recipe: str) -> dict[str, Any]:
         raise ValueError(f"recipe {recipe} is the starting policy, which is not trained here: there is nothing to give away")
     file = folder / MANIFEST
     if not file.is_file():
-        raise ValueError(f"recipe {recipe} has no finished checkpoint; run: dg launch --assets checkpoints --partition {recipe}")
+        raise ValueError(f"recipe {recipe} has no finished checkpoint; run: {command_of_artefact(folder)}")
     if (folder / MARK).is_file():
         raise ValueError(f"the checkpoint of {recipe} was trained on pairs of users who were forgotten since: train it again first")
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

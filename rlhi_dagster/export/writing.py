@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -27,9 +28,11 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
     """Write an export aside, then put it in its place; return what came out, in a line.
 
     Raises:
-        ValueError: The output is there already, nothing is selected, or the selection does not go with the layout.
+        ValueError: The output is there already or cannot be written, there is no table, nothing is selected, or the selection does not go
+            with the layout.
     """
     _check_place(out, layout, force=force)
+    check_writable(out)
     if layout is Format.DUCKDB:
         if selection != Selection():
             raise ValueError("format duckdb writes every table: it takes no --recipe, --source or --split; give --format trl, for example")
@@ -46,7 +49,6 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
         kept = dict(pairs.filter("is_kept").group_by("source").len().sort("source").iter_rows())
         raise ValueError(f"no pair is selected; kept pairs by source: {', '.join(f'{name} {n:,}' for name, n in kept.items()) or 'none'}")
     partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         if layout is Format.HUGGINGFACE:
             _write_folder(partial, {split: rows for split, rows in chosen.items() if len(rows)}, selection, lake, profile)
@@ -79,6 +81,17 @@ def _write_folder(folder: Path, chosen: Mapping[str, pl.DataFrame], selection: S
         pq.write_table(table, file, compression="zstd", row_group_size=1000)
         shares.append(card.Share(split, rows, table.nbytes, file.stat().st_size))
     (folder / "README.md").write_text(card.card(shares, selection.recipe, lake, profile), encoding="utf-8")
+
+
+def check_writable(out: Path) -> None:
+    """Raise ValueError if no file or folder can be made where ``out`` is to be."""
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}")
+    try:
+        with TemporaryDirectory(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _check_place(out: Path, layout: Format, *, force: bool) -> None:

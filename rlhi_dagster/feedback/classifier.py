@@ -27,6 +27,7 @@ from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.anchors import WEIGHT, anchors
 from rlhi_dagster.feedback.cues import CUES, CUES_VERSION, features
 from rlhi_dagster.feedback.scoring import LABELS, label_numbers
+from rlhi_dagster.launching import command
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts to L2-normalised float32 rows, one per text, in order."""
@@ -34,6 +35,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 TEXTS = ("follow_up", "previous_prompt", "previous_reply")
 WEIGHTS = Path(__file__).parent / "weights"
 """The head that comes with the project."""
+_HEAD, _CARD = "head.npz", "card.json"
 
 COSINES = ("cosine_follow_up_prompt", "cosine_follow_up_reply", "cosine_prompt_reply")
 EMBEDDING_SCALE = (0.5, 0.25, 0.25)
@@ -108,22 +110,27 @@ class FeedbackClassifier:
     def save(self, directory: Path) -> None:
         """Write ``head.npz`` and ``card.json`` into ``directory``, which is made if missing."""
         directory.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(directory / "head.npz", weights=self.weights, bias=self.bias, mean=self.mean, scale=self.scale)
+        np.savez_compressed(directory / _HEAD, weights=self.weights, bias=self.bias, mean=self.mean, scale=self.scale)
         card: dict[str, Any] = {"encoder": self.encoder, "labels": list(self.labels), "digest": self.digest}
         card |= {"cues_version": CUES_VERSION, "cues": list(CUES)}
-        (directory / "card.json").write_text(json.dumps(card | {"scores": self.card}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (directory / _CARD).write_text(json.dumps(card | {"scores": self.card}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path = WEIGHTS) -> FeedbackClassifier:
         """Read a head written by ``save``.
 
         Raises:
+            FileNotFoundError: There is none; the message says how to make the run's.
             ValueError: The head was trained for other cues than this code computes, or its files do not belong together.
         """
-        card = json.loads((directory / "card.json").read_text(encoding="utf-8"))
+        missing = [name for name in (_HEAD, _CARD) if not (directory / name).is_file()]
+        if missing:
+            told = f"{directory} holds no classifier ({', '.join(missing)} missing)"
+            raise FileNotFoundError(f"{told}; run: {command('feedback_classifier')}")
+        card = json.loads((directory / _CARD).read_text(encoding="utf-8"))
         if (card["cues_version"], tuple(card["cues"])) != (CUES_VERSION, CUES):
             raise ValueError(f"{directory}: trained for cues version {card['cues_version']}, the code has {CUES_VERSION}: train it again")
-        with np.load(directory / "head.npz", allow_pickle=False) as file:
+        with np.load(directory / _HEAD, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("weights", "bias", "mean", "scale")}
         head = cls(**arrays, labels=tuple(Feedback(label) for label in card["labels"]), encoder=card["encoder"], card=card["scores"])
         if head.digest != card["digest"]:

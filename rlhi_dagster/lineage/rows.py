@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command
 
 SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "online_pairs")
 """Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that one of the first three kept."""
@@ -49,7 +50,7 @@ class Rows:
             row = self.one(table, "pair_id", pair_id)
             if row is not None:
                 return table, row, self.one("preference_pairs", "pair_id", pair_id)
-        raise ValueError(f"pair {pair_id} is in preference_pairs but in no table of its source: materialize preference_pairs again")
+        raise ValueError(f"pair {pair_id} is in preference_pairs but in no table of its source; run: {command('preference_pairs')}")
 
     def _pair_id(self, beginning: str) -> str:
         if not beginning:

@@ -17,6 +17,7 @@ from rlhi_dagster import profiles
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import Settings, Workers
@@ -148,7 +149,7 @@ def test_a_source_without_pairs(world: World) -> None:
 
 def test_a_policy_that_is_not_there(world: World) -> None:
     shutil.rmtree(world.lake.artefact_path("policy"))
-    assert world.sentence().endswith("materialize the asset `policy` first")
+    assert world.sentence().endswith(f"holds no finished model (manifest.json is missing); run: {command('policy')}")
 
 
 @contextmanager

@@ -255,6 +255,21 @@ def test_what_is_there_is_replaced_only_by_force(write: Callable[..., Path], lay
     assert write(layout, force=True) == first
 
 
+@pytest.mark.parametrize("layout", list(Format))
+def test_a_place_that_cannot_be_written_is_named_and_nothing_is_made(lake: Lake, layout: Format, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{tmp_path}/none/out: there is no folder {tmp_path}/none$"):
+        export(tmp_path / "none" / "out", layout, Selection(), lake, PROFILE)
+    with pytest.raises(ValueError, match=r"^/proc/out cannot be written: No such file or directory$"):
+        export(Path("/proc/out"), layout, Selection(), lake, PROFILE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_tables_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"there is no table in {tmp_path}/lake"):
+        export(tmp_path / "out", Format.DUCKDB, Selection(), Lake(root=str(tmp_path / "lake")), PROFILE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_force_replaces_no_folder_that_is_not_an_export_and_no_file_by_a_folder(write: Callable[..., Path], tmp_path: Path) -> None:
     write("huggingface")
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
@@ -357,7 +372,7 @@ def test_a_folder_that_holds_something_is_refused_and_an_empty_one_is_filled(che
     [
         ("base", None, "recipe base is the starting policy"),
         ("nope", None, "no recipe nope; there are base"),
-        ("sft_rewrites", None, "sft_rewrites has no finished checkpoint; run: dg launch --assets checkpoints --partition sft_rewrites"),
+        ("sft_rewrites", None, "sft_rewrites has no finished checkpoint; run: .*/dg launch --assets checkpoints --partition sft_rewrites$"),
         ("dpo_rewrites", "forgotten.json", "trained on pairs of users who were forgotten since"),
         ("dpo_rewrites", "generation_config.json", "are not those that its manifest tells of"),
     ],
@@ -368,6 +383,11 @@ def test_what_cannot_be_given_away_says_why(checkpoint: Lake, tmp_path: Path, re
     with pytest.raises(ValueError, match=message):
         export_checkpoint(tmp_path / "hub", recipe, checkpoint)
     assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+def test_a_checkpoint_goes_to_no_folder_that_cannot_be_made(checkpoint: Lake) -> None:
+    with pytest.raises(ValueError, match=r"^/proc/out cannot be written: No such file or directory$"):
+        export_checkpoint(Path("/proc/out"), "dpo_rewrites", checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,11 @@ def test_a_head_whose_files_do_not_belong_together_is_refused(head: FeedbackClas
         FeedbackClassifier.load(tmp_path)
 
 
+def test_a_head_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"head.npz, card.json missing\); run: .*/dg launch --assets feedback_classifier$"):
+        FeedbackClassifier.load(tmp_path)
+
+
 def test_a_head_for_other_cues_is_refused(head: FeedbackClassifier, tmp_path: Path) -> None:
     head.save(tmp_path)
     path = tmp_path / "card.json"

@@ -12,6 +12,7 @@ import pytest
 
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command
 from rlhi_dagster.metadata import fingerprint, result
 from rlhi_dagster.partitions import against_base, months, recipes
 from rlhi_dagster.tables import RESPONSES, TURNS, USERS, Table
@@ -123,7 +124,7 @@ def test_partitioned_consumer_names_the_month_that_is_missing(tmp_path: Path, in
     assert run(tmp_path, instance, "2023-04", "2023-04", [upstream, monthly_consumer]).success
     failed = run(tmp_path, instance, "2023-04", "2023-05", [upstream, monthly_consumer])
     assert not failed.success
-    assert sentence(failed, "feedback_labels") == "turns lacks the partition(s) 2023-05; run: dg launch --assets turns --partition 2023-05"
+    assert sentence(failed, "feedback_labels") == f"turns lacks the partition(s) 2023-05; run: {command('turns', ['2023-05'])}"
 
 
 def test_recipe_reads_itself_and_base(tmp_path: Path) -> None:

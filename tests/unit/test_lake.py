@@ -87,8 +87,12 @@ def test_same_rows_in_another_order_have_the_same_bytes_and_digest(lake: Lake) -
 
 
 def test_scan_says_what_is_missing_and_how_to_make_it(lake: Lake) -> None:
-    with pytest.raises(ValueError, match=r"users has not been materialized; run: dg launch --assets users"):
+    with pytest.raises(ValueError, match=r"users has not been materialized; run: .*/dg launch --assets users$"):
         lake.scan("users")
+    with pytest.raises(
+        ValueError, match=r'turns has not been materialized; run: .* turns --partition-range "\$\(\.venv/bin/rlhi months\)"$'
+    ):
+        lake.scan("turns")
     lake.write("turns", turns(), ["2023-04"])
     with pytest.raises(ValueError, match=r"turns lacks the partition\(s\) 2023-05, 2023-06; .*--partition-range 2023-05\.\.\.2023-06$"):
         lake.scan("turns", ["2023-04", "2023-05", "2023-06"])
@@ -105,6 +109,9 @@ def test_duckdb_reads_a_view_per_table_and_exports_them(lake: Lake, tmp_path: Pa
     exported = tmp_path / "it's here" / "rlhi.duckdb"
     for _ in range(2):
         assert lake.export_duckdb(exported) == ["turns", "users"]
+    assert [path.name for path in exported.parent.iterdir()] == ["rlhi.duckdb"]
+    with pytest.raises(ValueError, match=f"there is no table in {tmp_path}/none"):
+        Lake(root=str(tmp_path / "none")).export_duckdb(exported)
     assert [path.name for path in exported.parent.iterdir()] == ["rlhi.duckdb"]
     with duckdb.connect(str(exported), read_only=True) as database:
         assert database.execute("SELECT count(*) FROM turns").fetchone() == (2,)

@@ -17,6 +17,7 @@ from rlhi_dagster import declare, failures
 from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import UnavailableModelError, loading
+from rlhi_dagster.launching import command
 from rlhi_dagster.training.readiness import Writing, context_problem, disk_needed, disk_problem, lengths_problem
 
 GIB = 2**30
@@ -153,7 +154,7 @@ def test_errors_of_libraries_and_bugs_keep_their_stack_trace(tmp_path: Path) -> 
 
 def test_a_sentence_that_the_project_raises_itself_is_told_in_one_line(tmp_path: Path) -> None:
     error = raised(lambda: ModelRef.from_manifest(tmp_path / "policy"))
-    assert (failures.sentence(error) or "").endswith("materialize the asset `policy` first")
+    assert (failures.sentence(error) or "").endswith(f"holds no finished model (manifest.json is missing); run: {command('policy')}")
 
 
 @pytest.mark.parametrize("error", [StoppedError("a sentence\nof two lines"), RuntimeError("a bug")])
