@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata, profiles
+from rlhi_dagster import checks, declare, failures, metadata, profiles
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 from rlhi_dagster.conversations.sources import month_counts
@@ -39,10 +39,9 @@ _INGESTED = {
 }
 
 
-@dg.multi_asset(
-    name="ingested",
-    partitions_def=declare.MONTHS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+@declare.together(
+    "ingested",
+    declare.MONTHS,
     deps=[wildchat],
     outs={
         name: dg.AssetOut(
@@ -122,7 +121,8 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
 
 
 def _source_rows(settings: Settings, months: Sequence[str] | None) -> Mapping[str, int]:
-    counted = month_counts(profiles.source_settings(settings.profile))
+    with failures.told():
+        counted = month_counts(profiles.source_settings(settings.profile))
     return counted if months is None else {month: counted.get(month, 0) for month in months}
 
 

@@ -35,10 +35,9 @@ def _out(description: str, **more: Any) -> dg.AssetOut:
     return dg.AssetOut(group_name=GROUP, description=description, owners=declare.OWNERS, code_version=VERSION, **more)
 
 
-@dg.multi_asset(
-    name="online_rounds",
-    partitions_def=declare.RECIPES,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+@declare.together(
+    "online_rounds",
+    declare.RECIPES,
     deps=["policy", "reward_model"],
     outs={
         **{name: _out(told, kinds={"polars", "huggingface"}, metadata=TABLES[name].metadata) for name, told in _TABLES.items()},

@@ -12,6 +12,7 @@ from rlhi_dagster import checks, declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command
 from rlhi_dagster.preferences import Strategy, decontamination, online, pair_checks, union
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
@@ -198,7 +199,8 @@ def _last_round(
     pairs = online.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
     start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
     if set(pairs["model"]) != {start.identity}:
-        raise dg.Failure(f"recipe {name}: its last round is not of {start.identity}; materialize online_pairs again", allow_retries=False)
+        told = f"recipe {name}: its last round is not of {start.identity}"
+        raise dg.Failure(f"{told}; run: {command('online_pairs', [name])}", allow_retries=False)
     sets = pair_sets.kept_sets(pairs, recipe, profile.seed)
     said = origin("online_pairs", pairs, sets, profile, _code_version(context))
     trained = recipes.training_settings({name: recipe}, profile)[name]

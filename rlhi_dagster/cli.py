@@ -268,6 +268,17 @@ def main() -> None:
                 print(diversity(given.corpora, given.context))
     except ValueError as error:
         sys.exit(f"rlhi: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"rlhi: {_unusable(error)}")
+
+
+def _unusable(error: OSError) -> str:
+    """What is said of a path that cannot be used; where outputs lie or are to lie, which variable leads there."""
+    path, root = Path(error.filename).absolute(), profiles.data_root()
+    leads = path.is_relative_to(root) or root.is_relative_to(path)
+    return f"{path}: {error.strerror}" + (f"; outputs go to {root}, which RLHI_DATA can change" if leads else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How an asset of this project is declared: everything the UI shows, once, in two decorators.
+"""How an asset of this project is declared: everything the UI shows, once, in three decorators.
 
 What belongs here: owners, kinds, code version, column schema, partitions and the single-run policy that lets one launch cover a range.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -80,6 +80,28 @@ def artefact(
         ins=ins,
         pool=pool,
     )
+
+
+def together(
+    name: str,
+    partitions: dg.PartitionsDefinition[str],
+    outs: Mapping[str, dg.AssetOut],
+    *,
+    deps: Sequence[Any] = (),
+    pool: str | None = None,
+) -> Declare:
+    """Declare the assets that one step makes (``launching.TOGETHER``); its body yields their results one after the other."""
+
+    def declare(body: Callable[..., Iterator[Any]]) -> dg.AssetsDefinition:
+        @functools.wraps(body)
+        def told(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            with failures.told():
+                yield from body(*args, **kwargs)
+
+        backfill = dg.BackfillPolicy.single_run()
+        return dg.multi_asset(name=name, partitions_def=partitions, backfill_policy=backfill, outs=outs, deps=deps, pool=pool)(told)
+
+    return declare
 
 
 def _asset(**given: Any) -> Declare:

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from rlhi_dagster import definitions
+from rlhi_dagster import declare, definitions
 from rlhi_dagster.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +67,12 @@ def test_every_asset_is_described_owned_and_of_a_kind(loaded: dg.Definitions, na
     assert len(asset.description or "") > 20
     assert asset.owners
     assert asset.kinds
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_every_asset_made_here_tells_what_can_be_expected_to_fail(loaded: dg.Definitions, name: str) -> None:
+    body = loaded.get_assets_def(name).op.compute_fn.decorated_fn  # type: ignore[union-attr]
+    assert body.__code__.co_filename == declare.__file__
 
 
 @pytest.mark.parametrize("name", MADE_HERE)

@@ -21,6 +21,7 @@ from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.launching import command
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import Settings, TrainingRun, Workers
 from rlhi_dagster.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
@@ -164,11 +165,20 @@ def test_without_a_pair_nothing_is_asked_or_trained(lake: Lake) -> None:
         assert (asked, runs) == ([], [])
 
 
+def test_a_policy_that_is_not_there_is_told_in_one_sentence(lake: Lake) -> None:
+    (lake.artefact_path("policy") / MANIFEST).unlink()
+    outcome, _, _ = materialize(lake, ROUNDS)
+    data = outcome.failure_data_for_node("online_rounds")
+    assert data
+    assert data.user_failure_data
+    assert (data.user_failure_data.description or "").endswith(f"(manifest.json is missing); run: {command('policy')}")
+
+
 def test_a_checkpoint_is_not_trained_on_the_candidates_of_another_policy(lake: Lake) -> None:
     materialize(lake, ROUNDS)
     manifest(lake.artefact_path("online_policies", f"{RECIPE}-round-1"), f"rlhi-{RECIPE}-round-1", "w2")
     outcome, _, runs = materialize(lake, ["checkpoints"])
-    assert "materialize online_pairs again" in message(outcome)
+    assert f"last round is not of rlhi-{RECIPE}-round-1@w2; run: {command('online_pairs', [RECIPE])}" in message(outcome)
     assert runs == []
 
 

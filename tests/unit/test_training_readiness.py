@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -157,14 +157,31 @@ def test_a_sentence_that_the_project_raises_itself_is_told_in_one_line(tmp_path:
     assert (failures.sentence(error) or "").endswith(f"holds no finished model (manifest.json is missing); run: {command('policy')}")
 
 
-@pytest.mark.parametrize("error", [StoppedError("a sentence\nof two lines"), RuntimeError("a bug")])
-def test_an_asset_fails_with_the_sentence_or_with_the_error(error: Exception) -> None:
+def alone(error: Exception) -> dg.AssetsDefinition:
     @declare.artefact("failing", "training", {"pytorch"})
     def failing() -> None:
         """Fails."""
         raise error
 
-    result = dg.materialize([failing], raise_on_error=False)
+    return failing
+
+
+def in_company(error: Exception) -> dg.AssetsDefinition:
+    """Fails when the first of two assets has been made."""
+
+    @declare.together("failing", declare.RECIPES, {name: dg.AssetOut(dagster_type=dg.Nothing) for name in ("made", "failed")})
+    def failing() -> Iterator[dg.MaterializeResult[None]]:
+        yield dg.MaterializeResult(asset_key="made")
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize("asset", [alone, in_company])
+@pytest.mark.parametrize("error", [StoppedError("a sentence\nof two lines"), RuntimeError("a bug")])
+def test_an_asset_fails_with_the_sentence_or_with_the_error(error: Exception, asset: Callable[[Exception], dg.AssetsDefinition]) -> None:
+    result = dg.materialize([asset(error)], partition_key=None if asset is alone else "base", raise_on_error=False)
+    assert len(result.get_asset_materialization_events()) == (asset is in_company)
     [event] = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     data = event.step_failure_data
     if isinstance(error, StoppedError):
