@@ -8,7 +8,7 @@ import polars as pl
 from rlhi_dagster import checks, declare, failures, metadata, profiles
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
-from rlhi_dagster.conversations.sources import month_counts
+from rlhi_dagster.conversations.sources import month_counts, source_files
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.forgetting import tombstones
@@ -19,17 +19,15 @@ from rlhi_dagster.workers.progress import Progress
 
 GROUP = "conversations"
 
-wildchat = dg.AssetSpec(
+wildchat = declare.source(
     "wildchat",
-    description=(
-        "One row is a conversation as the source has it: "
-        "[WildChat-1M](https://huggingface.co/datasets/allenai/WildChat-1M) (ODC-BY), one's own logs, or the sample town. "
-        "Not materialized here; the profile's `source`, or `RLHI_SOURCE`, says where it lies."
-    ),
-    group_name=GROUP,
-    kinds={"huggingface", "parquet"},
-    owners=declare.OWNERS,
-    metadata={"location": profiles.current().source.location, "kind": str(profiles.current().source.kind)},
+    GROUP,
+    profiles.current().source.location,
+    "One row is a conversation as the source has it: "
+    "[WildChat-1M](https://huggingface.co/datasets/allenai/WildChat-1M) (ODC-BY), one's own logs, or the sample town. "
+    "Not materialized here; the profile's `source`, or `RLHI_SOURCE`, says where it lies.",
+    files=lambda: source_files(profiles.source_settings(profiles.current())),
+    kind=str(profiles.current().source.kind),
 )
 
 
@@ -49,8 +47,7 @@ _INGESTED = {
             description=description,
             kinds={"polars"},
             owners=declare.OWNERS,
-            code_version="2",
-            metadata=TABLES[name].metadata,
+            **declare.versioned("2", ("source", "truth", "salt"), TABLES[name].metadata),
         )
         for name, description in _INGESTED.items()
     },
@@ -105,7 +102,7 @@ def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conve
         )
 
 
-@declare.table("users", GROUP, set())
+@declare.table("users", GROUP, set(), reads=("held_out_fraction",))
 def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)

@@ -26,7 +26,7 @@ GROUP = "evaluation"
 WITH_BASE = dg.AssetIn(partition_mapping=against_base(recipes.names()))
 
 
-@declare.table("eval_prompts", GROUP, set())
+@declare.table("eval_prompts", GROUP, set(), reads=("evaluation", "seed"))
 def eval_prompts(
     settings: Settings, turns: pl.LazyFrame, users: pl.LazyFrame, personas: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -44,7 +44,9 @@ def eval_prompts(
     )
 
 
-@declare.table("responses", GROUP, {"huggingface"}, deps=["checkpoints"], pool="model")
+@declare.table(
+    "responses", GROUP, {"huggingface"}, reads=("recipes", "sampling", "seed", "engines.policy"), deps=["checkpoints"], pool="model"
+)
 def responses(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, eval_prompts: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -57,7 +59,15 @@ def responses(
     return metadata.result("responses", found, error_rows=found["error"].count(), **call_metadata(stats))
 
 
-@declare.table("judgements", GROUP, set(), code_version="2", ins={"responses": WITH_BASE}, pool="model")
+@declare.table(
+    "judgements",
+    GROUP,
+    set(),
+    code_version="2",
+    reads=("evaluation", "truth", "salt", "sampling", "seed", "engines.judge"),
+    ins={"responses": WITH_BASE},
+    pool="model",
+)
 def judgements(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, eval_prompts: pl.LazyFrame, responses: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -86,7 +96,13 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     )
 
 
-@declare.artefact("report", GROUP, {"html", "matplotlib"}, deps=["scores", "judgements", "responses", "checkpoints"])
+@declare.artefact(
+    "report",
+    GROUP,
+    {"html", "matplotlib"},
+    reads=("source.name", "truth", "seed", "recipes"),
+    deps=["scores", "judgements", "responses", "checkpoints"],
+)
 def report(settings: Settings, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
     """One artefact: a self-contained HTML page with every score, plot and deviation, readable without a network."""
     file, comparisons = write_report(settings.profile, lake)

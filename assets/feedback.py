@@ -23,7 +23,14 @@ from rlhi_dagster.tables import TABLES
 GROUP = "feedback"
 
 
-@declare.artefact("feedback_classifier", GROUP, {"huggingface", "scikitlearn"}, code_version="2", pool="model")
+@declare.artefact(
+    "feedback_classifier",
+    GROUP,
+    {"huggingface", "scikitlearn"},
+    code_version="2",
+    reads=("labeller.training", "truth", "salt", "seed"),
+    pool="model",
+)
 def feedback_classifier(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers
 ) -> dg.MaterializeResult[None]:
@@ -56,7 +63,15 @@ def feedback_classifier(
     )
 
 
-@declare.table("feedback_labels", GROUP, {"huggingface"}, code_version="2", deps=["feedback_classifier"], pool="model")
+@declare.table(
+    "feedback_labels",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("labeller", "sampling", "seed", "engines.labeller"),
+    deps=["feedback_classifier"],
+    pool="model",
+)
 def feedback_labels(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -97,7 +112,14 @@ def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) 
     )
 
 
-@declare.table("contextual_diversity", GROUP, {"huggingface", "scikitlearn"}, code_version="2", pool="model")
+@declare.table(
+    "contextual_diversity",
+    GROUP,
+    {"huggingface", "scikitlearn"},
+    code_version="2",
+    reads=("source.name", "diversity_corpora", "seed"),
+    pool="model",
+)
 def contextual_diversity(
     context: dg.AssetExecutionContext, settings: Settings, workers: Workers, turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:

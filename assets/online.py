@@ -21,7 +21,6 @@ from rlhi_dagster.training.curves import curves
 from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
-VERSION = "1"
 _TABLES = {
     "online_candidates": "One row is one of N replies that the policy of a round wrote to a request, with its reward; no row for a recipe "
     "without rounds.",
@@ -31,8 +30,15 @@ _TABLES = {
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
 
 
-def _out(description: str, **more: Any) -> dg.AssetOut:
-    return dg.AssetOut(group_name=GROUP, description=description, owners=declare.OWNERS, code_version=VERSION, **more)
+_READS = (
+    *declare.OF_RECIPES,
+    *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
+    *("sampling", "engines.policy", "engines.reward"),
+)
+
+
+def _out(description: str, metadata: Mapping[str, Any], **more: Any) -> dg.AssetOut:
+    return dg.AssetOut(group_name=GROUP, description=description, owners=declare.OWNERS, **declare.versioned("1", _READS, metadata), **more)
 
 
 @declare.together(
@@ -40,8 +46,8 @@ def _out(description: str, **more: Any) -> dg.AssetOut:
     declare.RECIPES,
     deps=["policy", "reward_model"],
     outs={
-        **{name: _out(told, kinds={"polars", "huggingface"}, metadata=TABLES[name].metadata) for name, told in _TABLES.items()},
-        "online_policies": _out(_POLICIES, kinds={"huggingface", "pytorch"}, dagster_type=dg.Nothing),
+        **{name: _out(told, TABLES[name].metadata, kinds={"polars", "huggingface"}) for name, told in _TABLES.items()},
+        "online_policies": _out(_POLICIES, {}, kinds={"huggingface", "pytorch"}, dagster_type=dg.Nothing),
     },
     pool="model",
 )
@@ -98,7 +104,7 @@ def _rounds(
         name = online.policy_name(plan.recipe, done.number)
         usable, out = online.as_preference_pairs(done.pairs), lake.artefact_path("online_policies", name)
         sets = pair_sets.kept_sets(usable, recipe, profile.seed)
-        said = origin("online_pairs", usable, sets, profile, VERSION)
+        said = origin("online_pairs", usable, sets, profile, context.assets_def.code_versions_by_key[dg.AssetKey("online_policies")])
         extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens, "round": done.number}
         run = TrainingRun(name, recipe.method, done.policy, sets.train, sets.validation, trained, out, extra, said)
         workers.train(context, [run])

@@ -11,7 +11,9 @@ from rlhi_dagster.tables import TABLES
 GROUP = "personas"
 
 
-@declare.table("personas", GROUP, {"huggingface"}, code_version="2", pool="model")
+@declare.table(
+    "personas", GROUP, {"huggingface"}, code_version="2", reads=("personas", "sampling", "seed", "engines.persona_writer"), pool="model"
+)
 def personas(
     context: dg.AssetExecutionContext,
     settings: Settings,

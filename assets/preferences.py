@@ -20,7 +20,15 @@ from rlhi_dagster.tables import TABLES
 GROUP = "preferences"
 
 
-@declare.table("rewrites", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
+@declare.table(
+    "rewrites",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("rewrites", "pair_judge", "sampling", "seed", "engines.policy", "engines.rewriter", "engines.pair_judge"),
+    deps=["policy"],
+    pool="model",
+)
 def rewrites(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -59,7 +67,15 @@ def rewrites(
     )
 
 
-@declare.table("rewrite_pairs", GROUP, {"huggingface"}, code_version="2", deps=["reward_model"], pool="model")
+@declare.table(
+    "rewrite_pairs",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("rewrites", "reward.persona_placement", "engines.reward"),
+    deps=["reward_model"],
+    pool="model",
+)
 def rewrite_pairs(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -96,7 +112,18 @@ def rewrite_pairs(
     )
 
 
-@declare.table("candidates", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
+@declare.table(
+    "candidates",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=(
+        *("candidates.count", "candidates.max_requests", "candidates.with_persona_only"),
+        *("sampling", "seed", "engines.policy"),
+    ),
+    deps=["policy"],
+    pool="model",
+)
 def candidates(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -131,7 +158,15 @@ def candidates(
     )
 
 
-@declare.table("candidate_rewards", GROUP, {"huggingface"}, code_version="2", deps=["reward_model"], pool="model")
+@declare.table(
+    "candidate_rewards",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("reward.persona_placement", "seed", "engines.reward"),
+    deps=["reward_model"],
+    pool="model",
+)
 def candidate_rewards(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, candidates: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -152,7 +187,7 @@ def candidate_rewards(
     )
 
 
-@declare.table("reward_pairs", GROUP, set(), code_version="2")
+@declare.table("reward_pairs", GROUP, set(), code_version="2", reads=("candidates",))
 def reward_pairs(settings: Settings, candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is the best against the worst candidate of a request under one persona condition, kept or dropped with the reasons."""
     pairs = reward_pairs_of(candidates.collect(), candidate_rewards.collect(), settings.profile.candidates)

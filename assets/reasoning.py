@@ -14,20 +14,25 @@ from rlhi_dagster.training import artefacts
 
 GROUP = "reasoning"
 
-prm800k = dg.AssetSpec(
+prm800k = declare.source(
     "prm800k",
-    description=(
-        "One row is a solution whose steps people rated: [PRM800K](https://github.com/openai/prm800k) (MIT) in its original layout or as "
-        "decoded steps, or in the sample an arithmetic analogue. Not made here; the profile's `reasoning.prm800k` says where it lies."
-    ),
-    group_name=GROUP,
-    kinds={"json"},
-    owners=declare.OWNERS,
-    metadata={"location": profiles.current().reasoning.prm800k},
+    GROUP,
+    profiles.current().reasoning.prm800k,
+    "One row is a solution whose steps people rated: [PRM800K](https://github.com/openai/prm800k) (MIT) in its original layout or as "
+    "decoded steps, or in the sample an arithmetic analogue. Not made here; the profile's `reasoning.prm800k` says where it lies.",
+    files=lambda: solutions_of.find(str(profiles.project_path(profiles.current().reasoning.prm800k))),
 )
 
 
-@declare.table("reasoning_errors", GROUP, {"huggingface"}, code_version="2", deps=[prm800k], pool="model")
+@declare.table(
+    "reasoning_errors",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("reasoning", "sampling", "seed", "engines.simulated_user"),
+    deps=[prm800k],
+    pool="model",
+)
 def reasoning_errors(context: dg.AssetExecutionContext, settings: Settings, workers: Workers) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is an erroneous solution up to its first wrong step, and what a simulated user says about it."""
     chosen = settings.profile.reasoning
@@ -54,7 +59,15 @@ def reasoning_errors(context: dg.AssetExecutionContext, settings: Settings, work
     )
 
 
-@declare.table("reasoning_pairs", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
+@declare.table(
+    "reasoning_pairs",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("rewrites.form", "sampling", "seed", "engines.policy"),
+    deps=["policy"],
+    pool="model",
+)
 def reasoning_pairs(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, reasoning_errors: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:

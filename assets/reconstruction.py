@@ -16,7 +16,15 @@ from rlhi_dagster.tables import TABLES
 GROUP = "reconstruction"
 
 
-@declare.table("wildllamachat", GROUP, {"huggingface"}, code_version="2", deps=["policy"], pool="model")
+@declare.table(
+    "wildllamachat",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("rewrites.min_feedback_probability", "pair_judge", "sampling", "seed", "engines.policy", "engines.pair_judge"),
+    deps=["policy"],
+    pool="model",
+)
 def wildllamachat(
     context: dg.AssetExecutionContext,
     settings: Settings,

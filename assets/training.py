@@ -25,7 +25,7 @@ GROUP = "training"
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
-@declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, pool="model")
+@declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy",), pool="model")
 def policy(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers
 ) -> dg.MaterializeResult[None]:
@@ -43,7 +43,18 @@ def policy(
     return _trained(manifest, out)
 
 
-@declare.artefact("reward_model", GROUP, {"huggingface", "pytorch"}, code_version="2", deps=["policy"], pool="model")
+@declare.artefact(
+    "reward_model",
+    GROUP,
+    {"huggingface", "pytorch"},
+    code_version="2",
+    reads=(
+        *("reward.hub_model", "reward.hub_revision", "reward.training", "reward.max_pairs", "reward.persona_placement"),
+        *("rewrites", "validation_fraction", "seed"),
+    ),
+    deps=["policy"],
+    pool="model",
+)
 def reward_model(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
 ) -> dg.MaterializeResult[None]:
@@ -68,7 +79,17 @@ def reward_model(
     return _trained(workers.train(context, [run])["reward-model"], out)
 
 
-@declare.table("reward_model_scores", GROUP, {"huggingface"}, deps=["reward_model"], pool="model")
+@declare.table(
+    "reward_model_scores",
+    GROUP,
+    {"huggingface"},
+    reads=(
+        *("reward.training", "reward.persona_placement", "reward.human_preferences"),
+        *("rewrites", "validation_fraction", "seed", "engines.reward"),
+    ),
+    deps=["reward_model"],
+    pool="model",
+)
 def reward_model_scores(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -97,7 +118,7 @@ def reward_model_scores(
     )
 
 
-@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", pool="model")
+@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
 def preference_pairs(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -127,7 +148,7 @@ def preference_pairs(
     )
 
 
-@declare.table("token_budget", GROUP, {"huggingface"}, deps=["policy"])
+@declare.table("token_budget", GROUP, {"huggingface"}, reads=declare.OF_RECIPES, deps=["policy"])
 def token_budget(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -150,7 +171,13 @@ def token_budget(
 
 
 @declare.artefact(
-    "checkpoints", GROUP, {"huggingface", "pytorch"}, by_recipe=True, deps=["policy", "online_pairs", "online_policies"], pool="model"
+    "checkpoints",
+    GROUP,
+    {"huggingface", "pytorch"},
+    reads=(*declare.OF_RECIPES, "sampling.max_new_tokens"),
+    by_recipe=True,
+    deps=["policy", "online_pairs", "online_policies"],
+    pool="model",
 )
 def checkpoints(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame

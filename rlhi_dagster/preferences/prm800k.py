@@ -68,8 +68,8 @@ class ErroneousSolution:
         return digest_of("reasoning", self.problem, self.text)
 
 
-def read_records(location: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Records of the JSON-lines files at ``location`` with where they stand; ``None`` for a line that is not a JSON object.
+def find(location: str) -> list[str]:
+    """The JSON-lines files at ``location``, sorted.
 
     Raises:
         ValueError: No file matches.
@@ -77,7 +77,16 @@ def read_records(location: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
     files = sorted(glob.glob(location))  # noqa: PTH207 - the location may be absolute, which Path.glob refuses
     if not files:
         raise ValueError(f"no PRM800K file at {location}: set `reasoning.prm800k` in the profile to the JSON-lines files of openai/prm800k")
-    for file in files:
+    return files
+
+
+def read_records(location: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Records of the files at ``location`` with where they stand; ``None`` for a line that is not a JSON object.
+
+    Raises:
+        ValueError: No file matches.
+    """
+    for file in find(location):
         with Path(file).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:

@@ -101,6 +101,11 @@ def load_all() -> dict[str, Recipe]:
     return {name: load(name) for name in names()}
 
 
+def texts() -> dict[str, str]:
+    """Every recipe's file as it stands, by name; read without judging it."""
+    return {name: (_folder() / f"{name}.yaml").read_text() for name in names()}
+
+
 def training_settings(arms: Mapping[str, Recipe], profile: Profile) -> dict[str, TrainingSettings]:
     """How each recipe that trains does so with a profile.
 

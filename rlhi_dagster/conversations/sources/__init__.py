@@ -7,6 +7,7 @@ A new kind is one module with a `Layout`, a `SourceKind` and an entry in ``rows.
 JSON lines.
 """
 
+from rlhi_dagster.conversations.sources.files import version as file_version
 from rlhi_dagster.conversations.sources.rows import SourceRows, detect_kind, is_plausible, month_counts, scan_rows, source_files
 from rlhi_dagster.conversations.sources.settings import PLAUSIBLE_FROM, SourceField, SourceKind, SourceSettings
 
@@ -17,6 +18,7 @@ __all__ = [
     "SourceRows",
     "SourceSettings",
     "detect_kind",
+    "file_version",
     "is_plausible",
     "month_counts",
     "scan_rows",

@@ -5,6 +5,7 @@ What belongs here: finding and opening files. What does not: what is in them (``
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import IO
@@ -45,6 +46,16 @@ def split(location: str) -> tuple[str, str]:
     fixed = re.split(r"[*?\[]", path, maxsplit=1)[0]
     root = fixed[: fixed.rfind("/") + 1]
     return root, path[len(root) :]
+
+
+def version(file: str) -> str:
+    """What changes when the file does: SHA-256 of its bytes, or the blob id that the Hub lists."""
+    if file.startswith(_HUB):
+        from huggingface_hub import HfFileSystem
+
+        return str(HfFileSystem().info(file)["blob_id"])
+    with Path(file).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_file(file: str) -> IO[bytes]:

@@ -1,0 +1,189 @@
+"""Settings in code versions: each asset declares those that it reads, and a change of one makes it stale and no other."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleCauseCategory
+from dagster._core.loader import LoadingContextForTest
+
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.resources import Settings, TrainingRun, Workers
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.settings import TrainingSettings
+from tests.settings_read import settings_read
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "rlhi_dagster" / "profiles" / "sample.yaml"
+
+
+@pytest.fixture(scope="module")
+def graph() -> dg.AssetGraph:
+    return definitions.defs().resolve_asset_graph()  # type: ignore[operator]
+
+
+def bodies() -> dict[str, tuple[set[str], Callable[..., Any]]]:
+    """Of each asset made here the settings that it declares, and its body."""
+    made = [each for each in definitions.defs().assets if isinstance(each, dg.AssetsDefinition) and each.is_materializable]  # type: ignore[operator]
+    return {
+        spec.key.to_user_string(): (
+            set(filter(None, spec.metadata.get("settings", "").split(", "))),
+            inspect.unwrap(asset.op.compute_fn.decorated_fn),  # type: ignore[union-attr]
+        )
+        for asset in made
+        for spec in asset.specs
+    }
+
+
+BODIES = bodies()
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_an_asset_declares_every_setting_that_its_body_reads_and_no_other(name: str) -> None:
+    declared, body = BODIES[name]
+    read = settings_read(body)
+    assert {path for path in read if not any(f"{path}.".startswith(f"{each}.") for each in declared)} == set()
+    assert {each for each in declared if not any(f"{path}.".startswith(f"{each}.") for path in read)} == set()
+
+
+def _aliased(settings: Settings) -> float:
+    chosen = settings.profile
+    return chosen.held_out_fraction
+
+
+def _reads(settings: Settings, workers: Workers) -> Any:
+    profile = settings.profile
+    workers.score(None, None, [])  # type: ignore[arg-type]
+    return profile.candidates.count, profiles.salt(profile), _deeper(settings)
+
+
+def _deeper(settings: Settings) -> Any:
+    return settings.sampling(), recipes.load_all()
+
+
+def test_what_is_read_is_found_in_functions_that_a_body_calls() -> None:
+    expected = {"candidates.count", "salt", "truth", "sampling", "seed", "recipes", "engines.reward"}
+    assert settings_read(_reads) == expected
+
+
+def test_a_profile_under_another_name_is_not_passed_over() -> None:
+    with pytest.raises(AssertionError, match="_aliased gives the profile another name"):
+        settings_read(_aliased)
+
+
+def versions(profile: Path) -> dict[str, str | None]:
+    """Code versions of all assets as the code location has them under a profile."""
+    program = (
+        "import json, rlhi_dagster.definitions as d; g = d.defs().resolve_asset_graph();"
+        "print(json.dumps({key.to_user_string(): g.get(key).code_version for key in g.get_all_asset_keys()}))"
+    )
+    env = os.environ | {"RLHI_PROFILE": str(profile), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def current(graph: dg.AssetGraph) -> dict[str, str | None]:
+    return {key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as made:
+        yield made
+
+
+def made_with(instance: dg.DagsterInstance, graph: dg.AssetGraph, codes: Mapping[str, str | None], source: str = "INITIAL") -> None:
+    """Record one materialization of every asset as a run of that code reports it; ``source`` is the data version of ``wildchat``."""
+    known = {"wildchat": source, "prm800k": "INITIAL"}
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        if node.is_materializable:
+            parents = [each.to_user_string() for each in node.parent_keys]
+            inputs = {f"dagster/input_data_version/{each}": known.get(each, "made") for each in parents}
+            pointers = {f"dagster/input_event_pointer/{each}": "NULL" for each in parents}
+            tags = {"dagster/code_version": str(codes[key.to_user_string()]), "dagster/data_version": "made", **inputs, **pointers}
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition(node), tags=tags))
+
+
+def partition(node: Any) -> str | None:
+    return node.partitions_def.get_first_partition_key() if node.partitions_def else None
+
+
+def stale(instance: dg.DagsterInstance, graph: dg.AssetGraph, category: StaleCauseCategory) -> set[str]:
+    """Assets that Dagster holds for stale, and of that only cause."""
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    causes = {key: resolver.get_stale_causes(key, partition(graph.get(key))) for key in graph.get_all_asset_keys()}
+    assert {cause.category for found in causes.values() for cause in found} <= {category}
+    return {key.to_user_string() for key, found in causes.items() if found}
+
+
+def test_nothing_is_stale_after_a_run_with_the_same_settings(instance: dg.DagsterInstance, graph: dg.AssetGraph) -> None:
+    made_with(instance, graph, current(graph))
+    assert stale(instance, graph, StaleCauseCategory.CODE) == set()
+
+
+TRAINED = {"checkpoints", "online_candidates", "online_pairs", "online_policies", "token_budget"}
+NOTHING: set[str] = set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "affected"),
+    [
+        ({"candidates": {"min_margin": 5}}, {"online_candidates", "online_pairs", "online_policies", "reward_pairs"}),
+        ({"held_out_fraction": 0.1}, {"users"}),
+        ({"dpo": {"beta": 0.9}}, TRAINED),
+        ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
+    ],
+)
+def test_a_changed_setting_makes_stale_what_reads_it_and_nothing_else(
+    changes: dict[str, Any], affected: set[str], instance: dg.DagsterInstance, graph: dg.AssetGraph, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(SAMPLE.read_text())
+    for section, given in changes.items():
+        settings[section] = settings.get(section, {}) | given if isinstance(given, dict) else given
+    before = tmp_path / "before.yaml"
+    before.write_text(yaml.safe_dump(settings))
+    made_with(instance, graph, versions(before))
+    assert stale(instance, graph, StaleCauseCategory.CODE) == affected
+
+
+def test_an_artefact_is_not_trained_again_because_of_a_code_version(tmp_path: Path) -> None:
+    rows, settings = pl.DataFrame({"prompt": ["a"]}), TrainingSettings()
+    runs = [TrainingRun("a", "sft", None, rows, None, settings, tmp_path, {}, {"code_version": version}) for version in ("1-aa", "1-bb")]
+    assert runs[0].inputs == runs[1].inputs
+
+
+def test_an_observation_makes_stale_what_was_made_of_other_files(
+    instance: dg.DagsterInstance, graph: dg.AssetGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "logs.jsonl"
+    profile = profiles.current()
+    settings = profile.model_copy(update={"source": profile.source.model_copy(update={"location": str(file)})})
+    monkeypatch.setattr(profiles, "current", lambda: settings)
+    job = dg.Definitions(assets=[definitions.assets.conversations.wildchat]).resolve_implicit_global_asset_job_def()  # type: ignore[attr-defined]
+
+    def observed(text: str) -> str:
+        file.write_text(text)
+        assert job.execute_in_process(instance=instance).success
+        record = instance.get_latest_data_version_record(dg.AssetKey("wildchat"), is_source=True)
+        assert record
+        return str((record.event_log_entry.tags or {})["dagster/data_version"])
+
+    first = observed("{}")
+    made_with(instance, graph, current(graph), first)
+    assert stale(instance, graph, StaleCauseCategory.DATA) == set()
+    assert observed("{}") == first
+    assert stale(instance, graph, StaleCauseCategory.DATA) == set()
+    assert observed("{} ") != first
+    assert stale(instance, graph, StaleCauseCategory.DATA) == {"conversations", "quarantine"}
