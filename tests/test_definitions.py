@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,36 @@ def test_dependencies_are_assets_of_the_graph(loaded: dg.Definitions) -> None:
         assert {key.to_user_string() for key in node(loaded, name).parent_keys} <= set(ASSETS)
     roots = {name for name in ASSETS if not node(loaded, name).parent_keys}
     assert roots == EXTERNAL | {"feedback_classifier", "policy"}
+
+
+def drawn() -> set[tuple[str, str]]:
+    """Arrows of the README's diagram."""
+    block = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    found = set()
+    for line in block[1].splitlines():
+        groups = [[re.split(r"\W", name.strip())[0] for name in group.split("&")] for group in line.split("-->")]
+        found |= {edge for left, right in pairwise(groups) for edge in product(left, right)}
+    return found
+
+
+def test_the_readme_draws_the_graph(loaded: dg.Definitions) -> None:
+    left_out = {(name, "report") for name in ("judgements", "responses", "checkpoints")}
+    edges = {(parent.to_user_string(), name) for name in ASSETS for parent in node(loaded, name).parent_keys}
+    assert drawn() | left_out == edges
+    assert not drawn() & left_out
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_the_documents_name_the_checks_of_each_asset_and_say_which_warn(loaded: dg.Definitions, name: str) -> None:
+    text = (ROOT / "docs" / "assets.md").read_text()
+    (row,) = re.findall(rf"^\|[^|]*\| `{name}` .*\|([^|]*)\|$", text, re.MULTILINE)
+    graph = loaded.resolve_asset_graph()
+    checks = [graph.get(key) for key in graph.asset_check_keys if key.asset_key == dg.AssetKey(name) and key.name != "matches_table"]
+    told = {check: not warns for check, warns in re.findall(r"`(\w+)`( \(warns\))?", row) if "(counted by" not in row}
+    assert told == {check.key.name: check.blocking for check in checks}
+    explained = set(re.findall(r"^\| `(\w+)` \| [^|]*\|$", text, re.MULTILINE))
+    assert told.keys() <= explained
 
 
 def test_everything_resolves(loaded: dg.Definitions) -> None:
