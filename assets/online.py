@@ -47,7 +47,7 @@ def _out(description: str, metadata: Mapping[str, Any], **more: Any) -> dg.Asset
     deps=["policy", "reward_model"],
     outs={
         **{name: _out(told, TABLES[name].metadata, kinds={"polars", "huggingface"}) for name, told in _TABLES.items()},
-        "online_policies": _out(_POLICIES, {}, kinds={"huggingface", "pytorch"}, dagster_type=dg.Nothing),
+        "online_policies": _out(_POLICIES, declare.folder("online_policies"), kinds={"huggingface", "pytorch"}, dagster_type=dg.Nothing),
     },
     pool="model",
 )

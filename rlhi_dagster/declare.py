@@ -28,8 +28,8 @@ from rlhi_dagster.partitions import months, recipes
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes as recipe_files
 
-# Single-run backfills are marked beta in Dagster 1.13; the version is pinned, and a line per asset would bury other warnings.
-warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=BetaWarning)
+# Both are marked beta in Dagster 1.13; the version is pinned, and a line per asset would bury other warnings.
+warnings.filterwarnings("ignore", message="(Parameter `backfill_policy`|Function `multi_observable_source_asset`)", category=BetaWarning)
 
 OWNERS = ["team:rlhi"]
 _PROFILE = profiles.current().model_dump(mode="json")
@@ -120,13 +120,18 @@ def artefact(
         group_name=group,
         kinds=kinds,
         owners=OWNERS,
-        **versioned(code_version, reads, {"folder": dg.MetadataValue.path(profiles.data_root() / "lake" / name)}),
+        **versioned(code_version, reads, folder(name)),
         partitions_def=RECIPES if by_recipe else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=deps,
         ins=ins,
         pool=pool,
     )
+
+
+def folder(name: str) -> dict[str, dg.MetadataValue]:
+    """Metadata of an artefact: where it lies, or its partitions do."""
+    return {"folder": dg.MetadataValue.path(profiles.data_root() / "lake" / name)}
 
 
 def versioned(version: str, reads: Sequence[str], metadata: Mapping[str, Any]) -> dict[str, Any]:
