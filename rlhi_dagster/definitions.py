@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -29,27 +30,39 @@ def _months_of(file: str) -> list[str]:
     return list(month_counts(source.model_copy(update={"location": file})))
 
 
+def resources() -> dict[str, Any]:
+    """What assets are given, as the profile and the folder of all outputs have it."""
+    profile, root = profiles.current(), profiles.data_root()
+    lake = str(root / "lake")
+    return {
+        "io_manager": TableIOManager(root=lake),
+        "lake": Lake(root=lake),
+        "settings": Settings(),
+        "workers": Workers(
+            root=str(root),
+            engines={role: profile.engine_of(role).model_dump_json() for role in profiles.ROLES},
+            limits=profile.limits.model_dump_json(),
+        ),
+    }
+
+
+def _fixed(given: Any) -> dg.ResourceDefinition:
+    """A resource that no run can configure: two roots, or settings other than the profile's, would split the outputs."""
+    if isinstance(given, dg.ConfigurableIOManager):
+        return dg.IOManagerDefinition.hardcoded_io_manager(given)
+    return dg.ResourceDefinition.hardcoded_resource(given)
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the code location."""
-    profile, root = profiles.current(), profiles.data_root()
-    lake = str(root / "lake")
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets, include_specs=True),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=[jobs.preference_data, jobs.training],
         schedules=[weekly_preference_data],
         sensors=[new_log_files(_log_files, _months_of, declare.MONTHS)],
-        resources={
-            "io_manager": TableIOManager(root=lake),
-            "lake": Lake(root=lake),
-            "settings": Settings(),
-            "workers": Workers(
-                root=str(root),
-                engines={role: profile.engine_of(role).model_dump_json() for role in profiles.ROLES},
-                limits=profile.limits.model_dump_json(),
-            ),
-        },
+        resources={name: _fixed(given) for name, given in resources().items()},
         # Steps are thin and models run in workers of their own: a process per step would cost more than the steps.
         executor=dg.in_process_executor,
     )

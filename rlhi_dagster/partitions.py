@@ -48,11 +48,6 @@ def against_base(names: Sequence[str]) -> dg.StaticPartitionMapping:
     return dg.StaticPartitionMapping({name: list(names) if name == BASE_RECIPE else [name] for name in names})
 
 
-def every_partition() -> dg.AllPartitionMapping:
-    """Depend on every partition present, for an asset that is unpartitioned or partitioned otherwise."""
-    return dg.AllPartitionMapping()
-
-
 def partitions_of_run(tags: Mapping[str, str], partitions: dg.PartitionsDefinition | None) -> list[str] | None:
     """Partitions of ``partitions`` that a run with ``tags`` is about; ``None`` if the run names none or nothing is partitioned."""
     if partitions is None:

@@ -141,7 +141,7 @@ def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: s
     logging.disable(logging.CRITICAL)  # Dagster's own report of a run that ends by an exception is not for people who plan
     try:
         tags = _range(loaded, name, partitions, first, last)
-        dg.materialize([*(loaded.assets or ())], selection=[name], resources=_resources(loaded), tags=tags)  # type: ignore[list-item]
+        dg.materialize([*(loaded.assets or ())], selection=[name], resources=_resources(), tags=tags)  # type: ignore[list-item]
     except _PlannedError as planned:
         return Plan(name, planned.forecast)
     except (ValueError, OSError, dg.Failure) as error:
@@ -151,8 +151,8 @@ def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: s
     return Plan(name, _complete.get())
 
 
-def _resources(loaded: dg.Definitions) -> dict[str, Any]:
-    given = dict(loaded.resources or {})
+def _resources() -> dict[str, Any]:
+    given = definitions.resources()
     manager, workers = given["io_manager"], given["workers"]
     return given | {
         "io_manager": _ReadOnly(root=manager.root),
@@ -179,7 +179,7 @@ def _range(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: 
     if not partitions:
         return {}
     column = TABLES[name].partition_column
-    present = (loaded.resources or {})["lake"].partitions_present("turns") if column == "month" else partitions
+    present = definitions.resources()["lake"].partitions_present("turns") if column == "month" else partitions
     if not (present or (first and last)):
         raise ValueError(f"turns has not been materialized; run: {command('turns')}")
     first, last = first or present[0], last or present[-1]

@@ -13,8 +13,9 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
-from rlhi_dagster import declare, definitions
+from rlhi_dagster import declare, definitions, profiles
 from rlhi_dagster.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -89,10 +90,22 @@ def test_every_table_shows_its_columns(loaded: dg.Definitions, name: str) -> Non
     shown = node(loaded, name).metadata.get("dagster/column_schema")
     if name in ARTEFACTS:
         assert (name in TABLES, shown) == (False, None)
+        assert Path(node(loaded, name).metadata["folder"].value) == profiles.data_root() / "lake" / name
         return
     columns = (shown.value if hasattr(shown, "value") else shown).columns
     assert [column.name for column in columns] == list(TABLES[name].columns)
     assert all(column.description for column in columns)
+
+
+def test_a_sources_kinds_follow_from_where_it_lies() -> None:
+    def kinds(location: str) -> set[str]:
+        (spec,) = declare.source("logs", "conversations", location, "One row is a conversation.", list).specs
+        return set(spec.kinds)
+
+    assert kinds("data/sample/wildchat.parquet") == {"file", "parquet"}
+    assert kinds("logs/*.jsonl.gz") == {"file", "json"}
+    assert kinds("logs/") == {"file"}
+    assert kinds("hf://datasets/allenai/WildChat-1M/data/*.parquet") == {"huggingface", "parquet"}
 
 
 def test_every_declared_table_is_an_asset() -> None:
@@ -148,6 +161,14 @@ def test_the_documents_name_the_checks_of_each_asset_and_say_which_warn(loaded: 
     assert told == {check.key.name: check.blocking for check in checks}
     explained = set(re.findall(r"^\| `(\w+)` \| [^|]*\|$", text, re.MULTILINE))
     assert told.keys() <= explained
+
+
+@pytest.mark.parametrize("name", ["preference_data", "training"])
+def test_the_launchpad_offers_no_folder_and_no_setting_to_edit(loaded: dg.Definitions, name: str) -> None:
+    snapshot = loaded.resolve_job_def(name).get_job_snapshot()
+    root = snapshot.config_schema_snapshot.get_config_snap(str(snapshot.mode_def_snaps[0].root_config_key))
+    offered = yaml.safe_load(default_values_yaml_from_type_snap(snapshot.config_schema_snapshot, root)) or {}
+    assert not any(offered.get("resources", {}).values())
 
 
 def test_everything_resolves(loaded: dg.Definitions) -> None:
