@@ -12,7 +12,16 @@ import pydantic
 import pytest
 
 from rlhi_dagster.conversations import Reason
-from rlhi_dagster.conversations.sources import SourceKind, SourceRows, SourceSettings, detect_kind, month_counts, scan_rows, source_files
+from rlhi_dagster.conversations.sources import (
+    SourceKind,
+    SourceRows,
+    SourceSettings,
+    detect_kind,
+    file_version,
+    month_counts,
+    scan_rows,
+    source_files,
+)
 from rlhi_dagster.conversations.sources.layout import ROW_MESSAGES
 
 START = datetime(2023, 6, 1, tzinfo=UTC)
@@ -76,6 +85,23 @@ def test_files_on_the_hub_are_listed_there(location: str, pattern: str, monkeypa
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
     assert source_files(settings(location)) == ["hf://datasets/o/d/data/t-1.parquet", "hf://datasets/o/d/data/t-2.parquet"]
     assert asked == [pattern]
+
+
+def test_a_files_version_follows_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("{}")
+    before = file_version(str(file))
+    file.touch()
+    assert file_version(str(file)) == before
+    file.write_text("[]")
+    assert file_version(str(file)) != before
+
+    class Hub:
+        def info(self, path: str) -> dict[str, str]:
+            return {"hf://datasets/o/d/t.parquet": {"name": "datasets/o/d/t.parquet", "blob_id": "5f3a"}}[path]
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
+    assert file_version("hf://datasets/o/d/t.parquet") == "5f3a"
 
 
 def test_kinds_are_told_by_their_columns(tmp_path: Path) -> None:
