@@ -91,12 +91,12 @@ def trained(seed: int, out: Path, names: list[str]) -> Lake:
     profile, source = out / f"seed-{seed}.yaml", profiles.data_root()
     settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
     profile.write_text(yaml.safe_dump(settings | {name: settings[name] | {"seed": seed} for name in TRAININGS}, sort_keys=False))
-    root = out / "profiles" / profile.stem
+    environment = os.environ | {"RLHI_DATA": str(out), "RLHI_PROFILE": str(profile)}
+    root = profiles.data_root(environment)
     if why := prepare(root, source, made_from(profile, Lake(root=str(source / "lake")))):
         print(f"seed {seed} is trained again: {why}", file=sys.stderr)
     done = root / "finished"
     if not done.is_file():
-        environment = os.environ | {"RLHI_DATA": str(out), "RLHI_PROFILE": str(profile)}
         programs = Path(sys.executable).parent
         home = subprocess.run([programs / "rlhi", "home"], env=environment, capture_output=True, text=True, check=True).stdout.strip()
         command = [programs / "dg", "launch", "--job", "training", "--partition-range", f"{min(names)}...{max(names)}"]

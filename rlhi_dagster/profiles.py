@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
@@ -414,7 +415,7 @@ def load(name: str, source: str | None = None) -> Profile:
     Raises:
         ProfileError: There is no such profile, or a setting is missing, unknown or out of range.
     """
-    file = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files("rlhi_dagster") / "profiles" / f"{name}.yaml"))
+    file = Path(name) if _is_file(name) else Path(str(files("rlhi_dagster") / "profiles" / f"{name}.yaml"))
     if not file.is_file():
         raise ProfileError(f"RLHI_PROFILE={name}: no such profile; there are {', '.join(available())}, or give the path of a YAML file")
     try:
@@ -454,13 +455,17 @@ def current() -> Profile:
     return load(os.environ.get("RLHI_PROFILE", "sample"), os.environ.get("RLHI_SOURCE") or None)
 
 
-def data_root() -> Path:
-    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; other sources and profiles get folders of their own below it, so nothing mixes."""
-    root = Path(os.environ.get("RLHI_DATA") or ROOT / "data").absolute()
-    profile, source = os.environ.get("RLHI_PROFILE", "sample"), os.environ.get("RLHI_SOURCE")
+def data_root(environment: Mapping[str, str] = os.environ) -> Path:
+    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; other sources and profiles get folders of their own below it, so nothing mixes.
+
+    A profile or source given by its path is told from others of the same file name by a digest of the absolute path.
+    """
+    root = Path(environment.get("RLHI_DATA") or ROOT / "data").absolute()
+    profile, source = environment.get("RLHI_PROFILE", "sample"), environment.get("RLHI_SOURCE")
+    name = _slug(str(Path(profile).resolve())) if _is_file(profile) else profile
     if source:
-        return root / "sources" / f"{Path(profile).stem}-{_slug(source)}"
-    return root if profile == "sample" else root / "profiles" / Path(profile).stem
+        return root / "sources" / f"{name}-{_slug(source)}"
+    return root if name == "sample" else root / "profiles" / name
 
 
 def source_settings(profile: Profile) -> SourceSettings:
@@ -523,6 +528,11 @@ def _kept_secret(file: Path) -> str:
     if not secret:
         raise ProfileError(f"{file} is empty: set RLHI_SALT, or remove the file to draw a new secret (fingerprints will change)")
     return secret
+
+
+def _is_file(profile: str) -> bool:
+    """Whether a profile is given by the path of a YAML file rather than by its name."""
+    return profile.endswith((".yaml", ".yml"))
 
 
 def _absolute(location: str) -> str:

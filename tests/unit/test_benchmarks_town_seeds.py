@@ -53,7 +53,7 @@ def launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(command: list[Any], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         if command[1] == "launch":
-            root = Path(env["RLHI_DATA"]) / "profiles" / Path(env["RLHI_PROFILE"]).stem / "lake"
+            root = profiles.data_root(env) / "lake"
             assert (root / "preference_pairs").is_dir()
             assert not (root / "checkpoints").exists(), "what the job makes is not copied"
             (root / "checkpoints").mkdir()
@@ -98,7 +98,7 @@ def test_a_seed_is_trained_again_where_its_inputs_changed(
 def test_a_run_that_does_not_say_what_it_was_made_from_is_made_again(
     town_seeds: ModuleType, launches: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "profiles" / "seed-0"
+    root = profiles.data_root({"RLHI_DATA": str(tmp_path), "RLHI_PROFILE": str(tmp_path / "seed-0.yaml")})
     (root / "lake").mkdir(parents=True)
     (root / "finished").touch()
     town_seeds.trained(0, tmp_path, ["base"])

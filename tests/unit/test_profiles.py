@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import stat
 import typing
 from collections.abc import Iterator
@@ -136,6 +138,30 @@ def test_each_source_and_profile_has_a_folder_of_its_own(monkeypatch: pytest.Mon
         roots.append(profiles.data_root())
     assert len(set(roots)) == 4
     assert all(root.is_relative_to(tmp_path / "data") for root in roots)
+
+
+@pytest.mark.parametrize("source", [None, "logs.parquet"])
+def test_profiles_of_one_file_name_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None) -> None:
+    if source:
+        monkeypatch.setenv("RLHI_SOURCE", source)
+    files = [tmp_path / folder / name for folder in ("pa", "pb") for name in ("mine.yaml", "laptop.yaml", "sample.yml")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    roots = [profiles.data_root(os.environ | {"RLHI_PROFILE": str(file)}) for file in files]
+    roots += [profiles.data_root(os.environ | {"RLHI_PROFILE": name}) for name in profiles.available()]
+    assert len(set(roots)) == len(files) + 3
+    assert roots[-3].name.startswith("laptop-logs-") if source else roots[-3] == tmp_path / "data" / "profiles" / "laptop"
+
+
+def test_a_profile_has_one_folder_however_its_path_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "pa" / "mine.yaml"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    roots = {profiles.data_root(os.environ | {"RLHI_PROFILE": name}) for name in (str(file), "pa/mine.yaml", "./pa/../pa/mine.yaml")}
+    assert len(roots) == 1
+    assert re.fullmatch("mine-[0-9a-f]{6}", roots.pop().name)
 
 
 @pytest.mark.parametrize("name", ["laptop", "paper"])
