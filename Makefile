@@ -11,7 +11,6 @@ PYTHON ?= python3.11
 PORT ?= 3000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-RECIPES ?= base...sft_rewrites
 
 # Everything that a run writes, apart from the event log in the Dagster homes.
 OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb
@@ -33,11 +32,14 @@ demo: $(INSTALLED) ## the whole pipeline on the bundled sample, then the score t
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
 	months=$$($(BIN)/rlhi months)
 	$(BIN)/dg launch --job preference_data --partition-range "$$months"
-	$(BIN)/dg launch --job training --partition-range $(RECIPES)
+	recipes=$$($(BIN)/rlhi recipes)
+	$(BIN)/dg launch --job training --partition-range "$$recipes"
 	$(BIN)/rlhi summary
 
-data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURCE=...
-	@if [[ -z "$${RLHI_SOURCE:-}" ]]; then echo "usage: make data RLHI_SOURCE='path/to/*.parquet' (or a name in the profile)" >&2; exit 2; fi
+data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURCE=... (or RLHI_PROFILE=..., from that profile's source)
+	@if [[ -z "$${RLHI_SOURCE:-}" && "$${RLHI_PROFILE:-sample}" == sample ]]; then
+	  echo "usage: make data RLHI_SOURCE='path/to/*.parquet'" >&2; exit 2
+	fi
 	DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
 	months=$$($(BIN)/rlhi months)
 	$(BIN)/dg launch --job preference_data --partition-range "$$months"
@@ -45,7 +47,7 @@ data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURC
 
 ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
-	exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+	exec $(BIN)/dg dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(INSTALLED) lint ## lint, types and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of two processes

@@ -1,21 +1,21 @@
 """When preference data is refreshed by itself: once a week, or when log files arrive.
 
 What belongs here: schedules and sensors over the job ``preference_data``; all are stopped until someone starts them. What does not: where
-the files lie and which months a file holds (the profile's source says). Months are asked for one run each; a run key is never run
-twice, so asking again is harmless.
+the files lie and which months a file holds (the profile's source says). Each asks for one run over every month of the source, as ``make
+demo`` does: models and unpartitioned tables are made from all months, so what rests on them must be made anew in all months too, and what
+models have answered is not asked again. A run key is never run twice, so asking again is harmless.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Self
 
 import dagster as dg
 
 from rlhi_dagster.jobs import preference_data
-from rlhi_dagster.partitions import months_between
+from rlhi_dagster.partitions import range_tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,25 @@ class _Seen:
         return [self.file.size, self.file.modified_ns, list(self.months)]
 
 
-@dg.schedule(
-    job=preference_data,
-    cron_schedule="0 3 * * 1",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Mondays 03:00 UTC: preference data of the month or months that the seven days before touch.",
-)
-def weekly_preference_data(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """Ask for the months of the seven days before the tick."""
-    today = context.scheduled_execution_time.date()
-    first, last = today - timedelta(days=7), today - timedelta(days=1)
-    year, week, _ = last.isocalendar()
-    for month in months_between(first, last):
-        yield dg.RunRequest(run_key=f"{year}-W{week:02d}:{month}", partition_key=month)
+def weekly_preference_data(source_months: Callable[[], tuple[str, str]]) -> dg.ScheduleDefinition:
+    """A schedule that asks for every month of the source.
+
+    Args:
+        source_months: The first and the last month (``YYYY-MM``) that the source has rows of.
+    """
+
+    @dg.schedule(
+        name="weekly_preference_data",
+        job=preference_data,
+        cron_schedule="0 3 * * 1",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Mondays 03:00 UTC: preference data of every month of the source, in one run.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=context.scheduled_execution_time.date().isoformat(), tags=range_tags(*source_months()))
+
+    return schedule
 
 
 def new_log_files(
@@ -75,7 +80,7 @@ def new_log_files(
     months: dg.PartitionsDefinition,
     minimum_interval_seconds: int = 300,
 ) -> dg.SensorDefinition:
-    """A sensor that asks for the months of new and changed files.
+    """A sensor that asks for every month of the source when a file is new or has changed.
 
     Args:
         list_files: The source's files as they are now.
@@ -89,7 +94,7 @@ def new_log_files(
         job=preference_data,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=minimum_interval_seconds,
-        description="Preference data of every month that a new or changed source file holds.",
+        description="Preference data of every month of the source, in one run, when a source file is new or has changed.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         before = _read_cursor(context)
@@ -107,8 +112,12 @@ def new_log_files(
         outside = sorted(month for month in touched if not months.has_partition_key(month))
         if outside:
             context.log.warning(f"log files hold months that are not partitions, left out: {', '.join(outside)}")
-        wanted = sorted(touched.difference(outside))
-        requests = [dg.RunRequest(run_key=f"{month}:{_digest(month, now)}", partition_key=month) for month in wanted]
+        requests = []
+        if touched.difference(outside):
+            # Months that a changed file no longer holds are made anew too, without its rows.
+            held = touched.union(*(seen.months for seen in now.values()))
+            wanted = [month for month in held if months.has_partition_key(month)]
+            requests.append(dg.RunRequest(run_key=_digest(now.values()), tags=range_tags(min(wanted), max(wanted))))
         cursor = json.dumps({name: seen.written() for name, seen in now.items()})
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
@@ -125,7 +134,7 @@ def _read_cursor(context: dg.SensorEvaluationContext) -> dict[str, _Seen]:
         return {}
 
 
-def _digest(month: str, files: Mapping[str, _Seen]) -> str:
-    """Digest of the states of all files of a month, so that a sensor that has lost its cursor asks for the same run again."""
-    states = [(seen.file.name, seen.file.size, seen.file.modified_ns) for seen in files.values() if month in seen.months]
+def _digest(files: Iterable[_Seen]) -> str:
+    """Digest of the states of all files, so that a sensor that has lost its cursor asks for the same run again."""
+    states = [(seen.file.name, seen.file.size, seen.file.modified_ns) for seen in files]
     return hashlib.sha256(json.dumps(sorted(states)).encode()).hexdigest()[:16]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.conversations.sources import month_counts
 from rlhi_dagster.export import command as export_command
 from rlhi_dagster.forgetting import command as forget_command
 from rlhi_dagster.forgetting import marks
@@ -21,6 +20,7 @@ from rlhi_dagster.lineage import command as why_command
 from rlhi_dagster.personas import command as persona_command
 from rlhi_dagster.store import command as store_command
 from rlhi_dagster.training import command as training_command
+from rlhi_dagster.training import recipes as recipe_files
 
 if TYPE_CHECKING:
     from rlhi_dagster.feedback.classifier import FeedbackClassifier
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 def months() -> str:
     """The partition range that the source's rows span, as ``dg launch --partition-range`` takes it."""
-    profile = profiles.current()
-    counted = [month for month in month_counts(profiles.source_settings(profile)) if month >= profile.first_month]
-    if not counted:
-        raise profiles.ProfileError(f"source {profile.source.name} has no rows from {profile.first_month} on")
-    return f"{min(counted)}...{max(counted)}"
+    return "...".join(profiles.source_months(profiles.current()))
+
+
+def recipes() -> str:
+    """The partition range of all recipes, in alphabetical order, as ``dg launch --partition-range`` takes it."""
+    names = recipe_files.names()
+    return f"{names[0]}...{names[-1]}"
 
 
 def home() -> Path:
@@ -181,6 +183,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
+    commands.add_parser("recipes", help="print the range of all recipes, for dg launch --partition-range")
     commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
     commands.add_parser("summary", help="print the score table and where the report lies")
     export_command.add_parser(commands)
@@ -252,6 +255,8 @@ def main() -> None:
                 print(forget_command.run(given))
             case "months":
                 print(months())
+            case "recipes":
+                print(recipes())
             case "home":
                 print(home())
             case "summary":

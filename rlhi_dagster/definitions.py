@@ -25,6 +25,10 @@ def _log_files() -> list[LogFile]:
     return [LogFile(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
+def _source_months() -> tuple[str, str]:
+    return profiles.source_months(profiles.current())
+
+
 def _months_of(file: str) -> list[str]:
     source = profiles.source_settings(profiles.current())
     return list(month_counts(source.model_copy(update={"location": file})))
@@ -60,7 +64,7 @@ def defs() -> dg.Definitions:
         assets=dg.load_assets_from_package_module(assets, include_specs=True),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=[jobs.preference_data, jobs.training],
-        schedules=[weekly_preference_data],
+        schedules=[weekly_preference_data(_source_months)],
         sensors=[new_log_files(_log_files, _months_of, declare.MONTHS)],
         resources={name: _fixed(given) for name, given in resources().items()},
         # Steps are thin and models run in workers of their own: a process per step would cost more than the steps.

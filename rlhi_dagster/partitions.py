@@ -7,7 +7,7 @@ recipes there are (the profile says).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
@@ -62,12 +62,3 @@ def partitions_of_run(tags: Mapping[str, str], partitions: dg.PartitionsDefiniti
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Tags of a run over the partitions from ``first`` to ``last``, both included."""
     return {_RANGE_START_TAG: first, _RANGE_END_TAG: last}
-
-
-def months_between(first: date, last: date) -> list[str]:
-    """Months that the days from ``first`` to ``last`` touch, both included, in order."""
-    found, day = [], first.replace(day=1)
-    while day <= last:
-        found.append(day.strftime(MONTH_FORMAT))
-        day = (day + timedelta(days=32)).replace(day=1)
-    return found

@@ -25,7 +25,7 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from rlhi_dagster.conversations.sources import SourceSettings, detect_kind
+from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts
 from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
@@ -466,6 +466,18 @@ def data_root(environment: Mapping[str, str] = os.environ) -> Path:
     if source:
         return root / "sources" / f"{name}-{_slug(source)}"
     return root if name == "sample" else root / "profiles" / name
+
+
+def source_months(profile: Profile) -> tuple[str, str]:
+    """The first and the last month, from the profile's ``first_month`` on, that the source has rows of.
+
+    Raises:
+        ProfileError: There is no such month.
+    """
+    counted = [month for month in month_counts(source_settings(profile)) if month >= profile.first_month]
+    if not counted:
+        raise ProfileError(f"source {profile.source.name} has no rows from {profile.first_month} on")
+    return min(counted), max(counted)
 
 
 def source_settings(profile: Profile) -> SourceSettings:

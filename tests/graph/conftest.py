@@ -25,7 +25,6 @@ from rlhi_dagster.simulation.town import TownSettings
 from rlhi_dagster.tables import TABLES
 
 BIN = Path(sys.executable).parent
-RECIPES = "base...sft_rewrites"
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,9 @@ class Run:
 
     def months(self) -> str:
         return subprocess.run([BIN / "rlhi", "months"], env=self.env, capture_output=True, text=True, check=True).stdout.strip()
+
+    def recipes(self) -> str:
+        return subprocess.run([BIN / "rlhi", "recipes"], env=self.env, capture_output=True, text=True, check=True).stdout.strip()
 
     def fingerprints(self) -> dict[str, str]:
         return {name: fingerprint(self.lake.scan(name).collect()) for name in TABLES if self.has(name)}
@@ -122,7 +124,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with FileLock(f"{shared}.lock"):
         run = miniature(shared)
         if not is_done.exists():
-            for job, partitions in (("preference_data", run.months()), ("training", RECIPES)):
+            for job, partitions in (("preference_data", run.months()), ("training", run.recipes())):
                 done = run.launch(job, partitions)
                 assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
             is_done.touch()

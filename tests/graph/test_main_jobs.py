@@ -66,7 +66,7 @@ def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
     before = undisturbed.fingerprints()
     segments = sorted(Path(undisturbed.lake.root).parent.glob("responses/**/segment-*.parquet"))
     trained = {file: file.stat().st_mtime_ns for file in Path(undisturbed.lake.root).glob("**/model.safetensors")}
-    for job, partitions in (("preference_data", undisturbed.months()), ("training", "base...sft_rewrites")):
+    for job, partitions in (("preference_data", undisturbed.months()), ("training", undisturbed.recipes())):
         done = undisturbed.launch(job, partitions)
         assert done.returncode == 0, done.stdout[-2000:]
         # Long work reports with "... s left"; besides ingestion and the verification of answers, which call no model, only workers do.
@@ -85,6 +85,6 @@ def test_killed_runs_end_like_an_undisturbed_one(undisturbed, fresh) -> None:
     assert run.launch("preference_data", run.months()).returncode == 0
     for file, content in survived.items():
         assert file.read_bytes() == content, "a finished chunk was written again"
-    run.launch_and_kill("training", "base...sft_rewrites", lambda: bool(list(root.glob("lake/checkpoints/.*.training/checkpoint-*"))))
-    assert run.launch("training", "base...sft_rewrites").returncode == 0
+    run.launch_and_kill("training", run.recipes(), lambda: bool(list(root.glob("lake/checkpoints/.*.training/checkpoint-*"))))
+    assert run.launch("training", undisturbed.recipes()).returncode == 0
     assert run.fingerprints() == undisturbed.fingerprints()

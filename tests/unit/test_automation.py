@@ -1,43 +1,82 @@
-"""The schedule asks for the months of the week before; the sensor asks once for what is new; partitions map as documented."""
+"""Schedule and sensor launch what `make demo` launches, the sensor once for what is new; partitions map as documented."""
 
 import json
-from datetime import UTC, date, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
+from dagster_dg_cli.cli.launch import launch_command
 
+from rlhi_dagster import cli, definitions, profiles
 from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_data
-from rlhi_dagster.partitions import against_base, months, months_between, partitions_of_run, recipes
+from rlhi_dagster.partitions import against_base, months, partitions_of_run, range_tags, recipes
 
 STATES = [LogFile("a.parquet", 10, 1), LogFile("b.parquet", 20, 2)]
 MONTHS_OF = {"a.parquet": ["2023-04"], "b.parquet": ["2023-05", "2023-04"], "c.parquet": ["2023-06", "2022-01"]}
 MONTHS = months("2023-04")
 
 
-def keys_of(requests: list[dg.RunRequest]) -> list[str | None]:
-    return [request.partition_key for request in requests]
+def range_of(outcome: dg.SensorResult | dg.SkipReason) -> tuple[str, str]:
+    """First and last month of the one run that the sensor asks for."""
+    assert isinstance(outcome, dg.SensorResult)
+    (request,) = outcome.run_requests
+    assert request.partition_key is None
+    first, last = (request.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end"))
+    return first, last
 
 
-@pytest.mark.parametrize(
-    ("tick", "expected"),
-    [
-        (datetime(2023, 5, 15, 3, tzinfo=UTC), ["2023-W19:2023-05"]),
-        (datetime(2023, 5, 8, 3, tzinfo=UTC), ["2023-W18:2023-05"]),
-        (datetime(2023, 7, 3, 3, tzinfo=UTC), ["2023-W26:2023-06", "2023-W26:2023-07"]),
-        (datetime(2024, 1, 1, 3, tzinfo=UTC), ["2023-W52:2023-12"]),
-    ],
-)
-def test_schedule_asks_once_for_each_month_of_the_seven_days_before(tick: datetime, expected: list[str]) -> None:
-    with dg.build_schedule_context(scheduled_execution_time=tick) as context:
-        requests = list(weekly_preference_data(context))
-    assert [request.run_key for request in requests] == expected
-    assert keys_of(requests) == [key.split(":")[1] for key in expected]
+def launched_by_hand(job: str, partition_range: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Tags of the run that ``dg launch`` would execute."""
+    found: dict[str, str] = {}
+
+    def execute(_job: Any, _instance: Any, _config: Any, tags: Mapping[str, str], *_: Any) -> Any:
+        found.update(tags)
+        return type("Result", (), {"success": True})
+
+    monkeypatch.setattr("dagster._cli.job.do_execute_command", execute)
+    monkeypatch.chdir(profiles.ROOT)
+    arguments = ["--job", job, "--partition-range", partition_range]
+    done = CliRunner().invoke(launch_command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return found
+
+
+@pytest.mark.parametrize("name", ["new_log_files", "weekly_preference_data"])
+def test_sensor_and_schedule_launch_what_make_demo_launches(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("RLHI_PROFILE", "RLHI_SOURCE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    loaded: Any = definitions.defs()
+    if name == "new_log_files":
+        sensor = loaded.resolve_sensor_def(name)
+        with dg.build_sensor_context(definitions=loaded) as looking:
+            job, requests = sensor.job.name, sensor(looking).run_requests
+    else:
+        schedule = loaded.resolve_schedule_def(name)
+        with dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 5, 3, tzinfo=UTC)) as ticking:
+            job, requests = schedule.job.name, [schedule(ticking)]
+    (request,) = requests
+    assert job == "preference_data"
+    assert request.partition_key is None
+    assert request.tags == launched_by_hand(job, cli.months(), monkeypatch) == range_tags("2023-04", "2023-09")
+
+
+def test_schedule_asks_for_every_month_of_the_source_once_a_week() -> None:
+    schedule = weekly_preference_data(lambda: ("2023-04", "2023-08"))
+    with dg.build_schedule_context(scheduled_execution_time=datetime(2023, 9, 4, 3, tzinfo=UTC)) as context:
+        request = schedule(context)
+    assert (request.run_key, request.tags) == ("2023-09-04", range_tags("2023-04", "2023-08"))
 
 
 def test_automation_is_stopped_until_someone_starts_it() -> None:
-    assert weekly_preference_data.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert weekly_preference_data.cron_schedule == "0 3 * * 1"
-    assert weekly_preference_data.execution_timezone == "UTC"
+    schedule = weekly_preference_data(lambda: ("2023-04", "2023-04"))
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert schedule.cron_schedule == "0 3 * * 1"
+    assert schedule.execution_timezone == "UTC"
     assert new_log_files(list, MONTHS_OF.__getitem__, MONTHS).default_status is dg.DefaultSensorStatus.STOPPED
 
 
@@ -55,25 +94,35 @@ def look(files: list[LogFile], cursor: str | None, asked: list[str] | None = Non
     return outcome
 
 
-def test_sensor_asks_for_each_month_once_then_only_for_what_changed() -> None:
+def test_sensor_asks_for_every_month_in_one_run_when_a_file_is_new_or_changed() -> None:
     first = look(STATES, None)
     assert isinstance(first, dg.SensorResult)
-    assert keys_of(first.run_requests) == ["2023-04", "2023-05"]
+    assert range_of(first) == ("2023-04", "2023-05")
     assert isinstance(look(list(reversed(STATES)), first.cursor), dg.SkipReason)
 
     asked: list[str] = []
     grown = look([STATES[0], LogFile("b.parquet", 21, 3), LogFile("c.parquet", 5, 3)], first.cursor, asked)
     assert isinstance(grown, dg.SensorResult)
     assert asked == ["b.parquet", "c.parquet"]
-    assert keys_of(grown.run_requests) == ["2023-04", "2023-05", "2023-06"]
-    assert {request.run_key for request in grown.run_requests}.isdisjoint(request.run_key for request in first.run_requests)
+    assert range_of(grown) == ("2023-04", "2023-06"), "the earlier months too: what is trained on the new one scores them anew"
+    assert grown.run_requests[0].run_key != first.run_requests[0].run_key
+
+    later = look([*STATES, LogFile("c.parquet", 5, 3)], first.cursor)
+    assert range_of(later) == ("2023-04", "2023-06"), "though only the last month has a new file"
 
 
 def test_changed_file_asks_for_the_months_it_held_before_too() -> None:
     before = json.dumps({"c.parquet": [1, 1, ["2023-09"]]})
-    outcome = look([LogFile("c.parquet", 2, 2)], before)
+    assert range_of(look([LogFile("c.parquet", 2, 2)], before)) == ("2023-06", "2023-09")
+
+
+def test_file_with_nothing_but_months_that_are_no_partitions_asks_for_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = look(STATES, None)
+    assert isinstance(first, dg.SensorResult)
+    monkeypatch.setitem(MONTHS_OF, "old.parquet", ["2022-01"])
+    outcome = look([*STATES, LogFile("old.parquet", 1, 1)], first.cursor)
     assert isinstance(outcome, dg.SensorResult)
-    assert keys_of(outcome.run_requests) == ["2023-06", "2023-09"]
+    assert not outcome.run_requests
 
 
 def test_removed_file_is_forgotten_without_a_run() -> None:
@@ -99,7 +148,6 @@ def test_months_are_open_ended_and_include_the_current_one() -> None:
     assert keys == ["2023-04", "2023-05", "2023-06", "2023-07"]
     with pytest.raises(ValueError, match="YYYY-MM"):
         months("2023-4-1")
-    assert months_between(date(2023, 11, 30), date(2024, 1, 1)) == ["2023-11", "2023-12", "2024-01"]
 
 
 def test_recipes_include_base_and_depend_on_it() -> None:
