@@ -55,7 +55,10 @@ class Run:
         origin = Path(self.env["RLHI_PROFILE"]).parent
         shutil.copytree(origin, folder)
         moved = {name: value.replace(str(origin), str(folder)) for name, value in self.env.items()}
-        return Run(moved, Lake(root=self.lake.root.replace(str(origin), str(folder))))
+        # Another path of the profile, another folder of outputs.
+        root = profiles.data_root(moved)
+        Path(moved["DAGSTER_HOME"]).parent.rename(root)
+        return Run(moved | {"DAGSTER_HOME": str(root / "dagster_home")}, Lake(root=str(root / "lake")))
 
     def months(self) -> str:
         return subprocess.run([BIN / "rlhi", "months"], env=self.env, capture_output=True, text=True, check=True).stdout.strip()
