@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import dagster as dg
 
+from rlhi_dagster import failures
 from rlhi_dagster.jobs import preference_data
 from rlhi_dagster.partitions import range_tags
 
@@ -83,7 +84,7 @@ def new_log_files(
     """A sensor that asks for every month of the source when a file is new or has changed.
 
     Args:
-        list_files: The source's files as they are now.
+        list_files: The source's files as they are now. A tick is skipped, with the sentence, if it fails as can be expected.
         months_of: The months (``YYYY-MM``) that a file holds; called for new and changed files only.
         months: The months that there are; a file's months outside them are logged and left out, for no run could make them.
         minimum_interval_seconds: Least time between two looks.
@@ -100,7 +101,13 @@ def new_log_files(
         before = _read_cursor(context)
         now: dict[str, _Seen] = {}
         touched: set[str] = set()
-        for file in sorted(list_files(), key=lambda file: file.name):
+        try:
+            files = sorted(list_files(), key=lambda file: file.name)
+        except ValueError as error:
+            if (told := failures.sentence(error)) is None:
+                raise
+            return dg.SkipReason(told)
+        for file in files:
             seen = before.get(file.name)
             if seen is None or seen.file != file:
                 touched.update(seen.months if seen else ())

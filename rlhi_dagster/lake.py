@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -282,6 +283,17 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _folder(self, asset: str) -> Path:
         return Path(self.root) / _safe(asset)
+
+
+def check_writable(out: Path) -> None:
+    """Raise ValueError if no file or folder can be made where ``out`` is to be."""
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}")
+    try:
+        with TemporaryDirectory(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _by_partition(table_name: str, table: Table, frame: pl.DataFrame, keys: Sequence[str | None]) -> dict[str | None, pl.DataFrame]:

@@ -16,8 +16,7 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, weights_digest
-from rlhi_dagster.export.writing import check_writable
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.lake import Lake, check_writable
 from rlhi_dagster.launching import command_of_artefact
 from rlhi_dagster.training import card, recipes
 

@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ import polars as pl
 
 from rlhi_dagster.export import SPLITS, Format, card
 from rlhi_dagster.export.pairs import Selection, offered, selected, sharegpt_rows, trl_rows
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.lake import Lake, check_writable
 from rlhi_dagster.tables import MESSAGES
 
 if TYPE_CHECKING:
@@ -81,17 +80,6 @@ def _write_folder(folder: Path, chosen: Mapping[str, pl.DataFrame], selection: S
         pq.write_table(table, file, compression="zstd", row_group_size=1000)
         shares.append(card.Share(split, rows, table.nbytes, file.stat().st_size))
     (folder / "README.md").write_text(card.card(shares, selection.recipe, lake, profile), encoding="utf-8")
-
-
-def check_writable(out: Path) -> None:
-    """Raise ValueError if no file or folder can be made where ``out`` is to be."""
-    if not out.parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {out.parent}")
-    try:
-        with TemporaryDirectory(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _check_place(out: Path, layout: Format, *, force: bool) -> None:

@@ -10,7 +10,6 @@ part in a label and are not written, so fixed ones do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from rlhi_dagster.conversations.shape import entries
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts, source_files
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.feedback.labels import MESSAGE_INDEX, Labeller, follow_ups
+from rlhi_dagster.lake import check_writable
 
 COLUMNS = ("conversation_hash", "message_index", "label", "probability")
 """Columns of the output file."""
@@ -72,12 +72,9 @@ def check_output(out: Path, location: str) -> None:
     """Raise ValueError if ``out`` cannot be the output for the source at ``location``."""
     if out.suffix.lower() not in ENDINGS:
         raise ValueError(f"{out}: the output must end in {' or '.join(ENDINGS)}")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {out.parent}")
     if out.is_dir():
         raise ValueError(f"{out} is a folder")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"{out}: the folder {out.parent} cannot be written to")
+    check_writable(out)
     if out.resolve() in {Path(file).resolve() for file in source_files(_settings(location))}:
         raise ValueError(f"{out} is a file of the source")
 

@@ -13,6 +13,7 @@ from dagster_dg_cli.cli.launch import launch_command
 
 from rlhi_dagster import cli, definitions, profiles
 from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster.conversations.sources.files import find
 from rlhi_dagster.partitions import against_base, months, partitions_of_run, range_tags, recipes
 
 STATES = [LogFile("a.parquet", 10, 1), LogFile("b.parquet", 20, 2)]
@@ -123,6 +124,16 @@ def test_file_with_nothing_but_months_that_are_no_partitions_asks_for_no_run(mon
     outcome = look([*STATES, LogFile("old.parquet", 1, 1)], first.cursor)
     assert isinstance(outcome, dg.SensorResult)
     assert not outcome.run_requests
+
+
+def test_a_source_without_files_is_the_reason_for_no_run_and_a_bug_is_none(tmp_path: Path) -> None:
+    location = str(tmp_path / "*.parquet")
+    with dg.build_sensor_context(cursor="{}") as context:
+        skipped = new_log_files(lambda: find(location), MONTHS_OF.__getitem__, MONTHS)(context)  # type: ignore[arg-type,return-value]
+        assert isinstance(skipped, dg.SkipReason)
+        assert (skipped.skip_message or "").endswith(f"matches the location {location}")
+        with pytest.raises(ValueError, match="Expecting value"):
+            new_log_files(lambda: json.loads("?"), MONTHS_OF.__getitem__, MONTHS)(context)
 
 
 def test_removed_file_is_forgotten_without_a_run() -> None:

@@ -179,6 +179,7 @@ def test_bad_input_is_a_message_before_any_work(source: Path, run: Run, tmp_path
     for arguments, message in (
         ((source, tmp_path / "labels.json"), r"must end in \.csv or \.parquet"),
         ((source, tmp_path / "nowhere/labels.csv"), "there is no folder"),
+        ((source, Path("/proc/labels.csv")), "/proc/labels.csv cannot be written: No such file or directory"),
         ((source, source), "is a file of the source"),
         ((tmp_path, source), "is a file of the source"),
         ((tmp_path / "missing.parquet", tmp_path / "labels.csv"), "no file that ends in .* matches"),
