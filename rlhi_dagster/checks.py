@@ -24,8 +24,8 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import partitions_of_run
 from rlhi_dagster.personas.versions import CORRECTION
 from rlhi_dagster.tables import Table
+from rlhi_dagster.training import gates
 
-LN_2_TOLERANCE = 1e-3
 MALFORMED_LIMIT = 0.02
 
 
@@ -493,7 +493,7 @@ def _is_finite(loss: object) -> TypeGuard[float]:
 
 
 def _is_ln2(loss: object) -> bool:
-    return _is_finite(loss) and abs(loss - math.log(2)) <= LN_2_TOLERANCE
+    return _is_finite(loss) and gates.is_ln2(loss)
 
 
 def _manifests(lake: Lake, asset: str, recipes: Iterable[str] | None) -> dict[str, Mapping[str, Any] | None]:

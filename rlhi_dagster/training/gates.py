@@ -1,7 +1,7 @@
-"""Which snapshot of a training run is kept: the best one on held-out users among those that are sound.
+"""Whether a training run is sound, and which of its snapshots is kept: the best one on held-out users among those that are sound.
 
-What belongs here: displacement, memorisation and the choice, as functions of what training recorded. What does not: recording it
-(``workers/watch.py``) and whether a finished checkpoint passes (``checks.py``).
+What belongs here: the loss before the first step, displacement, memorisation and the choice, as functions of what training recorded. What
+does not: recording it (``workers/watch.py``) and whether a finished checkpoint passes (``checks.py``).
 
 DPO can lower the likelihood of preferred replies along with the dispreferred ones (likelihood displacement; Razin et al., 2024), and the
 author's logs reach a loss of 1e-10 while the likelihood of preferred replies falls. Both show on users that were not trained on.
@@ -20,6 +20,7 @@ TERM = "preference_loss"
 """What DPO is judged by: its own term of the loss, which is the loss where nothing is added to it."""
 SELECTION = "eval_selection"
 """Metric that the trainer minimises over snapshots."""
+_LN_2_TOLERANCE = 1e-3
 _UNSOUND = 1_000.0
 """Added to the loss of an unsound snapshot for each unit past a bound: any sound one is better, and of unsound ones the least unsound."""
 
@@ -66,6 +67,11 @@ def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, c
         displacement = float(first["eval_logps/chosen"] - last["eval_logps/chosen"]) / chosen_tokens
     past = excesses({"displacement": displacement, "memorisation": memorisation}, settings.model_dump())
     return Standing(loss, displacement, memorisation, max([0.0, *past.values()]))
+
+
+def is_ln2(loss: float) -> bool:
+    """Whether DPO's term has the value that it has where policy and reference agree, to 1e-3."""
+    return math.isfinite(loss) and abs(loss - math.log(2)) <= _LN_2_TOLERANCE
 
 
 def held_out_loss(point: Mapping[str, Any]) -> float:

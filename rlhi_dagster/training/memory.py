@@ -54,11 +54,13 @@ class Load:
         sequences: Sequences of one row: two of a pair that is compared, one otherwise.
         longest: Tokens of the longest sequence.
         keeps_start: Whether a frozen copy of the start is held to compare with; adapters are taken off instead.
+        is_on_cpu: Whether devices have no memory of their own: then the whole model, as each process loads it, lies beside the shares.
     """
 
     sequences: int
     longest: int
     keeps_start: bool
+    is_on_cpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ class MemoryForecastError(ValueError):
     """Training will not fit."""
 
 
+def loading(shape: Shape, settings: TrainingSettings) -> float:
+    """GiB of main memory that each process takes while it loads a model, whole, before the model or a share of it is on the device.
+
+    Less where the file has the type that is loaded: then its pages are mapped, which processes have in common.
+    """
+    return shape.parameters * (2 if settings.lora and settings.bf16 else 4) / GIB
+
+
 def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: int) -> Forecast:
     """What each of ``processes`` devices will hold."""
     shares = processes if settings.sharding == "fsdp2" else 1
@@ -96,7 +106,9 @@ def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: in
     weights = (frozen * (2 if settings.bf16 else 4) + trained * (6 if settings.bf16 else 4)) / shares
     # Of replicas, gradients are exchanged from buckets beside them.
     gradients = trained * 4 * (2 if processes > 1 and shares == 1 else 1) / shares
-    gathered = 2 * shape.parameters / max(shape.layers, 1) * (2 if settings.bf16 else 4) if shares > 1 else 0.0
+    # Of shares, two blocks are whole at a time, and the head from the forward pass to the end of the backward one.
+    whole = 2 * shape.parameters / max(shape.layers, 1) + shape.vocabulary * shape.width
+    gathered = whole * (2 if settings.bf16 else 4) if shares > 1 else 0.0
     tokens = settings.micro_batch_size * load.sequences * load.longest
     at_work = Forecast(
         weights=(weights + gathered) / GIB,
@@ -104,10 +116,11 @@ def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: in
         optimiser=trained * 8 / shares / GIB,
         activations=(tokens * _token_bytes(shape, settings) + _mask_bytes(settings, load)) / GIB,
         head=_head_bytes(shape, settings, tokens) / GIB,
-        start=4 * shape.parameters / GIB if load.keeps_start and not settings.lora else 0.0,
+        start=4 * shape.parameters / shares / GIB if load.keeps_start and not settings.lora else 0.0,
     )
-    # Each process loads the whole model before it is shared out.
-    loaded = shape.parameters * (2 if settings.lora and settings.bf16 else 4) / GIB if shares > 1 else 0.0
+    if not load.is_on_cpu or shares == 1:
+        return at_work
+    loaded = loading(shape, settings) + weights / GIB + at_work.start
     return replace(at_work, weights=at_work.weights + max(loaded - at_work.total, 0.0))
 
 

@@ -35,9 +35,12 @@ def told(row: Mapping[str, Any], settings: DPOSettings) -> str:
 
 
 def _arithmetic(settings: DPOSettings) -> dict[str, bool]:
-    """What bears on rounding: bfloat16 has two decimal digits, so that log-probabilities made in other ways are off by tenths."""
+    """What bears on rounding: bfloat16 has two decimal digits, so that log-probabilities made in other ways are off by tenths.
+
+    Weights are in bfloat16 under adapters, and as shares are gathered; otherwise autocast rounds them where it multiplies.
+    """
     return {
         "bf16": settings.bf16,
-        "bf16_weights": settings.bf16 and settings.lora is not None,
+        "bf16_weights": settings.bf16 and (settings.lora is not None or settings.sharding == "fsdp2"),
         "shared_prefix": settings.shared_prefix,
     }

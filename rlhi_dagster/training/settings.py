@@ -7,17 +7,20 @@ every 50 steps. What those logs do not tell is ours, and says so.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 
 class LoraSettings(BaseModel, frozen=True, extra="forbid"):
-    """Low-rank adapters on every linear layer but the head; merged into the weights when training ends. All ours: the paper tunes fully."""
+    """Low-rank adapters on every linear layer but the head; merged into the weights when training ends. All ours: the paper tunes fully.
+
+    Without dropout: TRL turns it off where sides are compared, for policy and reference to agree.
+    """
 
     rank: int = Field(default=16, ge=1, description="Rank of the update.")
     alpha: int = Field(default=32, ge=1, description="The update counts alpha / rank times.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapters.")
 
 
 class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
@@ -29,7 +32,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     micro_batch_size: int = Field(
         default=4, ge=1, description="Pairs per forward pass and device; times the devices it must divide `batch_size`."
     )
-    warmup_steps: int = Field(default=30, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    warmup_steps: int = Field(default=30, ge=0, description="Steps of linear warm-up before the cosine decay; at most a third of all.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clipping.")
     max_length: int = Field(default=8192, ge=16, description="Longest prompt plus reply in tokens; longer pairs are left out and counted.")
@@ -49,10 +52,17 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         default=50, ge=1, description="Steps between resumable snapshots, each tried on held-out users: what a kill can cost."
     )
     logging_steps: int = Field(default=10, ge=1, description="Steps between points of the training curves.")
+    probe_samples: int = Field(
+        default=32,
+        ge=0,
+        description="Replies to held-out users that the policy samples at each evaluation, for the KL to the start and the share of "
+        "broken text; 0 for none. Ours.",
+    )
+    probe_tokens: int = Field(default=256, ge=1, description="Most tokens of such a reply, if the profile's replies are longer. Ours.")
     max_memorisation: float = Field(
         default=0.5, gt=0, description="Held-out loss minus training loss, in nats, past which a snapshot is not chosen. Ours."
     )
-    seed: int = Field(default=0, description="Seed of data order and dropout.")
+    seed: int = Field(default=0, description="Seed of data order, and of the dropout that a model brings along in SFT.")
 
     @model_validator(mode="after")
     def _steps_are_whole(self) -> TrainingSettings:
@@ -81,3 +91,9 @@ class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
         gt=0,
         description="Fall of the log-probability of held-out preferred replies, nats a token, past which a snapshot is not chosen. Ours.",
     )
+
+
+def warmup_steps(settings: TrainingSettings, rows: int) -> int:
+    """Steps of warm-up of a run on ``rows`` rows: as set, but at most a third of its steps, so that it comes to the peak and decays."""
+    steps = math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
+    return min(settings.warmup_steps, steps // 3)

@@ -25,7 +25,6 @@ from rlhi_dagster.training import memory
 from rlhi_dagster.workers.finishing import finish
 from rlhi_dagster.workers.memory import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
-from rlhi_dagster.workers.sharding import is_sharded
 from rlhi_dagster.workers.tokens import replied
 from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
 
@@ -81,26 +80,30 @@ class PairData:
         return {"dtype": dtype, "use_safetensors": True, **self.job.start.load_kwargs()}
 
     def causal_model(self) -> Any:
-        """The start as a language model; one to be sharded on its device already, where the trainer puts it only as training begins."""
+        """The start as a language model, in main memory."""
         with loading(self.job.start, "policy.hub_model"):
-            model = AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
-        return model.to(PartialState().device) if is_sharded(self.job.settings) else model
+            return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
 
     def adapters(self, task: str) -> LoraConfig | None:
         """The adapters to train, if the settings ask for some."""
         lora = self.job.settings.lora
-        return lora and LoraConfig(
-            task_type=task, r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
-        )
+        return lora and LoraConfig(task_type=task, r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear")
 
     def probe(self, trainer: Trainer) -> Probe | None:
-        """What samples replies to held-out users while the policy trains; ``None`` for a model that writes none, or without such users."""
-        if "reply_tokens" not in self.job.extra:
+        """What samples replies to held-out users while the policy trains; ``None`` if nothing is to."""
+        if not self._is_sampled:
             return None
-        reply_tokens = int(self.job.extra["reply_tokens"])
-        room = int(trainer.model.config.get_text_config().max_position_embeddings) - reply_tokens
-        prompts = prompts_for([row["prompt"] for row in self.validation], self.tokenizer, room)
-        return Probe(trainer, self.tokenizer, prompts, reply_tokens, self.causal_model) if prompts else None
+        settings, limit = self.job.settings, int(self.job.extra["reply_tokens"])
+        most_tokens = min(limit, settings.probe_tokens)
+        room = int(trainer.model.config.get_text_config().max_position_embeddings) - most_tokens
+        prompts = prompts_for([row["prompt"] for row in self.validation], self.tokenizer, room, settings.probe_samples)
+        is_cut = most_tokens < limit
+        return Probe(trainer, self.tokenizer, prompts, most_tokens, self.causal_model, is_cut=is_cut) if prompts else None
+
+    @property
+    def _is_sampled(self) -> bool:
+        """Whether the model writes replies, and there are users to sample some for."""
+        return "reply_tokens" in self.job.extra and bool(self.validation) and self.job.settings.probe_samples > 0
 
     def forecast(self, available: float) -> memory.Forecast:
         """What training will take of each device, of which each has ``available`` GiB.
@@ -109,9 +112,12 @@ class PairData:
             memory.MemoryForecastError: It is more than that.
         """
         job, is_reward = self.job, self.job.method == "reward"
-        keeps_start = "reply_tokens" in job.extra and bool(self.validation)
-        load = memory.Load(1 if job.method == "sft" else 2, self.longest, keeps_start)
+        on_cpu = not torch.cuda.is_available()
+        load = memory.Load(1 if job.method == "sft" else 2, self.longest, keeps_start=self._is_sampled, is_on_cpu=on_cpu)
         shape = shape_of(job.start, has_head=not is_reward)
+        if not on_cpu:
+            whole = memory.loading(shape, job.settings)
+            self.report(f"training {job.name}: each process loads weights into main memory first, up to {whole:.2f} GiB")
         return memory.check(job.name, shape, job.settings, load, PartialState().num_processes, available)
 
     def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int, int]:

@@ -27,14 +27,12 @@ from accelerate.utils import broadcast
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Trainer
-from trl.models import prepare_fsdp
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.training import text_health
+from rlhi_dagster.workers.sharding import share_out_frozen
 from rlhi_dagster.workers.tokens import Conversation, token_counts
 
-MOST_SAMPLES = 32
-"""Replies a probe. On the sample, one costs about a second and the standard error of the divergence is about a tenth of it."""
 _SEED = 1
 _MOST_TOKENS = 16_384
 """Tokens that are kept in attention caches at once, prompts and replies."""
@@ -59,12 +57,14 @@ class _Drawn:
     has_ended: list[bool]
 
 
-def prompts_for(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, most_tokens: int) -> list[Conversation]:
-    """Up to ``MOST_SAMPLES`` different prompts of at most ``most_tokens`` tokens, in an order that depends on nothing but themselves."""
+def prompts_for(
+    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, most_tokens: int, count: int
+) -> list[Conversation]:
+    """Up to ``count`` different prompts of at most ``most_tokens`` tokens, in an order that depends on nothing but themselves."""
     distinct = {digest_of("probe", prompt): prompt for prompt in conversations}
     ordered = [distinct[key] for key in sorted(distinct)]
     lengths = token_counts(ordered, tokenizer, add_generation_prompt=True)
-    return [prompt for prompt, length in zip(ordered, lengths, strict=True) if length <= most_tokens][:MOST_SAMPLES]
+    return [prompt for prompt, length in zip(ordered, lengths, strict=True) if length <= most_tokens][:count]
 
 
 class Probe:
@@ -77,6 +77,7 @@ class Probe:
         reply_tokens: Most tokens of a reply.
         load_start: Loads the model that training starts from. It is called once, at the first probe, unless adapters are trained:
             without them the model is its start.
+        is_cut: Replies may be longer than ``reply_tokens`` elsewhere: one that does not end is cut here, not broken.
     """
 
     def __init__(
@@ -86,20 +87,21 @@ class Probe:
         prompts: Sequence[Conversation],
         reply_tokens: int,
         load_start: Callable[[], Any],
+        *,
+        is_cut: bool = False,
     ) -> None:
         self.trainer, self.tokenizer, self.reply_tokens, self._load_start = trainer, tokenizer, reply_tokens, load_start
-        self.prompts = [*prompts]
-
+        self.prompts, self._is_cut = [*prompts], is_cut
         if not self.prompts:
             raise ValueError("a probe needs a prompt")
 
     @cached_property
     def _start(self) -> Any:
         """The frozen start, held beside the policy; in shares where the policy is."""
-        start, accelerator = self._load_start().eval().requires_grad_(False), self.trainer.accelerator
+        start = self._load_start().eval().requires_grad_(False)
         if self.trainer.is_fsdp_enabled:
-            return prepare_fsdp(start, accelerator)
-        return accelerator.prepare_model(start, evaluation_mode=True)
+            return share_out_frozen(start, self.trainer)
+        return self.trainer.accelerator.prepare_model(start, evaluation_mode=True)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
@@ -130,10 +132,15 @@ class Probe:
         }
 
     def _groups(self) -> Iterator[list[Conversation]]:
-        longest = max(len(ids) for ids in self._ids(self.prompts)) + self.reply_tokens
-        size = max(1, _MOST_TOKENS // longest)
-        for start in range(0, len(self.prompts), size):
-            yield self.prompts[start : start + size]
+        """Prompts in order, as many at once as ``_MOST_TOKENS`` allow, padding counted."""
+        group, widest = list[Conversation](), 0
+        for prompt, ids in zip(self.prompts, self._ids(self.prompts), strict=True):
+            width = max(widest, len(ids) + self.reply_tokens)
+            if group and width * (len(group) + 1) > _MOST_TOKENS:
+                yield group
+                group, width = [], len(ids) + self.reply_tokens
+            group, widest = [*group, prompt], width
+        yield group
 
     def _ids(self, prompts: Sequence[Conversation]) -> list[list[int]]:
         rendered = self.tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=True)
@@ -189,7 +196,11 @@ class Probe:
         width = drawn.tokens.shape[1] - drawn.counts.shape[1]
         rows = zip(prompts, drawn.tokens[:, width:].tolist(), drawn.counts.sum(1).tolist(), drawn.has_ended, strict=True)
         return [
-            (prompt[-1]["content"], str(self.tokenizer.decode(row[: length - has_ended], skip_special_tokens=True)), has_ended)
+            (
+                prompt[-1]["content"],
+                str(self.tokenizer.decode(row[: length - has_ended], skip_special_tokens=True)),
+                has_ended or self._is_cut,
+            )
             for prompt, row, length, has_ended in rows
         ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -24,6 +25,7 @@ from rlhi_dagster.training.reference import KIND, reference_key, told
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers.batching import extent
 from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.workers.sharding import share_out
 from rlhi_dagster.workers.training_run import Report, TrainingJob
 
 COLUMNS = {"ref_chosen_logps": "chosen_logp", "ref_rejected_logps": "rejected_logp"}
@@ -74,15 +76,19 @@ class References:
 class StoredReferences(DPOTrainer):  # type: ignore[misc]
     """TRL's trainer with the reference's log-probabilities from the response store; what is missing there is computed and kept.
 
-    TRL keeps its own by the digest of the whole data set: one pair more, and all are computed again.
+    TRL keeps its own by the digest of the whole data set: one pair more, and all are computed again. Without a reference model it would
+    hash the policy's weights for that, and load them a second time where they are to be sharded; it gets one without weights. Before
+    training the policy, its adapters off, is the reference.
     """
 
     def __init__(self, *args: Any, references: References, **kwargs: Any) -> None:
         """See ``DPOTrainer``; conversations end with one assistant message a side."""
         self.references = references
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, ref_model=_Weightless(kwargs["model"].config), **kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        self.ref_model = None
+        share_out(self)
         rows = [_training_row(row) for row in dataset.select_columns(["prompt", "chosen", "rejected"])]
         keys = pl.Series("key", [self.references.key(row) for row in rows], dtype=pl.String())
         order = self._lacking(dataset, keys)
@@ -123,8 +129,16 @@ class StoredReferences(DPOTrainer):  # type: ignore[misc]
         """Of each pair in order, computed by all processes together, as TRL does it."""
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator, shuffle=False)
         for batch in self.accelerator.prepare(loader):
-            found = self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.ref_model or self.model, batch))
+            found = self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.model, batch))
             yield from zip(*(side.float().tolist() for side in found), strict=True)
+
+
+class _Weightless(torch.nn.Module):
+    """Stands where TRL asks for a reference model."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
 
 def _training_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """FSDP2: each process holds a share of weights, gradients and optimiser state.
 
-What belongs here: what the trainer has to be told. What does not: gathering the shares (``weights.py``).
+What belongs here: what the trainer has to be told, and sharing models out. What does not: gathering the shares (``weights.py``).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from accelerate.utils import DistributedType, fsdp2_prepare_model
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlhi_dagster.training.settings import TrainingSettings
@@ -49,6 +50,43 @@ class FolderFirst(TrainerCallback):
 def is_sharded(settings: TrainingSettings) -> bool:
     """Whether the model is held in shares: one process has nobody to share with."""
     return settings.sharding == "fsdp2" and PartialState().num_processes > 1
+
+
+def share_out(trainer: Trainer) -> None:
+    """Share out the model of a trainer that is to be sharded, which the trainer itself does only as training begins.
+
+    By itself accelerate (1.15) has a sharded model in bfloat16 round its outputs, log-probabilities of replies to whole nats, and add up
+    gradients in bfloat16. A model that is shared out already it would prepare once more: checkpoint activations twice, and look the
+    optimiser's weights up by their addresses, which empty shares have in common. So the trainer then gets both back as they are.
+
+    Raises:
+        RuntimeError: accelerate will not shard.
+    """
+    if not trainer.args.fsdp or isinstance(trainer.model, FSDPModule):
+        return
+    if not trainer.is_fsdp_enabled:
+        raise RuntimeError("accelerate took up no FSDP plugin: every process would hold the whole model")
+    accelerator, prepare = trainer.accelerator, trainer.accelerator.prepare
+    if trainer.args.bf16:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+    trainer.model, trainer.optimizer = prepare(trainer.model, trainer.create_optimizer())
+    trainer.model_wrapped = trainer.model
+    # The first pass settles which weights have gradients; the reference is computed while adapters have none.
+    with torch.no_grad():
+        trainer.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=accelerator.device))
+
+    def once(*objects: Any, **given: Any) -> Any:
+        if objects != (trainer.model, trainer.optimizer):
+            return prepare(*objects, **given)
+        return accelerator.prepare_model(trainer.model), accelerator.prepare_optimizer(trainer.optimizer)
+
+    accelerator.prepare = once
+
+
+def share_out_frozen(model: Any, trainer: Trainer) -> Any:
+    """A model that is not trained, shared out block by block as the trainer's."""
+    return fsdp2_prepare_model(trainer.accelerator, model)
 
 
 def _on_cpu() -> dict[str, Any]:

@@ -6,21 +6,27 @@ left alone. Reports one custom message per job.
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
-from rlhi_dagster.training.gates import TERM
+from rlhi_dagster.training.gates import TERM, is_ln2
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import masking
-from rlhi_dagster.workers.batching import Extent, LengthSorted
+from rlhi_dagster.workers.batching import Extent, LengthSorted, extent
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.preference_term import PreferenceTerm
 from rlhi_dagster.workers.reference import References, StoredReferences
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+
+_PAIRS_BEFORE_TRAINING = 32
+"""On which the loss before the first step is taken."""
 
 
 class PlainTrainer(LengthSorted, PreferenceTerm, StoredReferences):  # type: ignore[misc]
@@ -46,7 +52,7 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
     trainer = (SharedPrefixTrainer if settings.shared_prefix else PlainTrainer)(
         model=data.causal_model(),
         args=DPOConfig(
-            **arguments(job, has_held_out=bool(data.validation)),
+            **arguments(job, len(data.train), has_held_out=bool(data.validation)),
             max_length=None,
             beta=settings.beta,
             precompute_ref_log_probs=True,
@@ -60,19 +66,30 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
     )
     data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
     data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
-    data.facts["step0_loss"] = _first_loss(trainer)
+    data.facts["step0_loss"] = before = _loss_before_training(trainer)
+    if not is_ln2(before):
+        raise ValueError(
+            f"{job.name}: before the first step DPO's loss is {before:.4f}, not ln 2 (0.6931), so the reference is not what training "
+            f"starts from: pin policy.hub_revision to a commit, and delete the log-probabilities in {trainer.references.store.folder}"
+        )
     return trainer
 
 
-def _first_loss(trainer: Any) -> float:
-    """The DPO term on the first batch before any step: ln 2 if policy and reference agree."""
+def _loss_before_training(trainer: Any) -> float:
+    """The DPO term before any step, averaged over the longest pairs: ln 2 if policy and reference agree.
+
+    Longest first is the order in which the reference is computed: in batches of the same pairs, arithmetic in bfloat16 rounds alike.
+    """
+    rows = trainer.train_dataset
+    longest = np.argsort(-extent(rows).widths, kind="stable")[:_PAIRS_BEFORE_TRAINING]
+    batches = DataLoader(rows.select(longest), batch_size=trainer.args.per_device_train_batch_size, collate_fn=trainer.data_collator)
     trainer.model.eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
-        trainer.compute_loss(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
-    (term,) = trainer._metrics["eval"][TERM]
-    trainer._metrics["train"].clear()
+    with torch.no_grad(), trainer.accelerator.autocast():
+        for batch in trainer.accelerator.prepare(batches):
+            trainer.compute_loss(trainer.model, batch)
+    terms = list(trainer._metrics["eval"][TERM])
     trainer._metrics["eval"].clear()
-    return float(term)
+    return fmean(terms)
 
 
 train = train_on_pairs(build)

@@ -71,7 +71,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
         set_seed(job.settings.seed)
         return Trainer(
             model=LlamaForCausalLM(config),
-            args=TrainingArguments(**arguments(job, has_held_out=False), train_sampling_strategy="group_by_length"),
+            args=TrainingArguments(**arguments(job, len(rows), has_held_out=False), train_sampling_strategy="group_by_length"),
             train_dataset=Dataset.from_list([{"input_ids": tokenized(row["messages"])} for row in rows]),
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         )

@@ -29,7 +29,7 @@ def build(job: TrainingJob, data: PairData) -> RewardTrainer:
     )
     trainer = _Trainer(
         model=scorer,
-        args=RewardConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
+        args=RewardConfig(**arguments(job, len(data.train), has_held_out=bool(data.validation)), max_length=None),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,

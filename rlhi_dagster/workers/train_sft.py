@@ -23,7 +23,7 @@ def build(job: TrainingJob, data: PairData) -> SFTTrainer:
     train, validation = data.datasets(lambda row: {"prompt": row["prompt"], "completion": said(row["chosen"])})
     trainer = _Trainer(
         model=data.causal_model(),
-        args=SFTConfig(**arguments(job, has_held_out=bool(data.validation)), max_length=None),
+        args=SFTConfig(**arguments(job, len(data.train), has_held_out=bool(data.validation)), max_length=None),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,

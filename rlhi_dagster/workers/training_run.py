@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.training import gates
-from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings, warmup_steps
 from rlhi_dagster.workers import launch, readiness, sharding
 from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.probe import Probe
@@ -104,11 +104,12 @@ class TrainingJob:
         return self.out.with_name(f".{self.out.name}.partial")
 
 
-def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
+def arguments(job: TrainingJob, rows: int, *, has_held_out: bool) -> dict[str, Any]:
     """The part of the trainers' configuration that all methods share.
 
     Args:
         job: What is trained.
+        rows: How many there are to train on.
         has_held_out: Whether there are held-out rows, so that the best snapshot on them can be kept.
     """
     settings = job.settings
@@ -128,7 +129,7 @@ def arguments(job: TrainingJob, *, has_held_out: bool) -> dict[str, Any]:
         "per_device_eval_batch_size": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch_size * PartialState().num_processes),
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "warmup_steps": settings.warmup_steps,
+        "warmup_steps": warmup_steps(settings, rows),
         "lr_scheduler_type": "cosine",
         "adam_beta2": 0.95,
         "weight_decay": settings.weight_decay,
@@ -210,8 +211,7 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: C
     processes.wait_for_everyone()
     snapshot = _last_snapshot(job.work)
     trainer = build()
-    if sharding.is_sharded(job.settings) and not trainer.is_fsdp_enabled:
-        raise RuntimeError("accelerate took up no FSDP plugin: every process would hold the whole model")
+    sharding.share_out(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Watch(job.name, job.settings, trainer, report, probe(trainer) if probe else None, job.events))

@@ -41,14 +41,22 @@ def test_weights_gradients_and_moments_by_hand() -> None:
     assert held(LLAMA_8B, settings(), processes=2)["gradients"] == pytest.approx(8 * n), "buckets beside them"
 
 
-def test_shards_divide_by_the_processes_and_gather_two_blocks() -> None:
+def test_shards_divide_by_the_processes_and_gather_two_blocks_and_the_head() -> None:
     n = LLAMA_8B.parameters
     sharded = settings(sharding="fsdp2", bf16=False)
-    found = held(LLAMA_8B, sharded, processes=4)
-    assert (found["gradients"], found["optimiser"]) == pytest.approx((n, 2 * n))
-    assert found["weights"] == pytest.approx(n + 2 * n / 32 * 4)
-    many = memory.forecast(LLAMA_8B, sharded, BARE, 16)
-    assert many.total * GIB == pytest.approx(4 * n), "each process loads all weights before they are shared out"
+    found = held(LLAMA_8B, sharded, Load(1, 0, keeps_start=True), processes=4)
+    assert (found["gradients"], found["optimiser"], found["start"]) == pytest.approx((n, 2 * n, n))
+    assert found["weights"] == pytest.approx(n + (2 * n / 32 + 128_256 * 4096) * 4)
+
+
+def test_no_device_holds_a_whole_model_in_float32_but_main_memory_does() -> None:
+    n, chosen = LLAMA_8B.parameters, settings(sharding="fsdp2", bf16=False)
+    assert memory.forecast(LLAMA_8B, chosen, BARE, 64).total * GIB < 2 * n
+    assert memory.loading(LLAMA_8B, chosen) * GIB == 4 * n
+    assert memory.loading(LLAMA_8B, settings(lora=LoraSettings())) * GIB == 2 * n
+    on_cpu = Load(1, 0, keeps_start=True, is_on_cpu=True)
+    assert memory.forecast(LLAMA_8B, chosen, on_cpu, 64).total * GIB == pytest.approx(4 * n + 4 * n / 64 + 4 * n / 64)
+    assert memory.forecast(LLAMA_8B, chosen, on_cpu, 2).total == memory.forecast(LLAMA_8B, chosen, Load(1, 0, keeps_start=True), 2).total
 
 
 def test_adapters_are_all_that_is_trained() -> None:

@@ -17,6 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.training.reference import KIND
+from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.workers.reference import References
 from rlhi_dagster.workers.shared_prefix import SharedPrefix, SharedPrefixDPOTrainer, check_attention
 from rlhi_dagster.workers.train_dpo import PlainTrainer, SharedPrefixTrainer
 
@@ -138,12 +143,10 @@ def test_the_shared_prefix_trains_the_same_model_with_the_same_curve(folder: Pat
 
 @pytest.mark.parametrize("kind", [PlainTrainer, SharedPrefixTrainer])
 def test_the_dpo_term_is_recorded_apart_from_the_likelihood_term(kind: type[DPOTrainer], folder: Path, tmp_path: Path) -> None:
-    class Known(kind):  # type: ignore[misc, valid-type]
-        def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-            return DPOTrainer._precompute_ref_logps(self, dataset, name, batch_size)
-
-    weights = [1.0, 3.0]
-    made = trainer(Known, folder, tmp_path, loss_type=["sigmoid", "sft"], loss_weights=weights, references=None)
+    start = ModelRef("tiny", weights_digest(folder), str(folder))
+    settings = DPOSettings(bf16=False, shared_prefix=kind is SharedPrefixTrainer)
+    known = References(ResponseStore(tmp_path / "store", KIND, start.identity), start, settings, lambda line: None)
+    made = trainer(kind, folder, tmp_path, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 3.0], references=known)
     batch = made._prepare_inputs(next(iter(made.get_train_dataloader())))
     moved(made.model.train())
     both = made.compute_loss(made.model, batch).item()
@@ -151,6 +154,24 @@ def test_the_dpo_term_is_recorded_apart_from_the_likelihood_term(kind: type[DPOT
     alone = made.compute_loss(made.model, batch).item()
     assert both > alone + 1
     assert made._metrics["train"]["preference_loss"] == [pytest.approx(alone, abs=1e-6)] * 2
+
+
+@pytest.mark.parametrize("kind", [PlainTrainer, SharedPrefixTrainer])
+def test_held_out_numbers_are_averages_over_pairs_whatever_the_batches(kind: type[DPOTrainer], folder: Path, tmp_path: Path) -> None:
+    start = ModelRef("tiny", weights_digest(folder), str(folder))
+    settings = DPOSettings(bf16=False, shared_prefix=kind is SharedPrefixTrainer)
+    known = References(ResponseStore(tmp_path / "store", KIND, start.identity), start, settings, lambda line: None)
+    found = []
+    for size in (1, 2, 4):
+        made = trainer(kind, folder, tmp_path, 5, references=known, per_device_eval_batch_size=size)
+        moved(made.model)
+        made.eval_dataset = made.train_dataset
+        found.append(made.evaluate())
+    names = [f"eval_{name}" for name in ("preference_loss", "logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies")]
+    for name in names:
+        assert [each[name] for each in found[1:]] == pytest.approx([found[0][name]] * 2, abs=1e-4), name
+    assert found[0]["eval_preference_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-5)
+    assert found[0]["eval_rewards/margins"] != pytest.approx(0, abs=1e-3)
 
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=4)

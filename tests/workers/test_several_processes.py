@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.workers import train_reward, train_sft
+from rlhi_dagster.workers.training_run import TrainingJob
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
@@ -40,6 +42,35 @@ SETTINGS = DPOSettings(
     epochs=10,
     seed=5,
 )
+# Of each rank, at the first forward pass of each moment: which weights it holds whole, and what its block is.
+WATCH = """
+import json, os, sys
+
+if "RANK" in os.environ:
+    from torch.distributed.tensor import DTensor
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    moments = {"compute_ref_log_probs", "_loss_before_training", "_draw", "_log_probabilities", "training_step"}
+    found = {}
+
+    def note(model, given):
+        if not hasattr(model, "lm_head"):
+            return
+        frame, names = sys._getframe(), set()
+        while frame:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        weights = dict(model.named_parameters())
+        halves = {name for name, held in weights.items() if isinstance(held, DTensor) and 2 * held.to_local().numel() == held.numel()}
+        is_frozen = not any(weight.requires_grad for weight in weights.values())
+        for moment in [f"{name} of the start" if is_frozen else name for name in names & moments]:
+            if moment not in found:
+                found[moment] = [sorted(weights.keys() - halves), type(model.model.layers[0]).__name__]
+                with open(os.path.join(os.path.dirname(__file__), f"rank{os.environ['RANK']}.json"), "w") as file:
+                    json.dump(found, file)
+
+    register_module_forward_pre_hook(note)
+"""
 
 
 @dataclass(frozen=True)
@@ -54,14 +85,15 @@ class Setup:
         settings = SETTINGS.model_dump() | changed
         if method != "dpo":
             settings = {name: value for name, value in settings.items() if name in TrainingSettings.model_fields}
-        paths = {"train": str(self.train), "validation": str(self.validation), "out": str(out), "store": str(out.parent / "store")}
+        validation = self.validation.with_stem("validation-dpo") if method == "dpo" else self.validation
+        paths = {"train": str(self.train), "validation": str(validation), "out": str(out), "store": str(out.parent / "store")}
         job = {
             "name": "tiny",
             "method": method,
             "model": self.model.to_dict(),
             "settings": settings,
             "inputs": "v1",
-            "extra": {"reply_tokens": 4},
+            "extra": {} if method == "reward" else {"reply_tokens": 4},
         }
         return job | paths | {"origin": {}}
 
@@ -77,10 +109,12 @@ def setup(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Callable[..
             "chosen": f"Sure. {TEXTS[(number + 1) % 3]}" * (1 + number % 2),
             "rejected": f"No {number}.",
         }
-        for number in range(28)
+        for number in range(29)
     ]
     pl.DataFrame(rows[:24], schema=TRAINING_ROWS).write_parquet(folder / "train.parquet")
-    pl.DataFrame(rows[24:], schema=TRAINING_ROWS).write_parquet(folder / "validation.parquet")
+    pl.DataFrame(rows[24:28], schema=TRAINING_ROWS).write_parquet(folder / "validation.parquet")
+    # Of DPO, a number that fills no batch: each pair has to count once.
+    pl.DataFrame(rows[24:], schema=TRAINING_ROWS).write_parquet(folder / "validation-dpo.parquet")
     model = ModelRef("tiny", weights_digest(folder / "model"), str(folder / "model"))
     return Setup(model, folder / "train.parquet", folder / "validation.parquet")
 
@@ -95,7 +129,7 @@ def start(job: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
         DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(folder / "messages")}),
     }
     command = [sys.executable, "-m", "rlhi_dagster.workers.launch", f"train_{job['method']}"]
-    environment = {**os.environ, **pipes, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **pipes, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -174,17 +208,20 @@ def running(folder: Path) -> list[str]:
     return found
 
 
-def assert_alike(found: Path, expected: Path) -> None:
+def assert_alike(found: Path, expected: Path, steps: int = 30) -> None:
     """Two artefacts have the same curves, the same chosen snapshot and the same weights, to rounding."""
     one, two = (json.loads((folder / "manifest.json").read_text()) for folder in (found, expected))
-    assert len(curve(two)) == 30
+    assert len(curve(two)) == steps
     assert curve(two)[-1] < curve(two)[0] - 0.05, "training moves the loss"
     assert curve(one) == pytest.approx(curve(two), abs=1e-4)
-    assert curve(one, "evaluations", "eval_loss") == pytest.approx(curve(two, "evaluations", "eval_loss"), abs=1e-4)
+    for held_out in ("eval_preference_loss", "eval_logps/chosen") if two["method"] == "dpo" else ("eval_loss",):
+        assert curve(one, "evaluations", held_out) == pytest.approx(curve(two, "evaluations", held_out), abs=1e-4, rel=1e-5)
     assert (one["chosen"]["step"], one["effective_batch"]) == (two["chosen"]["step"], 8)
-    assert one["step0_loss"] == pytest.approx(two["step0_loss"], abs=1e-4)
-    assert curve(one, "evaluations", "eval_kl") == pytest.approx(curve(two, "evaluations", "eval_kl"), abs=1e-3)
-    assert curve(two, "evaluations", "eval_kl")[-1] > 0.1
+    if two["method"] == "dpo":
+        assert one["step0_loss"] == pytest.approx(two["step0_loss"], abs=1e-4)
+    if two["method"] != "reward":
+        assert curve(one, "evaluations", "eval_kl") == pytest.approx(curve(two, "evaluations", "eval_kl"), abs=1e-3)
+        assert curve(two, "evaluations", "eval_kl")[-1] > 0.1
     assert_same_weights(found, expected, 1e-4)
 
 
@@ -208,8 +245,17 @@ def test_told_to_stop_it_writes_a_snapshot_and_goes_on_from_there(setup: Setup, 
 
 
 def test_shards_outlive_a_kill_of_what_started_them(setup: Setup, alone: Path, tmp_path: Path) -> None:
-    job = setup.job(tmp_path / "tiny", processes=2, sharding="fsdp2")
+    job = setup.job(tmp_path / "tiny", processes=2, sharding="fsdp2", gradient_checkpointing=True)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/sitecustomize.py").write_text(WATCH)
     interrupt(job, tmp_path / "killed", signal.SIGKILL)
+    moments = ["compute_ref_log_probs", "_loss_before_training", "_draw", "_log_probabilities", "training_step"]
+    blocks = dict.fromkeys(moments, "FSDPCheckpointWrapper") | {"_log_probabilities of the start": "FSDPLlamaDecoderLayer"}
+    for number in range(2):
+        held = json.loads((tmp_path / f"killed/rank{number}.json").read_text())
+        assert {moment: block for moment, (_, block) in held.items()} == blocks
+        for moment, (whole, _) in held.items():
+            assert set(whole) <= {"lm_head.weight", "model.norm.weight"}, f"{moment}: of shares, but for what follows the blocks"
     assert all((folder / "pytorch_model_fsdp_0").is_dir() and not list(folder.glob("*.safetensors")) for folder in snapshots(job)), "shards"
     run(job, tmp_path / "again")
     assert any("resuming from" in line for line in logged(tmp_path / "again"))
@@ -217,10 +263,29 @@ def test_shards_outlive_a_kill_of_what_started_them(setup: Setup, alone: Path, t
 
 
 def test_shards_with_adapters_and_a_shared_prefix_train_as_one_process_does(setup: Setup, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "shared_prefix": True, "learning_rate": 1e-2}
+    settings: dict[str, Any] = {"lora": {"rank": 1, "alpha": 2}, "shared_prefix": True, "learning_rate": 1e-2}
     run(setup.job(tmp_path / "whole/tiny", **settings), tmp_path / "whole/pipes")
     job = setup.job(tmp_path / "shared/tiny", processes=2, sharding="fsdp2", **settings)
     output = interrupt(job, tmp_path / "shared/stopped", signal.SIGTERM)
     assert "stopped: tiny is kept at step" in output
     run(job, tmp_path / "shared/again")
     assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny")
+
+
+@pytest.mark.parametrize("method", ["sft", "reward"])
+def test_shards_train_as_one_process_does_whatever_the_method(setup: Setup, tmp_path: Path, method: str) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "learning_rate": 1e-2}
+    run(setup.job(tmp_path / "shared/tiny", method, processes=2, sharding="fsdp2", **settings), tmp_path / "shared/pipes")
+    whole = TrainingJob.from_dict(setup.job(tmp_path / "whole/tiny", method, **settings))
+    {"sft": train_sft, "reward": train_reward}[method].train(whole, lambda line: None)
+    assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny", steps=6)
+
+
+def test_shards_in_bfloat16_tell_log_probabilities_apart(setup: Setup, alone: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"lora": {"rank": 1, "alpha": 8}, "bf16": True, "epochs": 1}
+    run(setup.job(tmp_path / "tiny", processes=2, sharding="fsdp2", **settings), tmp_path / "pipes")
+    found, exact = (
+        pl.concat(map(pl.read_parquet, sorted((folder / "store").rglob("*.parquet"))))["chosen_logp"].sort() for folder in (tmp_path, alone)
+    )
+    assert exact.min() < -128, "where neighbours in bfloat16 are 1 apart"
+    assert (found - exact).abs().max() < 0.2

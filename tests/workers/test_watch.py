@@ -25,9 +25,11 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.training.curves import OBSERVED
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.workers import probe as probe_module
 from rlhi_dagster.workers import training_run, watch
 from rlhi_dagster.workers.event_files import EventFiles
-from rlhi_dagster.workers.probe import MOST_SAMPLES, Probe, prompts_for
+from rlhi_dagster.workers.pair_training import PairData
+from rlhi_dagster.workers.probe import Probe, prompts_for
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 PROMPTS = [[{"role": "user", "content": f"{text} {number}"}] for text in TEXTS for number in range(3)]
@@ -247,6 +249,39 @@ def test_a_probe_repeats_itself_and_leaves_random_numbers_and_mode_alone(model: 
     assert 0 < first["samples_malformed"] <= 1
 
 
+def test_a_reply_that_is_cut_is_not_broken_for_want_of_an_end(model: Path, tmp_path: Path) -> None:
+    trains, tokenizer = trainer(model, tmp_path, 0.0)
+    start = AutoModelForCausalLM.from_pretrained(model)
+    whole, cut = (Probe(trains, tokenizer, PROMPTS, 2, lambda: start, is_cut=is_cut)() for is_cut in (False, True))
+    assert whole["samples_malformed/ran_on"] > 0
+    assert "samples_malformed/ran_on" not in cut
+    assert (cut["kl"], cut["sample_tokens"]) == (whole["kl"], whole["sample_tokens"])
+
+
+def test_prompts_are_answered_in_order_as_many_at_once_as_fit(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trains, tokenizer = trainer(model, tmp_path, 0.0)
+    short, long = [{"role": "user", "content": "Plant"}], [{"role": "user", "content": "Plant tulips in spring! " * 3}]
+    prompts = [short, short, long, short, short, short]
+    probe = Probe(trains, tokenizer, prompts, 4, lambda: None)
+    widths = [len(ids) + 4 for ids in probe._ids([short, long])]
+    monkeypatch.setattr(probe_module, "_MOST_TOKENS", 2 * widths[1])
+    groups = list(probe._groups())
+    assert [prompt for group in groups for prompt in group] == prompts
+    assert all(len(group) * max(len(ids) + 4 for ids in probe._ids(group)) <= 2 * widths[1] for group in groups)
+    assert len(groups) == 3
+    monkeypatch.setattr(probe_module, "_MOST_TOKENS", 1)
+    assert list(probe._groups()) == [[prompt] for prompt in prompts]
+
+
+def test_no_samples_are_drawn_if_none_are_asked_for(model: Path, tmp_path: Path) -> None:
+    given = job(model, tmp_path / "run/tiny")
+    given["settings"] |= {"probe_samples": 0}
+    data = PairData(training_run.TrainingJob.from_dict(given), lambda line: None)
+    assert data.validation
+    assert data.probe(None) is None  # type: ignore[arg-type]
+    assert data.forecast(1000.0).start == 0
+
+
 def test_adapters_are_switched_off_for_the_start(model: Path, tmp_path: Path) -> None:
     def adapted(scale: float) -> Any:
         trains, tokenizer = trainer(model, tmp_path, 0.0)
@@ -264,13 +299,13 @@ def test_adapters_are_switched_off_for_the_start(model: Path, tmp_path: Path) ->
 
 def test_prompts_are_distinct_short_enough_and_in_an_order_of_their_own(model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    many = [[{"role": "user", "content": f"Plant {number}"}] for number in range(2 * MOST_SAMPLES)]
+    many = [[{"role": "user", "content": f"Plant {number}"}] for number in range(64)]
     long = [{"role": "user", "content": "tulips " * 50}]
-    found = prompts_for([*many, long, *many], tokenizer, 40)
-    assert len(found) == MOST_SAMPLES
+    found = prompts_for([*many, long, *many], tokenizer, 40, 32)
+    assert len(found) == 32
     assert long not in found
-    assert len({str(prompt) for prompt in found}) == MOST_SAMPLES
-    assert prompts_for([*reversed(many), long], tokenizer, 40) == found
+    assert len({str(prompt) for prompt in found}) == 32
+    assert prompts_for([*reversed(many), long], tokenizer, 40, 32) == found
 
 
 def test_what_a_worker_tells_is_observed_while_it_works(tmp_path: Path) -> None:
