@@ -64,6 +64,11 @@ class Messages(dg.PipesMessageReader):
                 has_ended.set()
                 thread.join()
 
+    @property
+    def expected_writer_count(self) -> int:
+        """One: of processes that work together the first alone writes."""
+        return 1
+
     def no_messages_debug_text(self) -> str:
         """What Dagster adds to its warning when no message came."""
         return "Attempted to read messages from a file that the worker appends to."
