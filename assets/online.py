@@ -1,7 +1,7 @@
 """Online rounds: candidates of the policy as it is, the pairs made of them, and the policies between the rounds."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -165,20 +165,6 @@ def _online(partitions: Sequence[str] | None) -> dict[str, recipes.Recipe]:
     return {name: arm for name, arm in arms.items() if arm.rounds and (partitions is None or name in partitions)}
 
 
-def _manifest_check(
-    holds: Callable[[Mapping[str, Mapping[str, Any] | None]], checks.Finding], *, is_blocking: bool = True
-) -> dg.AssetChecksDefinition:
-    severity = dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN
-
-    told = (holds.__doc__ or "").partition("\n")[0]
-
-    @dg.asset_check(asset="online_policies", name=holds.__name__, blocking=is_blocking, description=told)
-    def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-        return holds(_manifests(lake, partitions_of_run(context.run.tags, declare.RECIPES))).as_result(severity)
-
-    return check
-
-
 @dg.asset_check(
     asset="online_pairs",
     blocking=True,
@@ -207,8 +193,8 @@ precedes = checks.personas_precede_use_check("online_candidates")
 differs = checks.chosen_differs_from_rejected_check("online_pairs")
 held_out = checks.no_held_out_user_in_training_check("online_pairs")
 manifest_checks = [
-    _manifest_check(checks.step0_loss_is_ln2),
-    _manifest_check(checks.nothing_lost),
-    _manifest_check(checks.chosen_likelihood_holds, is_blocking=False),
+    checks.manifest_check("online_policies", checks.step0_loss_is_ln2, found=_manifests),
+    checks.manifest_check("online_policies", checks.nothing_lost, found=_manifests),
+    checks.manifest_check("online_policies", checks.chosen_likelihood_holds, found=_manifests, is_blocking=False),
 ]
 forgotten = checks.trained_on_nobody_forgotten_check("online_policies")

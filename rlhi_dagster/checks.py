@@ -432,6 +432,7 @@ def manifest_check(
     holds: Callable[[Mapping[str, Mapping[str, Any] | None]], Finding],
     *,
     by_recipe: bool = True,
+    found: Callable[[Lake, Sequence[str] | None], Mapping[str, Mapping[str, Any] | None]] | None = None,
     is_blocking: bool = True,
 ) -> dg.AssetChecksDefinition:
     """Block, or warn, unless ``holds`` does for the manifests of ``asset``, which it reads from the resource ``lake``.
@@ -440,6 +441,7 @@ def manifest_check(
         asset: The artefact.
         holds: Property of manifests; the check has its name.
         by_recipe: Whether the artefact has a folder for each recipe of the run; without, its manifest goes by the asset's name.
+        found: Manifests of the partitions of a run, of all for ``None``, where they lie otherwise.
         is_blocking: Whether the check blocks; else it warns.
     """
     severity = dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN
@@ -448,7 +450,10 @@ def manifest_check(
     def check(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         (checked,) = context.selected_asset_check_keys
         name = checked.asset_key.path[-1]
-        manifests = _manifests(lake, name, _partitions(context)) if by_recipe else {name: _manifest(lake.artefact_path(name))}
+        if found:
+            manifests = found(lake, _partitions(context))
+        else:
+            manifests = _manifests(lake, name, _partitions(context)) if by_recipe else {name: _manifest(lake.artefact_path(name))}
         return holds(manifests).as_result(severity)
 
     return check

@@ -18,7 +18,6 @@ from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
-from dagster import PipesMessageHandler
 from dagster._core.errors import DagsterPipesExecutionError
 from dagster_pipes import PipesDefaultMessageWriter, PipesMessage, PipesParams
 
@@ -47,7 +46,7 @@ class Messages(dg.PipesMessageReader):
         self.exception: Mapping[str, Any] | None = None
 
     @contextmanager
-    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
         """Hand each message to ``handler``, in a thread of its own, from when a worker is started until it has ended."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "messages"
@@ -73,7 +72,7 @@ class Messages(dg.PipesMessageReader):
         """What Dagster adds to its warning when no message came."""
         return "Attempted to read messages from a file that the worker appends to."
 
-    def _read(self, path: Path, handler: PipesMessageHandler, has_ended: Event) -> None:
+    def _read(self, path: Path, handler: dg.PipesMessageHandler, has_ended: Event) -> None:
         try:
             for line in whole_lines(path, has_ended):
                 self._take(json.loads(line), handler)
@@ -81,7 +80,7 @@ class Messages(dg.PipesMessageReader):
             handler.report_pipes_framework_exception("reader of the worker's messages", sys.exc_info())
             raise
 
-    def _take(self, message: PipesMessage, handler: PipesMessageHandler) -> None:
+    def _take(self, message: PipesMessage, handler: dg.PipesMessageHandler) -> None:
         params = message["params"] or {}
         if message["method"] == "closed":
             self.exception = params.get("exception")

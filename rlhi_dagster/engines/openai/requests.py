@@ -35,7 +35,6 @@ _OPTIONAL = (
     "seed",
     "n",
 )
-
 """Fields that servers are known to lack, and that can be done without."""
 _CHOICES = "Answer with exactly one of the following, and write nothing else: {}"
 _SCHEMA = "Answer with JSON only, without any other text. It must be valid under this JSON schema: {}"
