@@ -6,7 +6,7 @@ not: the keys (``training/reference.py``) and the loss (TRL's).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,8 +106,7 @@ class StoredReferences(DPOTrainer):  # type: ignore[misc]
         """Rows to compute, a pair that is there twice once, the longest first; what the main process finds counts for all."""
         missing = self.references.store.missing(keys)
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        lacking = np.array([first[key] for key in missing], dtype=np.int64)
-        order = [lacking[np.argsort(-extent(dataset).widths[lacking], kind="stable")].tolist()]
+        order = [longest_first(dataset, [first[key] for key in missing])]
         broadcast_object_list(order, from_process=0)
         return order[0]
 
@@ -127,10 +126,19 @@ class StoredReferences(DPOTrainer):  # type: ignore[misc]
 
     def _log_probabilities(self, dataset: Dataset, batch_size: int) -> Iterator[tuple[float, float]]:
         """Of each pair in order, computed by all processes together, as TRL does it."""
-        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator, shuffle=False)
-        for batch in self.accelerator.prepare(loader):
+        for batch in self.batches(dataset, batch_size):
             found = self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.model, batch))
             yield from zip(*(side.float().tolist() for side in found), strict=True)
+
+    def batches(self, dataset: Dataset, batch_size: int) -> Iterator[dict[str, Any]]:
+        """Rows in order, collated, of each batch this process's part."""
+        yield from self.accelerator.prepare(DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator, shuffle=False))
+
+
+def longest_first(dataset: Dataset, rows: Sequence[int]) -> list[int]:
+    """``rows`` of a data set in the order in which the reference is computed."""
+    given = np.array(rows, dtype=np.int64)
+    return list(given[np.argsort(-extent(dataset).widths[given], kind="stable")].tolist())
 
 
 class _Weightless(torch.nn.Module):

@@ -9,19 +9,17 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
 from rlhi_dagster.training.gates import TERM, is_ln2
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import masking
-from rlhi_dagster.workers.batching import Extent, LengthSorted, extent
+from rlhi_dagster.workers.batching import Extent, LengthSorted
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.preference_term import PreferenceTerm
-from rlhi_dagster.workers.reference import References, StoredReferences
+from rlhi_dagster.workers.reference import References, StoredReferences, longest_first
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
 from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
 
@@ -81,11 +79,10 @@ def _loss_before_training(trainer: Any) -> float:
     Longest first is the order in which the reference is computed: in batches of the same pairs, arithmetic in bfloat16 rounds alike.
     """
     rows = trainer.train_dataset
-    longest = np.argsort(-extent(rows).widths, kind="stable")[:_PAIRS_BEFORE_TRAINING]
-    batches = DataLoader(rows.select(longest), batch_size=trainer.args.per_device_train_batch_size, collate_fn=trainer.data_collator)
+    longest = rows.select(longest_first(rows, range(len(rows)))[:_PAIRS_BEFORE_TRAINING])
     trainer.model.eval()
     with torch.no_grad(), trainer.accelerator.autocast():
-        for batch in trainer.accelerator.prepare(batches):
+        for batch in trainer.batches(longest, trainer.args.per_device_train_batch_size):
             trainer.compute_loss(trainer.model, batch)
     terms = list(trainer._metrics["eval"][TERM])
     trainer._metrics["eval"].clear()
