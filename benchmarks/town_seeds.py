@@ -98,7 +98,7 @@ def trained(seed: int, out: Path, names: list[str]) -> Lake:
     done = root / "finished"
     if not done.is_file():
         programs = Path(sys.executable).parent
-        home = subprocess.run([programs / "rlhi", "home"], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+        home = subprocess.check_output([programs / "rlhi", "home"], env=environment, text=True).strip()
         command = [programs / "dg", "launch", "--job", "training", "--partition-range", f"{min(names)}...{max(names)}"]
         subprocess.run(command, env=environment | {"DAGSTER_HOME": home}, check=True, cwd=profiles.ROOT)
         done.touch()

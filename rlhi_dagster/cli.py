@@ -43,6 +43,8 @@ def home() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings, shipped = folder / "dagster.yaml", profiles.ROOT / "data" / "dagster_home" / "dagster.yaml"
     if not settings.is_file():
+        if not shipped.is_file():
+            raise ValueError(f"{shipped}, the settings of the Dagster instance, was deleted: git restore {shipped}")
         shutil.copyfile(shipped, settings)
     return folder.absolute()
 

@@ -114,7 +114,7 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_"))}
     env |= {"RLHI_PROFILE": str(profile), "RLHI_DATA": str(data), "PYTHONWARNINGS": "ignore"}
     env |= {"RLHI_SOURCE": source} if source else {}
-    home = subprocess.run([BIN / "rlhi", "home"], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    home = subprocess.check_output([BIN / "rlhi", "home"], env=env, text=True).strip()
     return Run(env | {"DAGSTER_HOME": home}, Lake(root=str(Path(home).parent / "lake")))
 
 

@@ -34,7 +34,7 @@ def server(tmp_path_factory):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_"))}
     env["RLHI_DATA"] = str(tmp_path_factory.mktemp("ui"))
     binary = Path(sys.executable).parent
-    env["DAGSTER_HOME"] = subprocess.run([binary / "rlhi", "home"], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    env["DAGSTER_HOME"] = subprocess.check_output([binary / "rlhi", "home"], env=env, text=True).strip()
     command = [binary / "dagster-webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

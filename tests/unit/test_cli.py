@@ -1,12 +1,14 @@
-"""What ``rlhi`` says where outputs cannot be."""
+"""The Dagster instance that ``rlhi home`` makes, and what ``rlhi`` says where it or outputs cannot be."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
+from dagster import DagsterInstance
 
-from rlhi_dagster import cli
+from rlhi_dagster import cli, profiles
 
 
 def said(monkeypatch: pytest.MonkeyPatch, data: str, *arguments: str) -> str:
@@ -15,6 +17,21 @@ def said(monkeypatch: pytest.MonkeyPatch, data: str, *arguments: str) -> str:
     with pytest.raises(SystemExit) as left:
         cli.main()
     return str(left.value.code)
+
+
+def test_the_instance_of_the_outputs_lets_one_run_at_a_time_hold_the_accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path / "data"))
+    with DagsterInstance.from_config(str(cli.home())) as instance:
+        pools = instance.get_concurrency_config().pool_config
+        assert (pools.default_pool_limit, str(pools.pool_granularity)) == (1, "PoolGranularity.RUN")
+        assert not instance.telemetry_enabled
+
+
+def test_a_checkout_without_the_settings_of_its_instance_says_how_to_get_them_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(profiles, "ROOT", tmp_path)
+    shipped = tmp_path / "data" / "dagster_home" / "dagster.yaml"
+    expected = f"rlhi: {shipped}, the settings of the Dagster instance, was deleted: git restore {shipped}"
+    assert said(monkeypatch, str(tmp_path / "outputs"), "home") == expected
 
 
 @pytest.mark.parametrize(
