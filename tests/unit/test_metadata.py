@@ -1,10 +1,12 @@
 """Digests depend on content alone; drawings are small, readable Markdown."""
 
 import base64
+import io
 
 import matplotlib as mpl
 import polars as pl
 import pytest
+from PIL import Image
 
 from rlhi_dagster.metadata import bars, fingerprint, markdown_table, plot, result
 from rlhi_dagster.tables import USERS
@@ -62,13 +64,19 @@ def test_markdown_table_escapes_shortens_and_counts_what_it_leaves_out() -> None
     assert lines[-1] == "1 more rows"
 
 
-def test_plot_embeds_a_small_png_and_refuses_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_embeds_a_small_png_with_all_colours_and_refuses_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3, 2))
-    figure.subplots().plot([1, 2, 3])
-    markdown = plot(figure).md_str
-    assert base64.b64decode(markdown.split("base64,")[1].rstrip(")")).startswith(b"\x89PNG")
+    axes = figure.subplots()
+    for order in range(10):
+        axes.axhline(order, color=f"C{order}", linewidth=2)
+    picture = Image.open(io.BytesIO(base64.b64decode(plot(figure).md_str.split("base64,")[1].rstrip(")"))))
+    assert picture.format == "PNG"
+    kept = {colour for _, colour in picture.convert("RGB").getcolors()}
+    for order in range(10):
+        red, green, blue = (round(255 * part) for part in mpl.colors.to_rgb(f"C{order}"))
+        assert any(max(abs(red - r), abs(green - g), abs(blue - b)) <= 8 for r, g, b in kept), order
     monkeypatch.setattr("rlhi_dagster.metadata._PLOT_BYTES", 100)
     assert "left out" in plot(figure).md_str
