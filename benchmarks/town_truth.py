@@ -160,6 +160,25 @@ def pairs(town: Town, name: str, group: str) -> list[tuple[str, str]]:
     return lines
 
 
+def sides(town: Town) -> list[tuple[str, str]]:
+    """How often either side of the kept training pairs meets every preference, by source: what an imitator of it would come to.
+
+    Opening requests only, which is what checkpoints are evaluated on.
+    """
+    rows = [row for row in town.table("preference_pairs") if row["is_kept"] and row["split"] == "train" and len(row["prompt"]) == 1]
+    rows = [row for row in rows if row["user_id"] in town.preferences]
+
+    def meets_all(row: dict[str, Any], side: str) -> bool:
+        return _met(town.preferences[row["user_id"]], row["prompt"][-1]["content"], row[side]) == 1
+
+    lines = []
+    for source in sorted({row["source"] for row in rows}):
+        own = [row for row in rows if row["source"] == source]
+        chosen, rejected = (share((row["user_id"], meets_all(row, side)) for row in own) for side in ("chosen", "rejected"))
+        lines.append((f"`{source}`", f"{chosen} | {rejected}"))
+    return lines
+
+
 def labels(town: Town) -> list[tuple[str, str]]:
     """Precision and recall of `reattempt_with_feedback` on the town."""
     file = profiles.project_path(str(profiles.current().truth)) / "labels.parquet"
@@ -196,6 +215,8 @@ def main() -> None:
     for name, group in (("rewrite_pairs", "strategy"), ("reward_pairs", "condition"), ("preference_pairs", "source")):
         print(f"\n{name}\n\n| | of these, agree with the hidden preference | of those that agree, are in |\n|---|---|---|")
         print("\n".join(f"| {label} | {value} |" for label, value in pairs(town, name, group)))
+    print("\nSides\n\n| | preferred replies that meet all preferences | rejected ones |\n|---|---|---|")
+    print("\n".join(f"| {label} | {value} |" for label, value in sides(town)))
 
 
 if __name__ == "__main__":
