@@ -46,6 +46,7 @@ PROFILES = ("town", "models")
 """``town``: the roles are played as in the sample. ``models``: every role that can have a language model has one."""
 _WRONG_STEP = re.compile(r"Step (\d+) is the first wrong step")
 """What the simulated user is asked to point at."""
+COMMIT = "1" * 40
 MONTHS = ("2023-04", "2023-05")
 
 
@@ -65,12 +66,12 @@ def profile(folder: Path, name: str) -> dict[str, Any]:
     if name == "models":
         settings["pairs"]["decontamination"] = {"benchmarks": ["user_eval"], "min_similarity": 0.95}
         settings["rewrites"]["filters"] = {"min_meets_feedback": None, "min_reward_margin": -1.0}
-        settings["personas"] = {"writer": {"hub_model": "writers/one", "hub_revision": "r1"}}
-        settings["labeller"] = {"hub_model": "labellers/one", "hub_revision": "r1"}
-        settings["pair_judge"] = {"kind": "chat", "model": {"hub_model": "judges/one", "hub_revision": "r1"}}
-        settings["rewrites"] |= {"rewriter": {"hub_model": "writers/two", "hub_revision": "r1"}, "form": "instruction"}
-        settings["reasoning"] |= {"simulated_user": {"hub_model": "users/one", "hub_revision": "r1"}}
-        settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/two", "judge_revision": "r1"}
+        settings["personas"] = {"writer": {"hub_model": "writers/one", "hub_revision": COMMIT}}
+        settings["labeller"] = {"hub_model": "labellers/one", "hub_revision": COMMIT}
+        settings["pair_judge"] = {"kind": "chat", "model": {"hub_model": "judges/one", "hub_revision": COMMIT}}
+        settings["rewrites"] |= {"rewriter": {"hub_model": "writers/two", "hub_revision": COMMIT}, "form": "instruction"}
+        settings["reasoning"] |= {"simulated_user": {"hub_model": "users/one", "hub_revision": COMMIT}}
+        settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/two", "judge_revision": COMMIT}
     return settings
 
 
@@ -227,7 +228,8 @@ def digests(folder: Path, name: str) -> dict[str, str]:
         for job, first, last in (("preference_data", *MONTHS), ("training", names[0], names[-1])):
             loaded.resolve_job_def(job).execute_in_process(instance=made, tags=range_tags(first, last))
     found = {f"table {each}": digest(lake.scan(each).collect()) for each in sorted(TABLES)}
-    trained = {file.parent: json.loads(file.read_text()).get("inputs", "") for file in sorted(Path(lake.root).rglob("manifest.json"))}
+    manifests = {file.parent: json.loads(file.read_text()) for file in sorted(Path(lake.root).rglob("manifest.json"))}
+    trained = {folder: each["inputs"] for folder, each in manifests.items() if each["method"] != "none"}
     return found | {f"inputs {folder.relative_to(lake.root)}": inputs for folder, inputs in trained.items()}
 
 
