@@ -64,6 +64,7 @@ def profile(folder: Path, name: str) -> dict[str, Any]:
     settings["max_pairs"] = 40
     settings["evaluation"] |= {"requests_per_user": 2, "arithmetic_problems": 6}
     if name == "models":
+        settings["candidates"]["with_persona_only"] = False
         settings["pairs"]["decontamination"] = {"benchmarks": ["user_eval"], "min_similarity": 0.95}
         settings["rewrites"]["filters"] = {"min_meets_feedback": None, "min_reward_margin": -1.0}
         settings["personas"] = {"writer": {"hub_model": "writers/one", "hub_revision": COMMIT}}
