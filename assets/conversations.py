@@ -1,11 +1,12 @@
 """Raw conversations in: accepted, quarantined, cut into turns, grouped by user."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, failures, metadata, profiles
+from rlhi_dagster import declare, metadata, profiles
+from rlhi_dagster.conversations.conservation import rows_are_conserved
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 from rlhi_dagster.conversations.sources import month_counts, source_files
@@ -13,51 +14,53 @@ from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.forgetting import tombstones
 from rlhi_dagster.lake import Lake, Staged
-from rlhi_dagster.resources import Settings
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.workers.progress import Progress
 
 GROUP = "conversations"
 
-wildchat = declare.source(
+wildchat = declare.Source(
     "wildchat",
     GROUP,
-    profiles.current().source.location,
     "One row is a conversation as the source has it: "
     "[WildChat-1M](https://huggingface.co/datasets/allenai/WildChat-1M) (ODC-BY), one's own logs, or the sample town. "
     "Not materialized here; the profile's `source`, or `RLHI_SOURCE`, says where it lies.",
-    files=lambda: source_files(profiles.source_settings(profiles.current())),
-    kind=str(profiles.current().source.kind),
+    location=lambda profile: profile.source.location,
+    files=lambda profile: source_files(profiles.source_settings(profile)),
+    shown=lambda profile: {"kind": str(profile.source.kind)},
 )
-
-
-_INGESTED = {
-    "conversations": "One row is an accepted conversation: alternating messages, a salted user fingerprint, repairs noted.",
-    "quarantine": "One row is a rejected source row: where it came from and why, without any of its text.",
-}
+_READS = ("source", "truth", "salt")
 
 
 @declare.together(
     "ingested",
-    declare.MONTHS,
-    deps=[wildchat],
-    outs={
-        name: dg.AssetOut(
-            group_name=GROUP,
-            description=description,
-            kinds={"polars"},
-            owners=declare.OWNERS,
-            **declare.versioned("2", ("source", "truth", "salt"), TABLES[name].metadata),
-        )
-        for name, description in _INGESTED.items()
-    },
+    "month",
+    [
+        declare.Out(
+            "conversations",
+            GROUP,
+            set(),
+            "One row is an accepted conversation: alternating messages, a salted user fingerprint, repairs noted.",
+            code_version="2",
+            reads=_READS,
+        ),
+        declare.Out(
+            "quarantine",
+            GROUP,
+            set(),
+            "One row is a rejected source row: where it came from and why, without any of its text.",
+            code_version="2",
+            reads=_READS,
+        ),
+    ],
+    deps=["wildchat"],
 )
 def ingested(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake]
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Staged | pl.DataFrame]]:
     """Read the months' rows of the source; every row is accepted or quarantined with one reason."""
     profile = settings.profile
-    forgotten = tombstones.read(profiles.data_root())
+    forgotten = tombstones.read(settings.profile.root)
     judged = judge(profiles.source_settings(profile), context.partition_keys, profiles.salt(profile), forgotten=forgotten)
     with lake.writer("conversations", context.partition_keys) as writer:
         progress, rows = Progress(context.log.info, "conversations"), 0
@@ -103,7 +106,7 @@ def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conve
 
 
 @declare.table("users", GROUP, set(), reads=("held_out_fraction",))
-def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
+def users(settings: dg.ResourceParam[Settings], conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)
     signs = entries(found.lazy().select("merge_risk"))
@@ -117,11 +120,11 @@ def users(settings: Settings, conversations: pl.LazyFrame) -> dg.MaterializeResu
     )
 
 
-def _source_rows(settings: Settings, months: Sequence[str] | None) -> Mapping[str, int]:
-    with failures.told():
-        counted = month_counts(profiles.source_settings(settings.profile))
-    return counted if months is None else {month: counted.get(month, 0) for month in months}
+def _source_rows(run: declare.Run) -> Mapping[str, int]:
+    """Rows of the source by month, counted independently of the code that accepts and rejects them."""
+    counted = month_counts(profiles.source_settings(run.profile))
+    return counted if run.partitions is None else {month: counted.get(month, 0) for month in run.partitions}
 
 
-table_checks = [checks.table_check(name, TABLES[name]) for name in ("conversations", "quarantine", "turns", "users")]
-conservation = checks.conservation_check("conversations", "quarantine", "settings", _source_rows)
+table_checks = [declare.matches_table(name) for name in ("conversations", "quarantine", "turns", "users")]
+conservation = declare.check("conversations", rows_are_conserved, quarantined="quarantine", counted=_source_rows, of_run=["quarantined"])

@@ -5,30 +5,29 @@ import hashlib
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
-from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster import declare, metadata
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation import scores as scoring
 from rlhi_dagster.evaluation.arithmetic import arithmetic_prompts
-from rlhi_dagster.evaluation.judging import judge_of, judge_recipes
+from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
 from rlhi_dagster.evaluation.publish import write_report
 from rlhi_dagster.evaluation.replies import requests, responses_of
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import against_base
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
-from rlhi_dagster.resources import Settings, Workers, call_metadata
-from rlhi_dagster.tables import TABLES
-from rlhi_dagster.training import recipes
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.roles.judge import judge_recipes, judges
+from rlhi_dagster.settings import Settings
 
 GROUP = "evaluation"
-WITH_BASE = dg.AssetIn(partition_mapping=against_base(recipes.names()))
 
 
 @declare.table("eval_prompts", GROUP, set(), reads=("evaluation", "seed"))
 def eval_prompts(
-    settings: Settings, turns: pl.LazyFrame, users: pl.LazyFrame, personas: pl.LazyFrame
+    settings: dg.ResourceParam[Settings], turns: pl.LazyFrame, users: pl.LazyFrame, personas: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is an evaluation item: a request of a held-out user with the persona of its moment, or a problem with a known answer."""
     chosen = settings.profile.evaluation
@@ -44,19 +43,21 @@ def eval_prompts(
     )
 
 
-@declare.table(
-    "responses", GROUP, {"huggingface"}, reads=("recipes", "sampling", "seed", "engines.policy"), deps=["checkpoints"], pool="model"
-)
+@declare.table("responses", GROUP, {"huggingface"}, reads=("recipes", "models.policy"), deps=["checkpoints"], pool="model")
 def responses(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, eval_prompts: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    eval_prompts: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a checkpoint's reply to an evaluation item."""
-    items = eval_prompts.collect()
+    items, arms, calls = eval_prompts.collect(), settings.profile.arms, Calls(context, workers, settings, lake)
     models = {name: ModelRef.from_manifest(lake.artefact_path("checkpoints", name)) for name in context.partition_keys}
-    batches = [(model, requests(items, recipes.load(name).persona)) for name, model in models.items()]
-    answers, stats = workers.chat(context, batches, settings.sampling())
+    batches = [(model, requests(items, arms[name].persona)) for name, model in models.items()]
+    answers = calls.ask(batches)
     found = pl.concat([responses_of(items, name, model, mine) for (name, model), mine in zip(models.items(), answers, strict=True)])
-    return metadata.result("responses", found, error_rows=found["error"].count(), **call_metadata(stats))
+    return metadata.result("responses", found, error_rows=found["error"].count(), **calls.metadata())
 
 
 @declare.table(
@@ -64,28 +65,32 @@ def responses(
     GROUP,
     set(),
     code_version="2",
-    reads=("evaluation", "truth", "salt", "sampling", "seed", "engines.judge"),
-    ins={"responses": WITH_BASE},
+    reads=("truth", "salt", "models.judge"),
+    with_base=["responses"],
     pool="model",
 )
 def judgements(
-    context: dg.AssetExecutionContext, settings: Settings, workers: Workers, eval_prompts: pl.LazyFrame, responses: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    eval_prompts: pl.LazyFrame,
+    responses: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is one judge's verdict on a reply against the base's, in one order."""
-    items, spent = eval_prompts.collect(), list[CallStats]()
-    judge = judge_of(context, settings, workers, items, spent)
-    found = judge_recipes(items, responses.collect(), context.partition_keys, judge)
+    items, calls = eval_prompts.collect(), Calls(context, workers, settings, lake)
+    found = judge_recipes(items, responses.collect(), context.partition_keys, judges(calls, settings.profile, items))
     verdicts = found.group_by("recipe", "verdict").len().sort("recipe", "verdict")
     return metadata.result(
         "judgements",
         found,
         illegible_verdicts=found["verdict"].null_count(),
         verdicts=metadata.markdown_table(verdicts),
-        **(call_metadata(sum(spent, CallStats())) if spent else {}),
+        **calls.metadata(),
     )
 
 
-@declare.table("scores", GROUP, set(), ins={"judgements": WITH_BASE})
+@declare.table("scores", GROUP, set(), with_base=["judgements"])
 def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, responses: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a metric of a recipe on a benchmark, with n, a 95 % interval clustered by user, and the judge."""
     judged = judgements.collect()
@@ -103,7 +108,7 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     reads=("source.name", "truth", "seed", "recipes"),
     deps=["scores", "judgements", "responses", "checkpoints"],
 )
-def report(settings: Settings, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
+def report(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
     """One artefact: a self-contained HTML page with every score, plot and deviation, readable without a network."""
     file, comparisons = write_report(settings.profile, lake)
     shown = comparisons.select("left", "right", "metric", "difference", "ci_low", "ci_high", "n")
@@ -113,7 +118,7 @@ def report(settings: Settings, lake: dg.ResourceParam[Lake]) -> dg.MaterializeRe
     )
 
 
-table_checks = [checks.table_check(name, TABLES[name]) for name in ("eval_prompts", "responses", "judgements", "scores")]
-precedes = checks.personas_precede_use_check("eval_prompts")
-balanced = checks.orders_are_balanced_check("judgements")
-intact = checks.malformed_share_is_low_check("judgements")
+table_checks = [declare.matches_table(name) for name in ("eval_prompts", "responses", "judgements", "scores")]
+precedes = declare.check("eval_prompts", personas_precede_use, personas="personas", turns="turns")
+balanced = declare.check("judgements", orders_are_balanced)
+intact = declare.check("judgements", malformed_share_is_low, warns=True)

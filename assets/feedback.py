@@ -5,19 +5,21 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata, profiles
+from rlhi_dagster import declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.feedback import card, comparison, corpora, diversity, training
 from rlhi_dagster.feedback.agreement import read_gold
 from rlhi_dagster.feedback.classifier import FeedbackClassifier
-from rlhi_dagster.feedback.labelling import refined
 from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
 from rlhi_dagster.feedback.offline import read_follow_ups
 from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
 from rlhi_dagster.feedback.readings import readings, sentences
 from rlhi_dagster.forgetting import marks, tombstones
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.roles.labeller import refined
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import TABLES
 
 GROUP = "feedback"
@@ -32,7 +34,10 @@ GROUP = "feedback"
     pool="model",
 )
 def feedback_classifier(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
 ) -> dg.MaterializeResult[None]:
     """One artefact: the trained labeller of follow-ups, with its card.
 
@@ -43,7 +48,7 @@ def feedback_classifier(
         classifier = FeedbackClassifier.load()
     else:
         gold = read_gold(profiles.project_path(given.labels))
-        forgotten = tombstones.read(profiles.data_root())
+        forgotten = tombstones.read(settings.profile.root)
         found = read_follow_ups(given.conversations, profiles.salt(settings.profile), forgotten)
         context.log.info(found.account)
         known = training.labelled(found.frame, gold)
@@ -68,18 +73,23 @@ def feedback_classifier(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("labeller", "sampling", "seed", "engines.labeller"),
+    reads=("labeller.sure", "models.labeller"),
     deps=["feedback_classifier"],
     pool="model",
 )
 def feedback_labels(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, turns: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    turns: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a follow-up message and what it says about the reply before it."""
     classifier = FeedbackClassifier.load(lake.artefact_path("feedback_classifier"))
     pairs = follow_ups(turns)
     given = ClassifierLabeller(classifier, partial(workers.embed, context, classifier.encoder)).label(pairs)
-    labels, cost = refined(context, settings, workers, given, pairs)
+    calls = Calls(context, workers, settings, lake)
+    labels, agreement = refined(calls, settings.profile, given, pairs)
     counts = dict(labels["label"].value_counts(sort=True).iter_rows())
     drawn = card.cascade_plot(classifier.card, given["probability"].to_numpy())
     return metadata.result(
@@ -90,7 +100,8 @@ def feedback_labels(
         label_counts=metadata.bars(counts),
         labels_by_labeller=metadata.bars(dict(labels["labeller"].value_counts(sort=True).iter_rows())),
         **({"cost_and_quality": metadata.plot(drawn)} if drawn else {}),
-        **cost,
+        **agreement,
+        **calls.metadata(),
     )
 
 
@@ -121,7 +132,7 @@ def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) 
     pool="model",
 )
 def contextual_diversity(
-    context: dg.AssetExecutionContext, settings: Settings, workers: Workers, turns: pl.LazyFrame
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], workers: dg.ResourceParam[Workers], turns: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a corpus and the mean pairwise cosine distance between its opening requests (the paper: WildChat 0.865)."""
     profile = settings.profile
@@ -147,4 +158,4 @@ def contextual_diversity(
     return metadata.result("contextual_diversity", found, **shown)
 
 
-table_checks = [checks.table_check(name, TABLES[name]) for name in ("feedback_labels", "reattempt_rates", "contextual_diversity")]
+table_checks = [declare.matches_table(name) for name in ("feedback_labels", "reattempt_rates", "contextual_diversity")]

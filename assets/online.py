@@ -1,22 +1,24 @@
 """Online rounds: candidates of the policy as it is, the pairs made of them, and the policies between the rounds."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
+from rlhi_dagster import declare, metadata
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.models import MANIFEST, ModelRef
+from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import partitions_of_run
-from rlhi_dagster.preferences import online, online_checks
-from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.personas.evidence import personas_precede_use
+from rlhi_dagster.preferences import online, online_checks, pair_checks
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import TrainingRun, Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import TABLES
-from rlhi_dagster.training import artefacts, pair_sets, recipes
+from rlhi_dagster.training import artefacts, manifest_checks, pair_sets, recipes
 from rlhi_dagster.training.curves import curves
 from rlhi_dagster.training.origin import origin
 
@@ -28,40 +30,38 @@ _TABLES = {
     "reasons; no row for a recipe without rounds.",
 }
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
-
-
 _READS = (
     *declare.OF_RECIPES,
     *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
-    *("sampling", "engines.policy", "engines.reward"),
+    *("models.policy", "models.reward"),
 )
-
-
-def _out(description: str, metadata: Mapping[str, Any], **more: Any) -> dg.AssetOut:
-    return dg.AssetOut(group_name=GROUP, description=description, owners=declare.OWNERS, **declare.versioned("1", _READS, metadata), **more)
 
 
 @declare.together(
     "online_rounds",
-    declare.RECIPES,
+    "recipe",
+    [
+        *(declare.Out(name, GROUP, {"huggingface"}, told, reads=_READS) for name, told in _TABLES.items()),
+        declare.Out("online_policies", GROUP, {"huggingface", "pytorch"}, _POLICIES, reads=_READS),
+    ],
     deps=["policy", "reward_model"],
-    outs={
-        **{name: _out(told, TABLES[name].metadata, kinds={"polars", "huggingface"}) for name, told in _TABLES.items()},
-        "online_policies": _out(_POLICIES, declare.folder("online_policies"), kinds={"huggingface", "pytorch"}, dagster_type=dg.Nothing),
-    },
     pool="model",
 )
 def online_rounds(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    preference_pairs: pl.LazyFrame,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Run the rounds of the recipes that have some; an interrupted round asks and trains only what is missing."""
-    profile, pairs, arms = settings.profile, preference_pairs.collect(), recipes.load_all()
-    chosen = _online(context.partition_keys)
+    profile, pairs, arms = settings.profile, preference_pairs.collect(), settings.profile.arms
+    chosen = _online(arms, context.partition_keys)
     if told := pair_sets.unfit(pairs, chosen):
         raise dg.Failure("; ".join(told), allow_retries=False)
     count = pair_sets.equal_count(pairs, arms, profile.max_pairs)
     wanted = {"train": count, "validation": round(count * profile.validation_fraction)}
-    done, spent = list[online.Round](), list[CallStats]()
+    done, calls = list[online.Round](), Calls(context, workers, settings, lake)
     for name, recipe in chosen.items():
         plan = online.Plan(
             recipe=name,
@@ -72,55 +72,51 @@ def online_rounds(
             placement=profile.reward.persona_placement,
             seed=profile.seed,
         )
-        done += _rounds(context, settings, lake, workers, plan, pairs, spent)
-    yield from _results(context, lake, done, sum(spent, CallStats()))
+        done += _rounds(context, profile, lake, workers, calls, plan, recipe, pairs)
+    manifests = {name: each for name, each in _manifests(lake, arms, context.partition_keys).items() if each}
+    yield from _results(done, manifests, calls)
 
 
 def _rounds(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    profile: Profile,
     lake: Lake,
     workers: Workers,
+    calls: Calls,
     plan: online.Plan,
+    recipe: recipes.Recipe,
     pairs: pl.DataFrame,
-    spent: list[CallStats],
 ) -> list[online.Round]:
     """The rounds of a recipe, with workers as its models and trainer."""
-    profile, recipe = settings.profile, recipes.load(plan.recipe)
     trained = recipes.training_settings({plan.recipe: recipe}, profile)[plan.recipe]
-    reward_model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
+    reward_model = calls.model("reward")
 
     def ask(policy: ModelRef, wanted: list[ChatRequest]) -> Sequence[ChatAnswer]:
-        (answers,), stats = workers.chat(context, [(policy, wanted)], settings.sampling())
-        spent.append(stats)
+        (answers,) = calls.ask([(policy, wanted)])
         return answers
 
     def score(wanted: list[RewardRequest]) -> tuple[str, Sequence[RewardAnswer]]:
-        answers, stats = workers.score(context, reward_model, wanted)
-        spent.append(stats)
-        return reward_model.identity, answers
+        return reward_model.identity, calls.score(reward_model, wanted)
 
     def train(done: online.Round) -> ModelRef:
         name = online.policy_name(plan.recipe, done.number)
         usable, out = online.as_preference_pairs(done.pairs), lake.artefact_path("online_policies", name)
         sets = pair_sets.kept_sets(usable, recipe, profile.seed)
-        said = origin("online_pairs", usable, sets, profile, context.assets_def.code_versions_by_key[dg.AssetKey("online_policies")])
-        extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens, "round": done.number}
+        said = origin("online_pairs", usable, sets, profile.source_facts, metadata.code_version(context, "online_policies"))
+        reply_tokens = profile.players("policy")[0].sampling.max_new_tokens
+        extra = {"persona": recipe.persona, "reply_tokens": reply_tokens, "round": done.number}
         run = TrainingRun(name, recipe.method, done.policy, sets.train, sets.validation, trained, out, extra, said)
         workers.train(context, [run])
         return ModelRef.from_manifest(out)
 
     asked = online.requests(pairs, plan.rounds, plan.seed)
-    start = ModelRef.from_manifest(lake.artefact_path("policy"))
     try:
-        return list(online.rounds(plan, asked, start, ask, score, train))
+        return list(online.rounds(plan, asked, calls.model("policy"), ask, score, train))
     except online.RoundError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def _results(
-    context: dg.AssetExecutionContext, lake: Lake, done: Sequence[online.Round], stats: CallStats
-) -> Iterator[dg.MaterializeResult[Any]]:
+def _results(done: Sequence[online.Round], manifests: Mapping[str, Mapping[str, Any]], calls: Calls) -> Iterator[dg.MaterializeResult[Any]]:
     candidates = pl.concat([TABLES["online_candidates"].empty(), *(each.candidates for each in done)])
     pairs = pl.concat([TABLES["online_pairs"].empty(), *(each.pairs for each in done)])
     rewards = candidates.group_by("recipe", "round", "split").agg(
@@ -135,7 +131,7 @@ def _results(
         candidates,
         error_rows=candidates["error"].count(),
         by_round=metadata.markdown_table(rewards.sort("recipe", "round", "split")),
-        **call_metadata(stats),
+        **calls.metadata(),
     )
     yield metadata.result(
         "online_pairs",
@@ -143,7 +139,6 @@ def _results(
         kept_pairs=int(pairs["is_kept"].sum()),
         fates=metadata.markdown_table(fates.sort("recipe", "round", "split", "fate"), max_rows=60),
     )
-    manifests = {name: manifest for name, manifest in _manifests(lake, context.partition_keys).items() if manifest}
     version = artefacts.joint_version({name: manifest["model"]["revision"] for name, manifest in manifests.items()})
     yield dg.MaterializeResult(
         asset_key="online_policies",
@@ -152,49 +147,50 @@ def _results(
     )
 
 
-def _manifests(lake: Lake, partitions: Sequence[str] | None) -> dict[str, Mapping[str, Any] | None]:
+def _manifests(lake: Lake, arms: Mapping[str, recipes.Recipe], partitions: Sequence[str] | None) -> dict[str, Mapping[str, Any] | None]:
     """Manifests of the policies between the rounds of some recipes, or of all; ``None`` where there is none."""
-    names = [online.policy_name(name, number) for name, recipe in _online(partitions).items() for number in range(1, recipe.rounds)]
-    files = {name: lake.artefact_path("online_policies", name) / MANIFEST for name in names}
-    return {name: json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None for name, file in files.items()}
+    online_arms = _online(arms, partitions)
+    names = [online.policy_name(name, number) for name, recipe in online_arms.items() for number in range(1, recipe.rounds)]
+    return {name: manifest_checks.manifest(lake.artefact_path("online_policies", name)) for name in names}
 
 
-def _online(partitions: Sequence[str] | None) -> dict[str, recipes.Recipe]:
+def _online(arms: Mapping[str, recipes.Recipe], partitions: Sequence[str] | None) -> dict[str, recipes.Recipe]:
     """Recipes with rounds, among some or all."""
-    arms = recipes.load_all()
     return {name: arm for name, arm in arms.items() if arm.rounds and (partitions is None or name in partitions)}
 
 
-@dg.asset_check(
-    asset="online_pairs",
-    blocking=True,
-    additional_ins={"candidates": dg.AssetIn("online_candidates"), "offered": dg.AssetIn("preference_pairs")},
-)
-def requests_are_in_one_round(
-    context: dg.AssetCheckExecutionContext, frame: pl.LazyFrame, candidates: pl.LazyFrame, offered: pl.LazyFrame
-) -> dg.AssetCheckResult:
-    """Every request has candidates and pairs in one round of each recipe with rounds, and every pair is kept or dropped with a reason."""
-    arms = _online(partitions_of_run(context.run.tags, declare.RECIPES))
-    return online_checks.requests_are_in_one_round(frame, candidates, offered, list(arms)).as_result()
+def _arms_of_run(run: declare.Run) -> list[str]:
+    return list(_online(run.profile.arms, run.partitions))
 
 
-@dg.asset_check(asset="online_pairs", additional_ins={"offered": dg.AssetIn("preference_pairs")})
-def rounds_are_full(
-    context: dg.AssetCheckExecutionContext, settings: Settings, frame: pl.LazyFrame, offered: pl.LazyFrame
-) -> dg.AssetCheckResult:
-    """Warn unless the rounds of a recipe train on as many pairs as every other recipe."""
-    arms = _online(partitions_of_run(context.run.tags, declare.RECIPES))
-    count = pair_sets.equal_count(offered.collect(), recipes.load_all(), settings.profile.max_pairs)
-    return online_checks.rounds_are_full(frame, dict.fromkeys(arms, count)).as_result(dg.AssetCheckSeverity.WARN)
+def _pairs_wanted(run: declare.Run) -> dict[str, int]:
+    offered = run.lake.scan("preference_pairs").collect()
+    return dict.fromkeys(_arms_of_run(run), pair_sets.equal_count(offered, run.profile.arms, run.profile.max_pairs))
 
 
-table_checks = [checks.table_check(name, TABLES[name]) for name in _TABLES]
-precedes = checks.personas_precede_use_check("online_candidates")
-differs = checks.chosen_differs_from_rejected_check("online_pairs")
-held_out = checks.no_held_out_user_in_training_check("online_pairs")
-manifest_checks = [
-    checks.manifest_check("online_policies", checks.step0_loss_is_ln2, found=_manifests),
-    checks.manifest_check("online_policies", checks.nothing_lost, found=_manifests),
-    checks.manifest_check("online_policies", checks.chosen_likelihood_holds, found=_manifests, is_blocking=False),
+def _manifests_of_run(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
+    return _manifests(run.lake, run.profile.arms, run.partitions)
+
+
+table_checks = [declare.matches_table(name) for name in _TABLES]
+precedes = declare.check("online_candidates", personas_precede_use, personas="personas", turns="turns")
+pairs_are_sound = [
+    declare.check(
+        "online_pairs",
+        online_checks.requests_are_in_one_round,
+        candidates="online_candidates",
+        offered="preference_pairs",
+        recipes=_arms_of_run,
+    ),
+    declare.check("online_pairs", online_checks.rounds_are_full, wanted=_pairs_wanted, warns=True),
+    declare.check("online_pairs", pair_checks.chosen_differs_from_rejected),
+    declare.check("online_pairs", pair_checks.no_held_out_user_in_training, users="users"),
 ]
-forgotten = checks.trained_on_nobody_forgotten_check("online_policies")
+manifests_are_sound = [
+    declare.check("online_policies", manifest_checks.step0_loss_is_ln2, manifests=_manifests_of_run),
+    declare.check("online_policies", manifest_checks.nothing_lost, manifests=_manifests_of_run),
+    declare.check("online_policies", manifest_checks.chosen_likelihood_holds, manifests=_manifests_of_run, warns=True),
+]
+forgotten = declare.check(
+    "online_policies", trained_on_nobody_forgotten, marked=lambda run: marks_of(run.lake, "online_policies"), warns=True
+)

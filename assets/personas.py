@@ -1,30 +1,36 @@
 """What is known about a user from their own earlier messages, with the messages that say so."""
 
+from functools import partial
+
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
-from rlhi_dagster.personas import evidence, writing
-from rlhi_dagster.resources import Settings, Workers
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster import declare, metadata
+from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.personas.evidence import lines_rest_on_earlier_messages
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.roles.persona_writer import corrected, written
+from rlhi_dagster.settings import Settings
 
 GROUP = "personas"
 
 
-@declare.table(
-    "personas", GROUP, {"huggingface"}, code_version="2", reads=("personas", "sampling", "seed", "engines.persona_writer"), pool="model"
-)
+@declare.table("personas", GROUP, {"huggingface"}, code_version="2", reads=("personas", "models.persona_writer"), pool="model")
 def personas(
     context: dg.AssetExecutionContext,
-    settings: Settings,
-    workers: Workers,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
     conversations: pl.LazyFrame,
     turns: pl.LazyFrame,
     feedback_labels: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a version of a persona line, valid from one moment until it is revised, with the messages that support it."""
-    found, cost = writing.written(context, settings, workers, turns, feedback_labels, conversations)
-    lines, corrections = writing.corrected(settings, found.lines, turns)
+    calls, embed = Calls(context, workers, settings, lake), partial(workers.embed, context, MiniLM.name)
+    found = written(calls, settings.profile, embed, turns, feedback_labels, conversations)
+    lines, corrections = corrected(settings.profile, found.lines, turns)
     current = lines.filter(pl.col("valid_until").is_null())
     per_user = current.group_by("user_id").len().group_by("len").agg(pl.len().alias("users")).sort("len")
     return metadata.result(
@@ -37,15 +43,9 @@ def personas(
         users_by_current_lines=metadata.bars({str(n): users for n, users in per_user.iter_rows()}),
         dropped=metadata.bars(found.dropped),
         **corrections,
-        **cost,
+        **calls.metadata(),
     )
 
 
-@dg.asset_check(asset=personas, blocking=True, additional_ins={"turns": dg.AssetIn("turns")})
-def lines_rest_on_earlier_messages(personas: pl.LazyFrame, turns: pl.LazyFrame) -> dg.AssetCheckResult:
-    """Every line cites messages of its user from before it became valid, and the words that it quotes are in them."""
-    counts = evidence.faults(personas, turns)
-    return checks.Finding(not any(counts.values()), counts).as_result()
-
-
-table_checks = [checks.table_check("personas", TABLES["personas"])]
+table_checks = [declare.matches_table("personas")]
+rest_on_messages = declare.check("personas", lines_rest_on_earlier_messages, turns="turns")

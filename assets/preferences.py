@@ -3,19 +3,19 @@
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster import declare, metadata
 from rlhi_dagster.lake import Lake
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
-from rlhi_dagster.preferences import reward_order, waterfall
+from rlhi_dagster.preferences import pair_checks, reward_order, waterfall
 from rlhi_dagster.preferences import rewrites as rewriting
-from rlhi_dagster.preferences.pair_judge import pair_judge_of
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
-from rlhi_dagster.preferences.rewriter import rewriter_of
-from rlhi_dagster.resources import Settings, Workers, call_metadata
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.roles.pair_judge import pair_judge
+from rlhi_dagster.roles.rewriter import rewriter
+from rlhi_dagster.settings import Settings
 
 GROUP = "preferences"
 
@@ -25,15 +25,15 @@ GROUP = "preferences"
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites", "pair_judge", "sampling", "seed", "engines.policy", "engines.rewriter", "engines.pair_judge"),
+    reads=("rewrites", "models.rewriter", "models.pair_judge"),
     deps=["policy"],
     pool="model",
 )
 def rewrites(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
-    workers: Workers,
+    workers: dg.ResourceParam[Workers],
     wildllamachat: pl.LazyFrame,
     feedback_labels: pl.LazyFrame,
     users: pl.LazyFrame,
@@ -47,9 +47,8 @@ def rewrites(
     rows = rewriting.criticised(
         wildllamachat.collect(), feedback_labels.collect(), users.collect(), personas.collect(), settings.profile.rewrites, personas_at
     )
-    spent = list[CallStats]()
-    rewriter = rewriter_of(context, settings, lake, workers, spent)
-    found = rewriting.rewrites(rows, rewriter, pair_judge_of(context, settings, workers, spent))
+    calls = Calls(context, workers, settings, lake)
+    found = rewriting.rewrites(rows, rewriter(calls, settings.profile), pair_judge(calls))
     made = found.group_by("strategy").agg(
         rewrites=pl.col("rewrite").count(),
         errors=pl.col("error").count(),
@@ -63,7 +62,7 @@ def rewrites(
         found,
         error_rows=found["error"].count(),
         by_strategy=metadata.markdown_table(made.sort("strategy")),
-        **call_metadata(sum(spent, CallStats())),
+        **calls.metadata(),
     )
 
 
@@ -72,15 +71,15 @@ def rewrites(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites", "reward.persona_placement", "engines.reward"),
+    reads=("rewrites", "reward.persona_placement", "models.reward"),
     deps=["reward_model"],
     pool="model",
 )
 def rewrite_pairs(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
-    workers: Workers,
+    workers: dg.ResourceParam[Workers],
     rewrites: pl.LazyFrame,
     turns: pl.LazyFrame,
     feedback_labels: pl.LazyFrame,
@@ -90,12 +89,11 @@ def rewrite_pairs(
 
     The reward model is asked only if a filter of the profile looks at rewards, and only about pairs that nothing else is against.
     """
-    chosen, stats = settings.profile.rewrites, CallStats()
+    chosen, calls = settings.profile.rewrites, Calls(context, workers, settings, lake)
     pairs = rewriting.unscored_pairs(rewrites.collect(), chosen)
     if rewriting.needs_rewards(chosen.filters):
-        model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
-        wanted = rewriting.reward_requests(pairs, settings.profile.reward.persona_placement)
-        answers, stats = workers.score(context, model, wanted)
+        model = calls.model("reward")
+        answers = calls.score(model, rewriting.reward_requests(pairs, settings.profile.reward.persona_placement))
         pairs = rewriting.rewrite_pairs(pairs, answers, chosen.filters, model.identity)
     said = int(turns.select(pl.len()).collect().item())
     steps = waterfall.account(said, feedback_labels.collect(), users.collect(), pairs, chosen.min_feedback_probability)
@@ -108,7 +106,7 @@ def rewrite_pairs(
         waterfall=metadata.plot(waterfall.drawing(steps)),
         account=metadata.markdown_table(steps.drop("is_drop"), max_rows=60),
         drop_reasons=metadata.markdown_table(waterfall.shares(pairs), max_rows=60),
-        **call_metadata(stats),
+        **calls.metadata(),
     )
 
 
@@ -119,16 +117,16 @@ def rewrite_pairs(
     code_version="2",
     reads=(
         *("candidates.count", "candidates.max_requests", "candidates.with_persona_only"),
-        *("sampling", "seed", "engines.policy"),
+        *("seed", "models.policy"),
     ),
     deps=["policy"],
     pool="model",
 )
 def candidates(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
-    workers: Workers,
+    workers: dg.ResourceParam[Workers],
     turns: pl.LazyFrame,
     users: pl.LazyFrame,
     personas: pl.LazyFrame,
@@ -144,17 +142,17 @@ def candidates(
         personas_at,
         with_persona_only=profile.candidates.with_persona_only,
     )
-    policy = ModelRef.from_manifest(lake.artefact_path("policy"))
-    wanted = ranking.candidate_requests(requests, profile.candidates.count)
-    (answers,), stats = workers.chat(context, [(policy, wanted)], settings.sampling())
-    found = ranking.candidates(requests, answers, profile.candidates.count, policy.identity)
+    calls = Calls(context, workers, settings, lake)
+    policy = calls.asked("policy")
+    answers = policy(ranking.candidate_requests(requests, profile.candidates.count))
+    found = ranking.candidates(requests, answers, profile.candidates.count, policy.model.identity)
     distinct = found.group_by("turn_id").agg(pl.col("reply").n_unique())["reply"].mean()
     return metadata.result(
         "candidates",
         found,
         requests=len(requests),
         distinct_replies_per_request=metadata.number(distinct),
-        **call_metadata(stats),
+        **calls.metadata(),
     )
 
 
@@ -163,17 +161,22 @@ def candidates(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("reward.persona_placement", "seed", "engines.reward"),
+    reads=("reward.persona_placement", "seed", "models.reward"),
     deps=["reward_model"],
     pool="model",
 )
 def candidate_rewards(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, candidates: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    candidates: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is the reward of a candidate under one persona condition: the user's own, another user's, or none."""
     rows = ranking.conditioned(candidates.collect(), settings.profile.seed)
-    model = ModelRef.from_manifest(lake.artefact_path("reward_model"))
-    answers, stats = workers.score(context, model, ranking.reward_requests(rows, settings.profile.reward.persona_placement))
+    calls = Calls(context, workers, settings, lake)
+    model = calls.model("reward")
+    answers = calls.score(model, ranking.reward_requests(rows, settings.profile.reward.persona_placement))
     found = ranking.candidate_rewards(rows, answers, model.identity)
     order = reward_order.reward_order(found)
     return metadata.result(
@@ -183,12 +186,14 @@ def candidate_rewards(
         **reward_order.headline(order),
         order_by_persona=metadata.markdown_table(order),
         rank_correlations=metadata.plot(reward_order.drawing(found)),
-        **call_metadata(stats),
+        **calls.metadata(),
     )
 
 
 @declare.table("reward_pairs", GROUP, set(), code_version="2", reads=("candidates",))
-def reward_pairs(settings: Settings, candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
+def reward_pairs(
+    settings: dg.ResourceParam[Settings], candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is the best against the worst candidate of a request under one persona condition, kept or dropped with the reasons."""
     pairs = reward_pairs_of(candidates.collect(), candidate_rewards.collect(), settings.profile.candidates)
     kept = pairs.filter("is_kept")
@@ -209,15 +214,11 @@ def _fates(pairs: pl.DataFrame) -> dg.MarkdownMetadataValue:
     return metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows()))
 
 
-table_checks = [
-    checks.table_check(name, TABLES[name]) for name in ("rewrites", "rewrite_pairs", "candidates", "candidate_rewards", "reward_pairs")
+table_checks = [declare.matches_table(name) for name in ("rewrites", "rewrite_pairs", "candidates", "candidate_rewards", "reward_pairs")]
+persona_checks = [declare.check(name, personas_precede_use, personas="personas", turns="turns") for name in ("rewrites", "candidates")]
+sides_differ = [declare.check(name, pair_checks.chosen_differs_from_rejected) for name in ("rewrite_pairs", "reward_pairs")]
+accounting = [
+    declare.check("rewrite_pairs", pair_checks.rewrites_are_conserved, rewrites="rewrites", of_run=["rewrites"]),
+    declare.check("reward_pairs", pair_checks.requests_are_accounted_for, candidates="candidates", of_run=["candidates"]),
 ]
-persona_checks = [checks.personas_precede_use_check(name) for name in ("rewrites", "candidates")]
-pair_checks = [checks.chosen_differs_from_rejected_check(name) for name in ("rewrite_pairs", "reward_pairs")]
-accounting_checks = [checks.rewrites_are_conserved_check("rewrite_pairs"), checks.requests_are_accounted_for_check("reward_pairs")]
-
-
-@dg.asset_check(asset=candidate_rewards, name="reward_reads_the_persona")
-def reward_reads_the_persona(frame: pl.LazyFrame) -> dg.AssetCheckResult:
-    """Under another user's persona the reward orders a request's candidates otherwise; a generic reward warns, and so do few requests."""
-    return reward_order.reads_the_persona(reward_order.reward_order(frame.collect())).as_result(dg.AssetCheckSeverity.WARN)
+reads_the_persona = declare.check("candidate_rewards", reward_order.reward_reads_the_persona, warns=True)

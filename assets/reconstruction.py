@@ -3,15 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster import declare, metadata
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.preferences.pair_judge import pair_judge_of
+from rlhi_dagster.model_calls import Calls
 from rlhi_dagster.preferences.reconstruction import mismatches, user_messages
 from rlhi_dagster.preferences.reconstruction import wildllamachat as wildllamachat_of
-from rlhi_dagster.resources import Settings, Workers, call_metadata
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.roles.pair_judge import pair_judge
+from rlhi_dagster.settings import Settings
 
 GROUP = "reconstruction"
 
@@ -21,15 +20,15 @@ GROUP = "reconstruction"
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites.min_feedback_probability", "pair_judge", "sampling", "seed", "engines.policy", "engines.pair_judge"),
+    reads=("rewrites.min_feedback_probability", "models.policy", "models.pair_judge"),
     deps=["policy"],
     pool="model",
 )
 def wildllamachat(
     context: dg.AssetExecutionContext,
-    settings: Settings,
+    settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
-    workers: Workers,
+    workers: dg.ResourceParam[Workers],
     turns: pl.LazyFrame,
     feedback_labels: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -37,12 +36,11 @@ def wildllamachat(
 
     Where the next message criticises the logged reply, also whether the criticism fits the policy's.
     """
-    said, spent = turns.collect(), list[CallStats]()
-    policy = ModelRef.from_manifest(lake.artefact_path("policy"))
-    answers, stats = workers.replay(context, policy, user_messages(said), settings.sampling())
-    judge = pair_judge_of(context, settings, workers, spent)
+    said, calls = turns.collect(), Calls(context, workers, settings, lake)
+    policy = calls.model("policy")
+    answers = calls.replay(policy, user_messages(said))
     least = settings.profile.rewrites.min_feedback_probability
-    chat = wildllamachat_of(said, feedback_labels.collect(), answers, policy.identity, judge, least)
+    chat = wildllamachat_of(said, feedback_labels.collect(), answers, policy.identity, pair_judge(calls), least)
     found = mismatches(chat)
     overall = found.row(0, named=True)
     errors = chat["error"].drop_nulls().str.split(":").list.first()
@@ -60,8 +58,8 @@ def wildllamachat(
         mismatched_by_wish=metadata.bars(dict(wishes.iter_rows())),
         error_rows=len(errors),
         errors=metadata.bars(dict(errors.value_counts(sort=True).iter_rows())),
-        **call_metadata(sum(spent, stats)),
+        **calls.metadata(),
     )
 
 
-table_checks = [checks.table_check("wildllamachat", TABLES["wildllamachat"])]
+table_checks = [declare.matches_table("wildllamachat")]

@@ -1,6 +1,7 @@
 """From preference pairs to checkpoints: the starting policy, the reward model, the union of pairs, and a checkpoint per recipe."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,20 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import checks, declare, metadata, profiles
+from rlhi_dagster import declare, metadata, profiles
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
+from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.preferences import Strategy, decontamination, online, pair_checks, union
 from rlhi_dagster.preferences.rewrites import unscored_pairs
-from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
-from rlhi_dagster.tables import TABLES
-from rlhi_dagster.training import artefacts, budget, human_preferences, pair_sets, recipes, reward_scores
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import TrainingRun, Workers
+from rlhi_dagster.settings import Settings
+from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores
 from rlhi_dagster.training.curves import curves, final_numbers
 from rlhi_dagster.training.origin import origin
 
@@ -25,22 +30,22 @@ GROUP = "training"
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
-@declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy",), pool="model")
+@declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
 def policy(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
 ) -> dg.MaterializeResult[None]:
     """One artefact: the starting model, a pinned Hub revision or the town's own Llama, trained here."""
-    chosen, out = settings.profile.policy, lake.artefact_path("policy")
-    if chosen.hub_model:
-        manifest = artefacts.refer(out, artefacts.hub_model(chosen.hub_model, chosen.hub_revision), method="none")
-    else:
-        assert chosen.town
-        assert chosen.training
-        assert chosen.corpus
-        corpus = pl.read_parquet(profiles.project_path(chosen.corpus))
-        run = TrainingRun("town-policy", "policy", None, corpus, None, chosen.training, out, chosen.town.model_dump())
-        manifest = workers.train(context, [run])["town-policy"]
-    return _trained(manifest, out)
+    (player,), out = settings.profile.players("policy"), lake.artefact_path("policy")
+    if player.builtin is None:
+        return _trained(workers.put(context, player.settings, out), out)
+    chosen = settings.profile.policy
+    assert chosen
+    corpus = pl.read_parquet(profiles.project_path(chosen.corpus))
+    run = TrainingRun("town-policy", "policy", None, corpus, None, chosen.training, out, chosen.town.model_dump())
+    return _trained(workers.train(context, [run])["town-policy"], out)
 
 
 @declare.artefact(
@@ -49,14 +54,18 @@ def policy(
     {"huggingface", "pytorch"},
     code_version="2",
     reads=(
-        *("reward.hub_model", "reward.hub_revision", "reward.training", "reward.max_pairs", "reward.persona_placement"),
+        *("models.reward", "reward.training", "reward.max_pairs", "reward.persona_placement"),
         *("rewrites", "validation_fraction", "seed"),
     ),
     deps=["policy"],
     pool="model",
 )
 def reward_model(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    rewrites: pl.LazyFrame,
 ) -> dg.MaterializeResult[None]:
     """One artefact: the reward model, a pinned Hub revision or one trained here.
 
@@ -64,17 +73,16 @@ def reward_model(
     that no rule and no judge drops; it starts from the policy.
     """
     profile, out = settings.profile, lake.artefact_path("reward_model")
-    if profile.reward.hub_model:
-        return _trained(
-            artefacts.refer(out, artefacts.hub_model(profile.reward.hub_model, profile.reward.hub_revision), method="none"), out
-        )
+    (player,) = profile.players("reward")
+    if player.builtin is None:
+        return _trained(workers.put(context, player.settings, out), out)
     assert profile.reward.training
-    found = _reward_model_pairs(settings, rewrites)
+    found = _reward_model_pairs(profile, rewrites)
     sets = pair_sets.PairSets(*pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement))
     if sets.train.is_empty():
         raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
-    said = origin("rewrites", found, sets, profile, _code_version(context))
+    said = origin("rewrites", found, sets, profile.source_facts, metadata.code_version(context, out.name))
     run = TrainingRun("reward-model", "reward", start, sets.train, sets.validation, profile.reward.training, out, {}, said)
     return _trained(workers.train(context, [run])["reward-model"], out)
 
@@ -84,24 +92,28 @@ def reward_model(
     GROUP,
     {"huggingface"},
     reads=(
-        *("reward.training", "reward.persona_placement", "reward.human_preferences"),
-        *("rewrites", "validation_fraction", "seed", "engines.reward"),
+        *("models.reward", "reward.persona_placement", "reward.human_preferences"),
+        *("rewrites", "validation_fraction", "seed"),
     ),
     deps=["reward_model"],
     pool="model",
 )
 def reward_model_scores(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, rewrites: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    rewrites: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is how often the reward model prefers the preferred reply of a set of pairs, under one persona condition."""
     profile, folder = settings.profile, lake.artefact_path("reward_model")
-    held_out = _reward_model_pairs(settings, rewrites)
-    if profile.reward.training:
+    held_out, calls = _reward_model_pairs(profile, rewrites), Calls(context, workers, settings, lake)
+    if calls.builtin("reward"):
         held_out = held_out.filter(split="validation")
     sets = [human_preferences.read(each.name, each.location) for each in profiles.human_preferences(profile)]
     rows = pl.concat([reward_scores.held_out_rows(held_out, profile.seed), reward_scores.human_rows(sets)])
-    model = ModelRef.from_manifest(folder)
-    answers, stats = workers.score(context, model, reward_scores.reward_requests(rows, profile.reward.persona_placement))
+    model = calls.model("reward")
+    answers = calls.score(model, reward_scores.reward_requests(rows, profile.reward.persona_placement))
     scores = reward_scores.reward_model_scores(rows, answers, sets, model.identity)
     accuracies = {f"accuracy/{row['pairs']}/{row['condition']}": row["value"] for row in scores.filter(pl.col("n") > 0).to_dicts()}
     return metadata.result(
@@ -114,15 +126,15 @@ def reward_model_scores(
         errors_by_reason=metadata.bars(reward_scores.errors(answers)),
         rows_without_a_pair=metadata.bars({f"{each.name}: {reason}": n for each in sets for reason, n in each.broken.items()}),
         **accuracies,
-        **call_metadata(stats),
+        **calls.metadata(),
     )
 
 
 @declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
 def preference_pairs(
     context: dg.AssetExecutionContext,
-    settings: Settings,
-    workers: Workers,
+    settings: dg.ResourceParam[Settings],
+    workers: dg.ResourceParam[Workers],
     rewrite_pairs: pl.LazyFrame,
     reward_pairs: pl.LazyFrame,
     reasoning_pairs: pl.LazyFrame,
@@ -150,10 +162,14 @@ def preference_pairs(
 
 @declare.table("token_budget", GROUP, {"huggingface"}, reads=declare.OF_RECIPES, deps=["policy"])
 def token_budget(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    preference_pairs: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a fate of a recipe's pairs at its training length: what training would use and what it would leave out."""
-    profile, everything = settings.profile, recipes.load_all()
+    profile, everything = settings.profile, settings.profile.arms
     limits = {name: trained.max_length for name, trained in recipes.training_settings(everything, profile).items()}
     drawn = pair_sets.drawn_sets(preference_pairs.collect(), everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     sets, rows = budget.shown(drawn, limits)
@@ -174,20 +190,23 @@ def token_budget(
     "checkpoints",
     GROUP,
     {"huggingface", "pytorch"},
-    reads=(*declare.OF_RECIPES, "sampling.max_new_tokens"),
-    by_recipe=True,
+    reads=(*declare.OF_RECIPES, "models.policy"),
     deps=["policy", "online_pairs", "online_policies"],
     pool="model",
 )
 def checkpoints(
-    context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, preference_pairs: pl.LazyFrame
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    workers: dg.ResourceParam[Workers],
+    preference_pairs: pl.LazyFrame,
 ) -> dg.MaterializeResult[None]:
     """One artefact a recipe: a trained policy with its manifest, curves and gates; recipes use equally many pairs unless they say not to.
 
     One with online rounds is the policy of the last round.
     """
     profile, pairs = settings.profile, preference_pairs.collect()
-    everything = recipes.load_all()
+    everything, reply_tokens = profile.arms, profile.players("policy")[0].sampling.max_new_tokens
     trained = recipes.training_settings(everything, profile)
     if told := pair_sets.unfit(pairs, {name: everything[name] for name in context.partition_keys}):
         raise dg.Failure("; ".join(told), allow_retries=False)
@@ -201,11 +220,11 @@ def checkpoints(
             artefacts.refer(out, start, method="none")
             continue
         if recipe.rounds:
-            runs.append(_last_round(context, settings, lake, name, recipe, out))
+            runs.append(_last_round(context, profile, lake, name, recipe, out))
             continue
         sets = drawn[name]
-        extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens}
-        said = origin("preference_pairs", pairs, sets, profile, _code_version(context))
+        extra = {"persona": recipe.persona, "reply_tokens": reply_tokens}
+        said = origin("preference_pairs", pairs, sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
         runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, extra, said))
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
@@ -219,31 +238,27 @@ def checkpoints(
 
 
 def _last_round(
-    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, name: str, recipe: recipes.Recipe, out: Path
+    context: dg.AssetExecutionContext, profile: Profile, lake: Lake, name: str, recipe: recipes.Recipe, out: Path
 ) -> TrainingRun:
     """Train on the pairs of a recipe's last online round, from the policy that wrote them."""
-    profile, before = settings.profile, online.policy_name(name, recipe.rounds - 1)
+    before = online.policy_name(name, recipe.rounds - 1)
     pairs = online.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
     start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
     if set(pairs["model"]) != {start.identity}:
         told = f"recipe {name}: its last round is not of {start.identity}"
         raise dg.Failure(f"{told}; run: {command('online_pairs', [name])}", allow_retries=False)
     sets = pair_sets.kept_sets(pairs, recipe, profile.seed)
-    said = origin("online_pairs", pairs, sets, profile, _code_version(context))
+    said = origin("online_pairs", pairs, sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
     trained = recipes.training_settings({name: recipe}, profile)[name]
-    extra = {"persona": recipe.persona, "reply_tokens": profile.sampling.max_new_tokens, "round": recipe.rounds}
+    reply_tokens = profile.players("policy")[0].sampling.max_new_tokens
+    extra = {"persona": recipe.persona, "reply_tokens": reply_tokens, "round": recipe.rounds}
     return TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained, out, extra, said)
 
 
-def _reward_model_pairs(settings: Settings, rewrites: pl.LazyFrame) -> pl.DataFrame:
+def _reward_model_pairs(profile: Profile, rewrites: pl.LazyFrame) -> pl.DataFrame:
     """What the reward model learns from and is tried on; only rewrites that can be among it are looked at for reasons against them."""
-    profile = settings.profile
     possible = rewrites.filter(pl.col("strategy") != Strategy.SCRATCH.value, pl.col("prompt").list.len() == 1).collect()
     return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), profile.validation_fraction)
-
-
-def _code_version(context: dg.AssetExecutionContext) -> str | None:
-    return context.assets_def.code_versions_by_key[context.assets_def.key]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -259,31 +274,47 @@ def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     )
 
 
-@dg.asset_check(asset=token_budget)
-def pairs_fit(token_budget: pl.LazyFrame) -> dg.AssetCheckResult:
-    """Warn when more than one in a hundred of a recipe's pairs is too long to train on."""
-    return budget.pairs_fit(token_budget).as_result(dg.AssetCheckSeverity.WARN)
-
-
-@dg.asset_check(asset="reward_model_scores", description="Above chance, with the whole interval, on users it was not trained on.")
-def reward_model_prefers_preferred(reward_model_scores: pl.LazyFrame) -> dg.AssetCheckResult:
-    """Warn unless the reward model prefers the preferred replies of held-out users under their own persona."""
-    return reward_scores.reward_model_prefers_preferred(reward_model_scores).as_result(dg.AssetCheckSeverity.WARN)
-
-
-table_checks = [checks.table_check(name, TABLES[name]) for name in ("preference_pairs", "reward_model_scores", "token_budget")]
-conserved = pair_checks.conserved_check("preference_pairs")
-decontaminated = pair_checks.decontaminated_check("preference_pairs", profiles.current().pairs.decontamination)
-held_out = checks.no_held_out_user_in_training_check("preference_pairs")
-differs = checks.chosen_differs_from_rejected_check("preference_pairs")
-precedes = checks.personas_precede_use_check("preference_pairs")
-manifest_checks = [
-    checks.manifest_check("checkpoints", checks.step0_loss_is_ln2),
-    checks.manifest_check("checkpoints", checks.nothing_lost),
-    checks.manifest_check("checkpoints", checks.only_replies_carry_loss),
-    checks.manifest_check("checkpoints", checks.chosen_likelihood_holds, is_blocking=False),
-    checks.manifest_check("checkpoints", checks.no_memorisation, is_blocking=False),
-    checks.manifest_check("reward_model", checks.nothing_lost, by_recipe=False),
-    checks.manifest_check("reward_model", checks.no_memorisation, by_recipe=False, is_blocking=False),
+table_checks = [declare.matches_table(name) for name in ("preference_pairs", "reward_model_scores", "token_budget")]
+fits = declare.check("token_budget", budget.pairs_fit, warns=True)
+prefers_preferred = declare.check("reward_model_scores", reward_scores.reward_model_prefers_preferred, warns=True)
+pairs_are_sound = [
+    declare.check(
+        "preference_pairs",
+        pair_checks.offered_pairs_are_conserved,
+        rewrite="rewrite_pairs",
+        reward="reward_pairs",
+        reasoning="reasoning_pairs",
+    ),
+    declare.check(
+        "preference_pairs",
+        pair_checks.pairs_are_decontaminated,
+        eval_prompts="eval_prompts",
+        settings=lambda run: run.profile.pairs.decontamination,
+    ),
+    declare.check("preference_pairs", pair_checks.no_held_out_user_in_training, users="users"),
+    declare.check("preference_pairs", pair_checks.chosen_differs_from_rejected),
+    declare.check("preference_pairs", personas_precede_use, personas="personas", turns="turns"),
 ]
-forgotten = [checks.trained_on_nobody_forgotten_check(name) for name in ("checkpoints", "reward_model")]
+
+
+def _checkpoints(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
+    return manifest_checks.manifests(run.lake, "checkpoints", run.partitions)
+
+
+def _reward_model(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
+    return {"reward_model": manifest_checks.manifest(run.lake.artefact_path("reward_model"))}
+
+
+manifests_are_sound = [
+    declare.check("checkpoints", manifest_checks.step0_loss_is_ln2, manifests=_checkpoints),
+    declare.check("checkpoints", manifest_checks.nothing_lost, manifests=_checkpoints),
+    declare.check("checkpoints", manifest_checks.only_replies_carry_loss, manifests=_checkpoints),
+    declare.check("checkpoints", manifest_checks.chosen_likelihood_holds, manifests=_checkpoints, warns=True),
+    declare.check("checkpoints", manifest_checks.no_memorisation, manifests=_checkpoints, warns=True),
+    declare.check("reward_model", manifest_checks.nothing_lost, manifests=_reward_model),
+    declare.check("reward_model", manifest_checks.no_memorisation, manifests=_reward_model, warns=True),
+]
+forgotten = [
+    declare.check("checkpoints", trained_on_nobody_forgotten, marked=lambda run: marks_of(run.lake, "checkpoints"), warns=True),
+    declare.check("reward_model", trained_on_nobody_forgotten, marked=lambda run: marks_of(run.lake, "reward_model"), warns=True),
+]

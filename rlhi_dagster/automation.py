@@ -6,17 +6,21 @@ demo`` does: models and unpartitioned tables are made from all months, so what r
 models have answered is not asked again. A run key is never run twice, so asking again is harmless.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 
 from rlhi_dagster import failures
-from rlhi_dagster.jobs import preference_data
 from rlhi_dagster.partitions import range_tags
+
+if TYPE_CHECKING:
+    from rlhi_dagster.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,17 @@ class _Seen:
         return [self.file.size, self.file.modified_ns, list(self.months)]
 
 
-def weekly_preference_data(source_months: Callable[[], tuple[str, str]]) -> dg.ScheduleDefinition:
+def weekly_preference_data(job: Job, source_months: Callable[[], tuple[str, str]]) -> dg.ScheduleDefinition:
     """A schedule that asks for every month of the source.
 
     Args:
+        job: The one that makes preference pairs.
         source_months: The first and the last month (``YYYY-MM``) that the source has rows of.
     """
 
     @dg.schedule(
         name="weekly_preference_data",
-        job=preference_data,
+        job=job,
         cron_schedule="0 3 * * 1",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
@@ -76,6 +81,7 @@ def weekly_preference_data(source_months: Callable[[], tuple[str, str]]) -> dg.S
 
 
 def new_log_files(
+    job: Job,
     list_files: Callable[[], Iterable[LogFile]],
     months_of: Callable[[str], Iterable[str]],
     months: dg.PartitionsDefinition,
@@ -84,6 +90,7 @@ def new_log_files(
     """A sensor that asks for every month of the source when a file is new or has changed.
 
     Args:
+        job: The one that makes preference pairs.
         list_files: The source's files as they are now. A tick is skipped, with the sentence, if it fails as can be expected.
         months_of: The months (``YYYY-MM``) that a file holds; called for new and changed files only.
         months: The months that there are; a file's months outside them are logged and left out, for no run could make them.
@@ -92,7 +99,7 @@ def new_log_files(
 
     @dg.sensor(
         name="new_log_files",
-        job=preference_data,
+        job=job,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=minimum_interval_seconds,
         description="Preference data of every month of the source, in one run, when a source file is new or has changed.",

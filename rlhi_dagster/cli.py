@@ -33,13 +33,13 @@ def months() -> str:
 
 def recipes() -> str:
     """The partition range of all recipes, in alphabetical order, as ``dg launch --partition-range`` takes it."""
-    names = recipe_files.names()
+    names = recipe_files.names(profiles.current().recipes)
     return f"{names[0]}...{names[-1]}"
 
 
 def home() -> Path:
     """The Dagster instance of the outputs in use, made if it is not there: every other source and profile has its own."""
-    folder = profiles.data_root() / "dagster_home"
+    folder = profiles.current().root / "dagster_home"
     folder.mkdir(parents=True, exist_ok=True)
     settings, shipped = folder / "dagster.yaml", profiles.ROOT / "data" / "dagster_home" / "dagster.yaml"
     if not settings.is_file():
@@ -51,7 +51,7 @@ def home() -> Path:
 
 def summary() -> str:
     """The score table and the report's path, or without scores what came out of preference data; then what to train again."""
-    lake = Lake(root=str(profiles.data_root() / "lake"))
+    lake = Lake(root=str(profiles.current().root / "lake"))
     return "\n".join([_scores_summary(lake), *(str(mark) for mark in marks.marks(lake))])
 
 
@@ -264,7 +264,7 @@ def main() -> None:
             case "summary":
                 print(summary())
             case "export":
-                print(export_command.run(given, Lake(root=str(profiles.data_root() / "lake")), profiles.current()))
+                print(export_command.run(given, Lake(root=str(profiles.current().root / "lake")), profiles.current()))
             case "label":
                 print(label(given.location, given.out, given.labels))
             case "rates":
@@ -283,7 +283,7 @@ def main() -> None:
 
 def _unusable(error: OSError) -> str:
     """What is said of a path that cannot be used; where outputs lie or are to lie, which variable leads there."""
-    path, root = Path(error.filename).absolute(), profiles.data_root()
+    path, root = Path(error.filename).absolute(), profiles.current().root
     leads = path.is_relative_to(root) or root.is_relative_to(path)
     return f"{path}: {error.strerror}" + (f"; outputs go to {root}, which RLHI_DATA can change" if leads else "")
 

@@ -1,7 +1,14 @@
-"""Composition root: the code location that Dagster loads; the only importer of ``assets``."""
+"""Composition root: the code location that Dagster loads; the only importer of ``assets``.
+
+`build` makes the definitions of a profile, so that several profiles can stand side by side: in one process, or as several code locations
+of one workspace. ``defs`` is that of the profile that the environment chooses, with what users add in ``rlhi_dagster/defs/``.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +20,59 @@ from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_da
 from rlhi_dagster.conversations.sources import month_counts, source_files
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.settings import Settings
 
 
-def _log_files() -> list[LogFile]:
-    """The local files of the profile's source as they are now; files of a hub do not change under a revision."""
-    source = profiles.source_settings(profiles.current())
-    if "://" in source.location:
-        return []
-    stats = [(file, Path(file).stat()) for file in source_files(source)]
-    return [LogFile(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+def build(profile: Profile, key_prefix: Sequence[str] | str = ()) -> dg.Definitions:
+    """The definitions of a profile.
+
+    Args:
+        profile: Every setting; see ``profiles.load``.
+        key_prefix: First parts of every asset key. Needed where the instance (``DAGSTER_HOME``) of another profile is shared, for Dagster
+            knows assets by their keys alone.
+    """
+    place = declare.Place(profile, (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix))
+    made = [declaration.build(place) for declaration in declarations()]
+    preference_data, training = jobs.preference_data(place), jobs.training(place)
+    return dg.Definitions(
+        assets=[each for each in made if not isinstance(each, dg.AssetChecksDefinition)],
+        asset_checks=[each for each in made if isinstance(each, dg.AssetChecksDefinition)],
+        jobs=[preference_data, training],
+        schedules=[weekly_preference_data(preference_data, lambda: profiles.source_months(profile))],
+        sensors=[
+            new_log_files(preference_data, lambda: _log_files(profile), lambda file: _months_of(profile, file), place.months),
+        ],
+        resources={name: _fixed(given) for name, given in resources(profile).items()},
+        # Steps are thin and models run in workers of their own: a process per step would cost more than the steps.
+        executor=dg.in_process_executor,
+    )
 
 
-def _source_months() -> tuple[str, str]:
-    return profiles.source_months(profiles.current())
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the code location."""
+    return build(profiles.current())
 
 
-def _months_of(file: str) -> list[str]:
-    source = profiles.source_settings(profiles.current())
-    return list(month_counts(source.model_copy(update={"location": file})))
+def declarations() -> Iterator[declare.Declaration]:
+    """What the modules of ``assets`` declare, by module and in their order; one by one or in lists."""
+    for found in sorted(pkgutil.iter_modules(assets.__path__), key=lambda module: module.name):
+        for value in vars(importlib.import_module(f"assets.{found.name}")).values():
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, declare.Source | declare.Step | declare.Check):
+                    yield each
 
 
-def resources() -> dict[str, Any]:
-    """What assets are given, as the profile and the folder of all outputs have it."""
-    profile, root = profiles.current(), profiles.data_root()
-    lake = str(root / "lake")
+def resources(profile: Profile) -> dict[str, Any]:
+    """What assets are given: the profile, and what works in the folder of its outputs."""
+    lake = str(profile.root / "lake")
     return {
         "io_manager": TableIOManager(root=lake),
         "lake": Lake(root=lake),
-        "settings": Settings(),
-        "workers": Workers(
-            root=str(root),
-            engines={role: profile.engine_of(role).model_dump_json() for role in profiles.ROLES},
-            limits=profile.limits.model_dump_json(),
-        ),
+        "settings": Settings(profile),
+        "workers": Workers(profile.root, profile.limits),
     }
 
 
@@ -57,16 +83,15 @@ def _fixed(given: Any) -> dg.ResourceDefinition:
     return dg.ResourceDefinition.hardcoded_resource(given)
 
 
-@dg.definitions
-def defs() -> dg.Definitions:
-    """Return the code location."""
-    return dg.Definitions(
-        assets=dg.load_assets_from_package_module(assets, include_specs=True),
-        asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=[jobs.preference_data, jobs.training],
-        schedules=[weekly_preference_data(_source_months)],
-        sensors=[new_log_files(_log_files, _months_of, declare.MONTHS)],
-        resources={name: _fixed(given) for name, given in resources().items()},
-        # Steps are thin and models run in workers of their own: a process per step would cost more than the steps.
-        executor=dg.in_process_executor,
-    )
+def _log_files(profile: Profile) -> list[LogFile]:
+    """The local files of the profile's source as they are now; files of a hub do not change under a revision."""
+    source = profiles.source_settings(profile)
+    if "://" in source.location:
+        return []
+    stats = [(file, Path(file).stat()) for file in source_files(source)]
+    return [LogFile(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def _months_of(profile: Profile, file: str) -> list[str]:
+    source = profiles.source_settings(profile)
+    return list(month_counts(source.model_copy(update={"location": file})))

@@ -7,21 +7,35 @@ unpartitioned assets together in one run.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import dagster as dg
 
-preference_data = dg.define_asset_job(
-    "preference_data",
-    selection=(
-        dg.AssetSelection.groups("conversations", "feedback", "reconstruction", "personas", "preferences", "reasoning")
-        | dg.AssetSelection.assets("policy", "reward_model", "reward_model_scores", "eval_prompts", "preference_pairs", "token_budget")
-    ),
-    description="From raw conversations to preference pairs, for a range of months.",
-)
+from rlhi_dagster.declare import Place
 
-training = dg.define_asset_job(
-    "training",
-    selection=dg.AssetSelection.assets(
-        "online_candidates", "online_pairs", "online_policies", "checkpoints", "eval_prompts", "responses", "judgements", "scores", "report"
-    ),
-    description="From preference pairs to trained checkpoints, scores and the report, for a range of recipes.",
-)
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # not exported
+
+    Job: TypeAlias = UnresolvedAssetJobDefinition
+
+
+def preference_data(place: Place) -> Job:
+    """The job that makes preference pairs."""
+    groups = dg.AssetSelection.groups("conversations", "feedback", "reconstruction", "personas", "preferences", "reasoning")
+    others = ("policy", "reward_model", "reward_model_scores", "eval_prompts", "preference_pairs", "token_budget")
+    return dg.define_asset_job(
+        "preference_data",
+        selection=groups | dg.AssetSelection.assets(*map(place.key, others)),
+        description="From raw conversations to preference pairs, for a range of months.",
+    )
+
+
+def training(place: Place) -> Job:
+    """The job that makes checkpoints and tries them."""
+    online = ("online_candidates", "online_pairs", "online_policies")
+    others = ("checkpoints", "eval_prompts", "responses", "judgements", "scores", "report")
+    return dg.define_asset_job(
+        "training",
+        selection=dg.AssetSelection.assets(*map(place.key, (*online, *others))),
+        description="From preference pairs to trained checkpoints, scores and the report, for a range of recipes.",
+    )

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhi_dagster.tables import TABLES
-from rlhi_dagster.training import recipes
 
 TOGETHER = (("conversations", "quarantine"), ("online_candidates", "online_pairs", "online_policies"))
 """Assets that one step makes: none is launched without the others."""
@@ -31,7 +30,7 @@ def command(asset: str, partitions: Sequence[str] = ()) -> str:
     column = TABLES[asset].partition_column if asset in TABLES else "recipe" if asset in _ARTEFACTS_BY_RECIPE else None
     if column == "month":
         return f'{launch} --partition-range "$(.venv/bin/rlhi months)"'
-    return f"{launch} {_option(recipes.names())}" if column else launch
+    return f'{launch} --partition-range "$(.venv/bin/rlhi recipes)"' if column else launch
 
 
 def command_of_artefact(folder: Path) -> str:

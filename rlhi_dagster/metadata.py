@@ -84,6 +84,11 @@ def result(table_name: str, rows: pl.DataFrame | Staged, /, **metadata: Any) -> 
     return dg.MaterializeResult(asset_key=table_name, value=value, data_version=dg.DataVersion(version), metadata=metadata)
 
 
+def code_version(context: dg.AssetExecutionContext, name: str) -> str | None:
+    """Code version of an asset that the step makes."""
+    return next(version for key, version in context.assets_def.code_versions_by_key.items() if key.path[-1] == name)
+
+
 def bars(counts: Mapping[str, int], width: int = 30) -> dg.MarkdownMetadataValue:
     """Draw counts as text bars: small enough for the event log, readable in the UI."""
     top = max([*counts.values(), 1])

@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from rlhi_dagster import definitions
+from rlhi_dagster import definitions, profiles
 from rlhi_dagster.engines.forecast import Forecast
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.io_managers import TableIOManager
@@ -99,7 +99,7 @@ def plan(names: Sequence[str], first: str | None, last: str | None) -> list[Plan
     Raises:
         ValueError: A name is no asset that calls models, or ``first`` or ``last`` is a partition of none of them.
     """
-    loaded: dg.Definitions = definitions.defs()  # type: ignore[operator, assignment]
+    loaded = definitions.build(profiles.current())
     known = plannable(loaded)
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -152,11 +152,11 @@ def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: s
 
 
 def _resources() -> dict[str, Any]:
-    given = definitions.resources()
+    given = definitions.resources(profiles.current())
     manager, workers = given["io_manager"], given["workers"]
     return given | {
         "io_manager": _ReadOnly(root=manager.root),
-        "workers": _Planner(root=workers.root, engines=workers.engines, limits=workers.limits),
+        "workers": _Planner(workers.root, workers.limits),
     }
 
 
@@ -179,7 +179,7 @@ def _range(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: 
     if not partitions:
         return {}
     column = TABLES[name].partition_column
-    present = definitions.resources()["lake"].partitions_present("turns") if column == "month" else partitions
+    present = definitions.resources(profiles.current())["lake"].partitions_present("turns") if column == "month" else partitions
     if not (present or (first and last)):
         raise ValueError(f"turns has not been materialized; run: {command('turns')}")
     first, last = first or present[0], last or present[-1]

@@ -1,7 +1,8 @@
 """Profiles: every setting of a run in one YAML file, chosen by ``RLHI_PROFILE`` and validated before anything starts.
 
-What belongs here: the shape of a profile, the environment variables that choose and bend one, and where its outputs lie. What does
-not: the values (``profiles/*.yaml``), each with its source beside it.
+What belongs here: how the stages' settings make a profile, the environment variables that choose and bend one, and where its outputs lie.
+What does not: a stage's own settings (its ``settings.py``), how a file is read (``profile_files.py``), and the values
+(``profiles/*.yaml``), each with its source beside it.
 
 Environment: ``RLHI_PROFILE`` (a name or a path to a YAML file; default ``sample``), ``RLHI_SOURCE`` (other conversations than the
 profile's: path, glob or ``hf://``), ``RLHI_DATA`` (folder of all outputs; default ``data/`` of this checkout), ``RLHI_SALT`` (secret
@@ -12,313 +13,36 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
 import secrets
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
 import dagster as dg
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
+from rlhi_dagster import profile_files
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts
 from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
+from rlhi_dagster.engines.model_settings import Models, Player, Role, SamplingSettings
+from rlhi_dagster.evaluation.settings import EvaluationSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
-from rlhi_dagster.personas.conditioning import PersonaPlacement
-from rlhi_dagster.personas.languages import CODES
-from rlhi_dagster.preferences import Strategy
-from rlhi_dagster.training.policy import TownPolicy
+from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings
+from rlhi_dagster.personas.settings import PersonaSettings
+from rlhi_dagster.preferences.settings import CandidateSettings, PairSettings, RewriteSettings
+from rlhi_dagster.profile_files import ROOT, ProfileError, absolute, available, slug
+from rlhi_dagster.reasoning.settings import ReasoningSettings
+from rlhi_dagster.training import recipes as recipe_files
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.starting_models import HumanPreferences, PolicySettings, RewardSettings
 
-ROOT = Path(__file__).parents[1]
-"""The checkout."""
+_HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 
-
-Role = Literal["policy", "reward", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"]
-"""What a model is asked for; each role may have an engine of its own."""
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
-    """How replies are drawn."""
-
-    temperature: float = Field(ge=0, description="Sampling temperature; 0 is greedy.")
-    top_p: float = Field(gt=0, le=1, description="Nucleus mass.")
-    max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
-
-
-def _require_revision(hub_model: str | None, hub_revision: str | None) -> None:
-    if hub_model and not hub_revision and not Path(hub_model).is_dir():
-        raise ValueError(f"hub_model {hub_model} needs hub_revision: an unpinned model can change under a run")
-
-
-class HubModel(BaseModel, frozen=True, extra="forbid"):
-    """A model of the Hub at a commit, or a local folder."""
-
-    hub_model: str = Field(description="Hub id or local folder.")
-    hub_revision: str | None = Field(default=None, description="Hub commit; required unless it is a local folder.")
-
-    @model_validator(mode="after")
-    def _is_pinned(self) -> HubModel:
-        _require_revision(self.hub_model, self.hub_revision)
-        return self
-
-
-class PolicySettings(BaseModel, frozen=True, extra="forbid"):
-    """The starting model: one of the Hub, or the town's, trained here."""
-
-    hub_model: str | None = Field(default=None, description="Hub id or local folder; null to train the town's model.")
-    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
-    town: TownPolicy | None = Field(default=None, description="Shape of the town's model.")
-    corpus: str | None = Field(default=None, description="Parquet of dialogues to train the town's model on.")
-    training: TrainingSettings | None = Field(default=None, description="How the town's model is trained.")
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> PolicySettings:
-        if (self.hub_model is None) == (self.town is None):
-            raise ValueError("give either hub_model or town")
-        if self.town and not (self.corpus and self.training):
-            raise ValueError("town needs corpus and training")
-        _require_revision(self.hub_model, self.hub_revision)
-        return self
-
-
-class HumanPreferences(BaseModel, frozen=True, extra="forbid"):
-    """Pairs that people ranked, in hh-rlhf's layout: JSON lines of `chosen` and `rejected` transcripts."""
-
-    name: str = Field(description="Name of the set in `reward_model_scores.pairs`.")
-    location: str = Field(description="Path, glob or `hf://` location of `.jsonl` or `.jsonl.gz` files.")
-
-
-class RewardSettings(BaseModel, frozen=True, extra="forbid"):
-    """The reward model: one of the Hub, or a persona-conditioned one trained on the rewrite pairs."""
-
-    hub_model: str | None = Field(default=None, description="Hub id or local folder of a sequence classifier; null to train one here.")
-    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
-    training: TrainingSettings | None = Field(default=None, description="How the reward model is trained.")
-    max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs; null for all.")
-    persona_placement: PersonaPlacement = Field(
-        default=PersonaPlacement.SYSTEM,
-        description="Where the model sees the persona: `system`, or `first_user` for a chat template without a system role.",
-    )
-    human_preferences: tuple[HumanPreferences, ...] = Field(
-        default=(), description="Sets of human preferences on which the reward model's accuracy is reported beside that on held-out pairs."
-    )
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> RewardSettings:
-        if (self.hub_model is None) == (self.training is None):
-            raise ValueError("give either hub_model or training")
-        _require_revision(self.hub_model, self.hub_revision)
-        return self
-
-
-class LabelledSettings(BaseModel, frozen=True, extra="forbid"):
-    """Labelled follow-ups."""
-
-    labels: str = Field(description="CSV of conversation_hash, message_index, label and, where labelled twice, second_label.")
-    conversations: str = Field(description="Logs with the labelled conversations: file, folder or glob of a kind that the README lists.")
-
-
-class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
-    """Who labels follow-ups: the classifier alone, or a cascade of it and a chat model."""
-
-    hub_model: str | None = Field(default=None, description="Hub id or local folder of a chat model; null for the classifier alone.")
-    hub_revision: str | None = Field(default=None, description="Hub commit; required with `hub_model` unless it is a local folder.")
-    sure: float = Field(
-        default=0.7,
-        ge=0,
-        le=1,
-        description="Least probability at which the classifier's label stands where there is a model; 1 leaves all to the model.",
-    )
-    training: LabelledSettings | None = Field(
-        default=None, description="Labelled follow-ups to train the classifier from; null for the one that comes with the project."
-    )
-
-    @model_validator(mode="after")
-    def _is_pinned(self) -> LabellerSettings:
-        _require_revision(self.hub_model, self.hub_revision)
-        return self
-
-
-class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
-    """Who writes personas, of what, and how much."""
-
-    writer: HubModel | None = Field(default=None, description="Chat model that writes the lines; null for the extractive writer.")
-    extracts: tuple[Literal["wishes", "languages", "domains"], ...] = Field(
-        default=("wishes", "languages", "domains"),
-        description="What the extractive writer aggregates: wishes about answers, languages, subjects asked about.",
-    )
-    max_lines: int = Field(default=8, ge=1, description="Most lines of a user at a moment.")
-    max_line_characters: int = Field(default=160, ge=20, description="Longest line.")
-    language: str = Field(default="English", description="Language that the model writes lines in: one of `personas.languages.CODES`.")
-    conversations_per_update: int = Field(default=3, ge=1, description="Conversations that the model reads at a time to revise its lines.")
-    corrections: str | None = Field(
-        default=None,
-        description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs.",
-    )
-
-    @field_validator("language")
-    @classmethod
-    def _can_be_told(cls, language: str) -> str:
-        if language not in CODES:
-            raise ValueError(f"{language} cannot be told from other languages; give one of {', '.join(CODES)}")
-        return language
-
-
-class PairJudgeSettings(BaseModel, frozen=True, extra="forbid"):
-    """Who tells whether criticism fits a reply and whether a rewrite meets it."""
-
-    kind: Literal["rule", "town", "chat"] = Field(
-        default="rule",
-        description="`rule`: length, format and language are read off the replies. `town`: the sample's grammar. `chat`: a chat model.",
-    )
-    model: HubModel | None = Field(default=None, description="The chat model of kind `chat`.")
-
-    @model_validator(mode="after")
-    def _is_named(self) -> PairJudgeSettings:
-        if (self.kind == "chat") != (self.model is not None):
-            raise ValueError("pair_judge: kind chat needs a model, the other kinds take none")
-        return self
-
-
-class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which rewrites become pairs. A limit that is null is not looked at; everything that is measured stays in the table."""
-
-    min_meets_feedback: float | None = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Least probability that the rewrite meets the feedback; rewrites of which nobody can tell stay.",
-    )
-    max_new_words: int | None = Field(
-        default=1,
-        ge=0,
-        description="Most words that the rewrite takes from the feedback though neither conversation nor original has them.",
-    )
-    min_reward_margin: float | None = Field(default=None, description="Least reward of the rewrite minus reward of the original.")
-    min_reward: float | None = Field(default=None, description="Least reward of the rewrite.")
-    min_length_ratio: float | None = Field(
-        default=0.1, gt=0, description="Least length of the rewrite relative to the original's, in characters."
-    )
-    max_length_ratio: float | None = Field(default=10.0, gt=0, description="Largest length of the rewrite relative to the original's.")
-    max_similarity: float | None = Field(
-        default=0.98, gt=0, le=1, description="Largest similarity of the sides: 1 - Levenshtein distance / longer length."
-    )
-    refusals: bool = Field(default=True, description="Drop pairs of which a side is a refusal.")
-    languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
-    toxicity: bool = Field(default=True, description="Drop pairs whose rewrite has words of abuse that the request does not.")
-
-
-class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
-    """How criticised replies are rewritten, and which rewrites become pairs."""
-
-    min_feedback_probability: float = Field(
-        ge=0, le=1, description="Least probability of `reattempt_with_feedback` for a follow-up to count."
-    )
-    inapplicable: Literal["drop", "logged", "keep"] = Field(
-        description="Follow-ups whose criticism does not fit the regenerated reply: `drop` the pair, take the `logged` reply as the "
-        "rejected side (flagged off-policy), or `keep` the pair as it is."
-    )
-    strategies: tuple[Strategy, ...] = Field(
-        default=(Strategy.FEEDBACK, Strategy.SCRATCH, Strategy.LOGGED), description="Which rewrites are made; recipes name them as sources."
-    )
-    rewriter: HubModel | None = Field(default=None, description="Chat model that rewrites; null for the policy itself.")
-    form: Literal["instruction", "dialogue"] = Field(
-        default="instruction",
-        description="`instruction`: the rewriter gets `prompts/rewrite.md`. `dialogue`: it continues the dialogue, for models that know "
-        "dialogues only.",
-    )
-    filters: PairFilterSettings = Field(default=PairFilterSettings(), description="Which rewrites become pairs.")
-
-
-class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
-    """Sampling and ranking of candidates."""
-
-    count: int = Field(ge=2, description="N, replies per request. The paper samples 64.")
-    max_requests: int | None = Field(
-        default=None, ge=1, description="At most this many opening requests a month, drawn by digest; null for all."
-    )
-    min_margin: float = Field(ge=0, description="Least reward difference between best and worst.")
-    length_penalty: float = Field(
-        default=0.0,
-        ge=0,
-        description="Reward taken off per 1,000 characters before ranking: reward models like length. The paper has none.",
-    )
-    ties: Literal["shorter", "first"] = Field(
-        default="shorter", description="Of equal rewards: the `shorter` reply is the better one, or the `first` sampled."
-    )
-    pairs_per_request: int = Field(
-        default=1, ge=1, description="1 is the paper's best against worst; 2 adds the second best against the second worst, and so on."
-    )
-    with_persona_only: bool = Field(
-        description="Leave out requests of users of whom nothing is known yet; the paper uses every first request."
-    )
-
-
-class ReasoningSettings(BaseModel, frozen=True, extra="forbid"):
-    """Erroneous solutions and the simulated user who points at the error."""
-
-    prm800k: str = Field(description="PRM800K (JSON lines) in its original layout or as decoded steps: path or glob.")
-    errors: int = Field(ge=0, description="Most erroneous solutions to use. The paper uses 10,000.")
-    simulated_user: HubModel | None = Field(
-        default=None, description="Chat model that points at the first wrong step; null for a template."
-    )
-
-
-class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
-    """What counts as an evaluation item among the pairs."""
-
-    benchmarks: tuple[str, ...] | None = Field(
-        default=None, description="Benchmarks (`eval_prompts.benchmark`) that pairs must not repeat; null for all of them."
-    )
-    ngram_words: int = Field(default=13, ge=2, description="So many words in a row that both have are a hit; shorter prompts as a whole.")
-    min_similarity: float | None = Field(
-        default=0.95,
-        gt=0,
-        le=1,
-        description="Cosine similarity of MiniLM embeddings from which on prompts with the same numbers are a hit.",
-    )
-
-
-class PairSettings(BaseModel, frozen=True, extra="forbid"):
-    """The union of all sources."""
-
-    near_duplicate_jaccard: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="Jaccard similarity of word 5-grams, of prompt and each side, from which on pairs of a source are duplicates.",
-    )
-    decontamination: DecontaminationSettings = Field(
-        default=DecontaminationSettings(), description="What counts as an evaluation item among the pairs."
-    )
-
-
-class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
-    """What checkpoints are tried on."""
-
-    requests_per_user: int = Field(ge=1, description="Latest opening requests of each held-out user.")
-    arithmetic_problems: int = Field(ge=0, description="Held-out sums.")
-    judge: Literal["town", "chat"] = Field(
-        description="`town`: the hidden preference decides (sample only). `chat`: a chat model with `prompts/judge.md`."
-    )
-    judge_model: str | None = Field(default=None, description="Hub id or local folder of the chat judge.")
-    judge_revision: str | None = Field(default=None, description="Hub commit of the chat judge.")
-
-    @model_validator(mode="after")
-    def _judge_is_named(self) -> EvaluationSettings:
-        if self.judge == "chat" and not self.judge_model:
-            raise ValueError("judge chat needs judge_model (and judge_revision)")
-        if self.judge_model and not self.judge_revision and not Path(self.judge_model).is_dir():
-            raise ValueError(f"judge_model {self.judge_model} needs judge_revision")
-        return self
+__all__ = ["ROOT", "Profile", "ProfileError", "available", "current", "data_root", "load"]
 
 
 class Profile(BaseModel, frozen=True, extra="forbid"):
@@ -330,24 +54,23 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     held_out_fraction: float = Field(gt=0, lt=1, description="Share of users kept for evaluation.")
     salt: str | None = Field(default=None, description="Public salt of simulated users; null to require RLHI_SALT.")
     truth: str | None = Field(default=None, description="Folder with the truth of a simulated source; null for real logs.")
-    reasoning: ReasoningSettings = Field(description="Erroneous solutions and who points at the error.")
-    engine: EngineSettings = Field(description="How models are run.")
-    engines: dict[Role, EngineSettings] = Field(
-        default={},
-        description="Engines of single roles: `policy`, `reward`, `labeller`, `persona_writer`, `rewriter` (unless it is the policy), "
-        "`pair_judge`, `simulated_user`, `judge`.",
-    )
+    models: Models = Field(description="Who plays which role.")
+    engine: EngineSettings = Field(description="How models are run that have no engine of their own.")
+    sampling: SamplingSettings = Field(description="How replies are drawn, where a role does not say otherwise.")
     limits: Limits = Field(default=Limits(), description="What the model calls of one asset may cost in one run.")
-    sampling: SamplingSettings = Field(description="How replies are drawn.")
-    policy: PolicySettings = Field(description="The starting model.")
-    reward: RewardSettings = Field(description="The reward model.")
-    labeller: LabellerSettings = Field(default=LabellerSettings(), description="Who labels follow-ups.")
-    personas: PersonaSettings = Field(default=PersonaSettings(), description="Who writes personas, of what, and how much.")
-    pair_judge: PairJudgeSettings = Field(
-        default=PairJudgeSettings(), description="Who tells whether criticism fits a reply and whether a rewrite meets it."
+    recipes: str | None = Field(
+        default=None, description="Folder of recipes laid over those of the project; relative to the file that names it."
     )
+    prompts: str | None = Field(
+        default=None, description="Folder of prompts laid over those of the project; relative to the file that names it."
+    )
+    policy: PolicySettings | None = Field(default=None, description="How the town's model is trained, with `models.policy: town`.")
+    reward: RewardSettings = Field(default=RewardSettings(), description="How the reward model is trained and tried.")
+    labeller: LabellerSettings = Field(default=LabellerSettings(), description="How follow-ups are labelled.")
+    personas: PersonaSettings = Field(default=PersonaSettings(), description="What personas are made of, and how much of it.")
     rewrites: RewriteSettings = Field(description="How criticised replies are rewritten, and which rewrites become pairs.")
     candidates: CandidateSettings = Field(description="Sampling and ranking of candidates.")
+    reasoning: ReasoningSettings = Field(description="Erroneous solutions.")
     pairs: PairSettings = Field(default=PairSettings(), description="Duplicates and decontamination of the union of all pairs.")
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs per recipe; all recipes use equally many.")
     validation_fraction: float = Field(gt=0, lt=1, description="Share of training users whose pairs validate.")
@@ -363,6 +86,9 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     )
     seed: int = Field(description="Seed of everything that is drawn.")
 
+    _root: Path | None = PrivateAttr(default=None)
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _corpora_have_names_of_their_own(self) -> Profile:
         names = [self.source.name, *(corpus.name for corpus in self.diversity_corpora)]
@@ -371,20 +97,66 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
-    def _town_judges_the_town(self) -> Profile:
-        if self.pair_judge.kind == "town" and self.truth is None:
-            raise ValueError("pair_judge: kind town reads replies of the simulated town only; set it to rule or chat for real logs")
+    def _programs_have_what_they_need(self) -> Profile:
+        if self.models.policy.builtin == "town" and self.policy is None:
+            raise ValueError("models.policy: town is trained here and needs the section policy: town, corpus and training")
+        if self.models.reward.builtin == "trained" and self.reward.training is None:
+            raise ValueError("models.reward: trained needs reward.training, or name a reward model: {hub: OWNER/NAME@COMMIT}")
+        if self.models.pair_judge.builtin == "town" and self.truth is None:
+            raise ValueError("models.pair_judge: town reads replies of the simulated town only; name rule or a chat model for real logs")
         return self
 
     @model_validator(mode="after")
-    def _rewards_have_an_engine(self) -> Profile:
-        if self.engine_of("reward").kind == "openai":
-            raise ValueError("engines.reward: a server of chat completions gives no rewards; set it to transformers or vllm")
+    def _models_have_engines_that_can_run_them(self) -> Profile:
+        if self.player("reward").engine.kind == "openai":
+            raise ValueError("models.reward: a server of chat completions gives no rewards; set its engine to transformers or vllm")
+        for role in ("policy", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"):
+            for each in self.players(role):
+                is_served = each.settings.served is not None
+                if each.builtin is None and is_served != (each.engine.kind == "openai"):
+                    raise ValueError(
+                        f"models.{role}: an engine of kind openai takes a model that is `served: NAME@VERSION`, others take none"
+                    )
         return self
 
-    def engine_of(self, role: Role) -> EngineSettings:
-        """How the model of a role is run."""
-        return self.engines.get(role, self.engine)
+    def placed(self, root: Path, origins: Mapping[str, str]) -> Profile:
+        """The same settings with their folder of outputs, and where their values come from."""
+        copy = self.model_copy()
+        copy.__pydantic_private__ = {"_root": root, "_origins": dict(origins)}
+        return copy
+
+    @property
+    def root(self) -> Path:
+        """Folder of all outputs; that of the environment's profile where nobody said otherwise."""
+        return self._root or data_root()
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value that is not a default comes from, by dotted path."""
+        return self._origins
+
+    @property
+    def source_facts(self) -> dict[str, Any]:
+        """What manifests tell of the conversations: ``conversations`` (the source's name), ``hub_dataset`` and ``is_simulated``."""
+        on_hub = _HUB_DATASET.match(self.source.location)
+        return {"conversations": self.source.name, "hub_dataset": on_hub and on_hub[1], "is_simulated": bool(self.truth)}
+
+    @property
+    def arms(self) -> dict[str, Recipe]:
+        """Every recipe by name.
+
+        Raises:
+            RecipeError: One of them cannot be used; the message names the file and the field.
+        """
+        return recipe_files.load_all(self.recipes)
+
+    def players(self, role: Role) -> tuple[Player, ...]:
+        """Who plays a role, and how; one, but for the judge."""
+        return self.models.players(role, self.engine, self.sampling, self.seed)
+
+    def player(self, role: Role) -> Player:
+        """Who plays a role that one plays; of several judges the first."""
+        return self.players(role)[0]
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained: the profile's settings for its method and sources, with the recipe's own changes."""
@@ -394,59 +166,44 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return type(base).model_validate(base.model_dump() | recipe.settings)
 
 
-class ProfileError(ValueError):
-    """A profile that cannot be used; the message says which setting of which file, and what to do."""
-
-
-def available() -> list[str]:
-    """Names of the profiles that come with the project."""
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in (files("rlhi_dagster") / "profiles").iterdir() if entry.name.endswith(".yaml")
-    )
-
-
-def load(name: str, source: str | None = None) -> Profile:
+def load(name: str, source: str | None = None, environment: Mapping[str, str] = os.environ) -> Profile:
     """Read and validate a profile.
 
     Args:
         name: Name of a profile, or path to a YAML file.
         source: Location of conversations that replace the profile's own.
+        environment: Where ``RLHI_DATA`` is looked up.
 
     Raises:
         ProfileError: There is no such profile, or a setting is missing, unknown or out of range.
     """
-    file = Path(name) if _is_file(name) else Path(str(files("rlhi_dagster") / "profiles" / f"{name}.yaml"))
-    if not file.is_file():
-        raise ProfileError(f"RLHI_PROFILE={name}: no such profile; there are {', '.join(available())}, or give the path of a YAML file")
-    try:
-        settings = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{file} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ProfileError(f"{file} must be a mapping of settings")
+    file, settings, origins = profile_files.read(name)
     if source:
-        settings["source"] = _replaced(settings.get("source") or {}, source)
-        # The town's judges know the town's replies and users only.
-        settings["truth"] = None
-        if (settings.get("pair_judge") or {}).get("kind") == "town":
-            settings["pair_judge"] = {"kind": "rule"}
-        settings["first_month"] = min(str(settings.get("first_month")), "2023-04")
+        _replace_source(settings, origins, source)
     try:
         profile = Profile(**settings)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'profile'}: {item['msg']}" for item in error.errors())
         raise ProfileError(f"{file}: {problems}") from error
-    return profile
+    return profile.placed(_folder(name, source, environment), origins)
 
 
-def _replaced(source: dict[str, object], location: str) -> dict[str, object]:
+def _replace_source(settings: dict[str, Any], origins: dict[str, str], location: str) -> None:
+    """Read ``location`` instead of the profile's own source; the town's judges know the town's replies and users only."""
     try:
-        kind = detect_kind(_absolute(location))
+        kind = detect_kind(absolute(location))
     except ValueError as error:
         raise ProfileError(f"RLHI_SOURCE={location}: {error}") from error
     # Column names and languages of the profile's own source say nothing about another one.
-    kept = {name: value for name, value in source.items() if name not in ("fields", "languages")}
-    return {**kept, "name": _slug(location), "kind": str(kind), "location": location, "assumed_model": "unknown"}
+    kept = {name: value for name, value in (settings.get("source") or {}).items() if name not in ("fields", "languages")}
+    settings["source"] = {**kept, "name": slug(location), "kind": str(kind), "location": location, "assumed_model": "unknown"}
+    settings["truth"] = None
+    models = settings.get("models") or {}
+    if models.get("pair_judge") in ("town", {"builtin": "town"}):
+        settings["models"] = {**models, "pair_judge": "rule"}
+        origins["models.pair_judge"] = "RLHI_SOURCE"
+    settings["first_month"] = min(str(settings.get("first_month")), "2023-04")
+    origins |= dict.fromkeys(("source.name", "source.kind", "source.location", "source.assumed_model", "truth"), "RLHI_SOURCE")
 
 
 @functools.cache
@@ -456,15 +213,19 @@ def current() -> Profile:
 
 
 def data_root(environment: Mapping[str, str] = os.environ) -> Path:
-    """Folder of all outputs: ``RLHI_DATA`` or ``data/``; other sources and profiles get folders of their own below it, so nothing mixes.
+    """Folder of all outputs of the profile that an environment chooses.
 
-    A profile or source given by its path is told from others of the same file name by a digest of the absolute path.
+    It is ``RLHI_DATA`` or ``data/``; other sources and profiles get folders of their own below it, so nothing mixes. A profile or source
+    given by its path is told from others of the same file name by a digest of the absolute path.
     """
+    return _folder(environment.get("RLHI_PROFILE", "sample"), environment.get("RLHI_SOURCE"), environment)
+
+
+def _folder(profile: str, source: str | None, environment: Mapping[str, str]) -> Path:
     root = Path(environment.get("RLHI_DATA") or ROOT / "data").absolute()
-    profile, source = environment.get("RLHI_PROFILE", "sample"), environment.get("RLHI_SOURCE")
-    name = _slug(str(Path(profile).resolve())) if _is_file(profile) else profile
+    name = slug(str(Path(profile).resolve())) if profile_files.is_path(profile) else profile
     if source:
-        return root / "sources" / f"{name}-{_slug(source)}"
+        return root / "sources" / f"{name}-{slug(source)}"
     return root if name == "sample" else root / "profiles" / name
 
 
@@ -482,23 +243,23 @@ def source_months(profile: Profile) -> tuple[str, str]:
 
 def source_settings(profile: Profile) -> SourceSettings:
     """The source with its location made absolute: relative paths count from the checkout, for a profile, or the working directory."""
-    return profile.source.model_copy(update={"location": _absolute(profile.source.location)})
+    return profile.source.model_copy(update={"location": absolute(profile.source.location)})
 
 
 def diversity_corpora(profile: Profile) -> list[CorpusSettings]:
     """The corpora to compare with, their locations made absolute as the source's is."""
-    return [corpus.model_copy(update={"location": _absolute(corpus.location)}) for corpus in profile.diversity_corpora]
+    return [corpus.model_copy(update={"location": absolute(corpus.location)}) for corpus in profile.diversity_corpora]
 
 
 def human_preferences(profile: Profile) -> list[HumanPreferences]:
     """The sets of human preferences, their locations made absolute as the source's is."""
-    return [each.model_copy(update={"location": _absolute(each.location)}) for each in profile.reward.human_preferences]
+    return [each.model_copy(update={"location": absolute(each.location)}) for each in profile.reward.human_preferences]
 
 
 def labelled_follow_ups(profile: Profile) -> LabelledSettings | None:
     """What to train the classifier from, the conversations' location made absolute as the source's is."""
     given = profile.labeller.training
-    return given and given.model_copy(update={"conversations": _absolute(given.conversations)})
+    return given and given.model_copy(update={"conversations": absolute(given.conversations)})
 
 
 def project_path(path: str) -> Path:
@@ -522,7 +283,7 @@ def salt(profile: Profile) -> str:
         raise ProfileError(
             f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same"
         )
-    return profile.salt if profile.truth else _kept_secret(data_root() / "salt")
+    return profile.salt if profile.truth else _kept_secret(profile.root / "salt")
 
 
 def _kept_secret(file: Path) -> str:
@@ -540,20 +301,3 @@ def _kept_secret(file: Path) -> str:
     if not secret:
         raise ProfileError(f"{file} is empty: set RLHI_SALT, or remove the file to draw a new secret (fingerprints will change)")
     return secret
-
-
-def _is_file(profile: str) -> bool:
-    """Whether a profile is given by the path of a YAML file rather than by its name."""
-    return profile.endswith((".yaml", ".yml"))
-
-
-def _absolute(location: str) -> str:
-    if "://" in location or Path(location).is_absolute():
-        return location
-    here = Path.cwd() / location
-    return str(here if here.exists() or any(Path.cwd().glob(location)) else ROOT / location)
-
-
-def _slug(location: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(location).stem).strip("-").lower() or "source"
-    return f"{stem[:40]}-{hashlib.sha256(_absolute(location).encode()).hexdigest()[:6]}"

@@ -1,7 +1,8 @@
-"""What assets use: the profile, and the workers that hold the heavy libraries.
+"""What assets use: the workers that hold the heavy libraries.
 
 What belongs here: starting workers through Dagster Pipes and reading their answers back from the response store. What does not: what a
-worker does (``workers/``) and what is asked (the stages' packages). If the store already has every answer, no process is started.
+worker does (``workers/``), what is asked (the stages' packages), and which model is asked (``model_calls.py``). If the store already has
+every answer, no process is started.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 import numpy as np
@@ -25,34 +26,20 @@ from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
 from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
-from rlhi_dagster.engines.loading import EngineSettings, engine_settings
+from rlhi_dagster.engines.loading import EngineSettings
+from rlhi_dagster.engines.model_settings import ModelSettings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
-from rlhi_dagster.engines.questions import Chat
 from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
-from rlhi_dagster.profiles import Profile, Role
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.tables import MESSAGES
+from rlhi_dagster.training.artefacts import hub_model, refer
 from rlhi_dagster.training.reference import KIND as REFERENCE
 from rlhi_dagster.training.reference import reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
 _EMBED_CHUNK = 1024
-
-
-class Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The profile that the environment chose when the code location was loaded."""
-
-    @property
-    def profile(self) -> Profile:
-        """Every setting of the run."""
-        return profiles.current()
-
-    def sampling(self, temperature: float | None = None) -> Sampling:
-        """How replies are drawn; ``temperature`` overrides the profile's."""
-        drawn = self.profile.sampling
-        return Sampling(drawn.temperature if temperature is None else temperature, drawn.top_p, drawn.max_new_tokens, self.profile.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +64,38 @@ class TrainingRun:
         return digest_of(self.method, model, self.rows.to_dicts(), validation, self.settings.model_dump(), dict(self.extra))
 
 
-class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Starts worker programs and reads their answers back.
+@dataclass(frozen=True)
+class Workers:
+    """Resource: starts worker programs and reads their answers back.
 
     Attributes:
         root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
-        engines: ``EngineSettings`` of each role, as JSON: Dagster's own mappings know no nulls.
-        limits: ``forecast.Limits`` as JSON.
+        limits: What the calls of one asset may cost.
+        asset: Name of the asset or step that they work for.
     """
 
-    root: str
-    engines: dict[str, str]
-    limits: str
+    root: Path
+    limits: Limits = field(default_factory=Limits)
+    asset: str = ""
+
+    def of(self, asset: str) -> Self:
+        """The workers of an asset or step."""
+        return replace(self, asset=asset)
 
     @property
     def store(self) -> Path:
         """Folder of the response store."""
-        return Path(self.root) / "responses"
-
-    def engine(self, role: Role) -> EngineSettings:
-        """How the model of a role is run."""
-        return engine_settings(json.loads(self.engines[role]))
+        return self.root / "responses"
 
     def chat(
         self,
         context: dg.AssetExecutionContext,
         batches: Sequence[tuple[ModelRef, Sequence[ChatRequest]]],
+        engine: EngineSettings,
         sampling: Sampling,
-        role: Role = "policy",
     ) -> tuple[list[list[ChatAnswer]], CallStats]:
         """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
-        engine = self.engine(role).identity
-        order = [[request.key(model, sampling, engine) for request in requests] for model, requests in batches]
+        order = [[request.key(model, sampling, engine.identity) for request in requests] for model, requests in batches]
         keyed = [(model, dict(zip(keys, requests, strict=True))) for (model, requests), keys in zip(batches, order, strict=True)]
         stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
         lacking = [store.missing(_keys(requests)).to_list() for store, (_, requests) in zip(stores, keyed, strict=True)]
@@ -116,7 +103,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         total = CallStats(requests=wanted, cached=wanted)
         for (model, requests), keys in zip(keyed, lacking, strict=True):
             missing = [requests[key] for key in keys]
-            plans.append(self._forecast(role, model, len(requests), missing, sampling.max_new_tokens))
+            plans.append(self._forecast("chat", model, engine, len(requests), missing, sampling.max_new_tokens))
         if plans:
             self._announce(context, reduce(add, plans))
         if any(lacking):
@@ -125,50 +112,70 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
                 for (model, requests), keys in zip(keyed, lacking, strict=True)
                 if keys
             ]
-            total = _with_cached(self._generate(context, files, sampling, role), wanted)
+            total = _with_cached(self._generate(context, files, engine, sampling), wanted)
         self._note_use(context, zip(stores, order, strict=True))
         return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
 
     def replay(
-        self, context: dg.AssetExecutionContext, model: ModelRef, dialogues: Mapping[str, Sequence[str]], sampling: Sampling
+        self,
+        context: dg.AssetExecutionContext,
+        model: ModelRef,
+        dialogues: Mapping[str, Sequence[str]],
+        engine: EngineSettings,
+        sampling: Sampling,
     ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
-        """The policy's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
-        store, engine = ResponseStore(self.store, "chat", model.identity), self.engine("policy").identity
+        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
+        store = ResponseStore(self.store, "chat", model.identity)
         used: list[str] = []
 
         def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
-            keys = [request.key(model, sampling, engine) for request in requests]
+            keys = [request.key(model, sampling, engine.identity) for request in requests]
             used.extend(keys)
             return read_chat(keys, store)
 
         wanted = sum(map(len, dialogues.values()))
-        lacking, total = unanswered(dialogues, store, lambda request: request.key(model, sampling, engine)), CallStats(wanted, wanted)
-        self._announce(context, self._forecast("policy", model, wanted, lacking, sampling.max_new_tokens))
+        lacking, total = (
+            unanswered(dialogues, store, lambda request: request.key(model, sampling, engine.identity)),
+            CallStats(wanted, wanted),
+        )
+        self._announce(context, self._forecast("chat", model, engine, wanted, lacking, sampling.max_new_tokens))
         if lacking:
             rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
             schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
             file = self._job_file(context, pl.DataFrame(rows, schema=schema))
-            total = _with_cached(self._generate(context, [{"model": model.to_dict(), "dialogues": file}], sampling, "policy"), wanted)
+            total = _with_cached(self._generate(context, [{"model": model.to_dict(), "dialogues": file}], engine, sampling), wanted)
         answers = replay(dialogues, stored)
         self._note_use(context, [(store, used)])
         return answers, total
 
     def score(
-        self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest]
+        self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest], engine: EngineSettings
     ) -> tuple[list[RewardAnswer], CallStats]:
         """Rewards of the requests, in order, and what they cost."""
-        order = [request.key(model, self.engine("reward").identity) for request in requests]
+        order = [request.key(model, engine.identity) for request in requests]
         keyed = dict(zip(order, requests, strict=True))
         store = ResponseStore(self.store, "reward", model.identity)
         lacking, total = store.missing(_keys(order)).to_list(), CallStats(requests=len(order), cached=len(order))
-        self._announce(context, self._forecast("reward", model, len(keyed), [keyed[key] for key in lacking], 0))
+        self._announce(context, self._forecast("reward", model, engine, len(keyed), [keyed[key] for key in lacking], 0))
         if lacking:
             rows = {"key": list(keyed), "messages": [each.messages for each in keyed.values()]}
             file = self._job_file(context, pl.DataFrame(rows, schema={"key": pl.String(), "messages": MESSAGES}))
-            job = self._job("reward") | {"model": model.to_dict(), "requests": file}
-            total = _with_cached(_sum(self._run(context, "score", job, self._python("reward"))), len(order))
+            job = self._job(engine) | {"model": model.to_dict(), "requests": file}
+            total = _with_cached(_sum(self._run(context, "score", job, _python(engine))), len(order))
         self._note_use(context, [(store, order)])
         return read_rewards(order, store), total
+
+    def find(self, context: dg.AssetExecutionContext, settings: ModelSettings) -> ModelRef:
+        """The model that a profile names."""
+        del context
+        if settings.folder is not None:
+            return hub_model(str(profiles.project_path(settings.folder)), None)
+        name, _, revision = str(settings.hub or settings.served).rpartition("@")
+        return ModelRef(name, revision)
+
+    def put(self, context: dg.AssetExecutionContext, settings: ModelSettings, out: Path) -> dict[str, Any]:
+        """Let an artefact's folder hold a model that a profile names, or stand for it; return the manifest."""
+        return refer(out, self.find(context, settings), method="none")
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
@@ -252,26 +259,31 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _events(self, context: dg.AssetExecutionContext, run: TrainingRun) -> Path:
         """Folder of a run's TensorBoard event files: the asset's, or a folder in it for each partition."""
         is_partitioned = context.has_partition_key or context.has_partition_key_range
-        return Path(self.root, "tensorboard", context.assets_def.node_def.name, *([run.name] if is_partitioned else []))
+        return Path(self.root, "tensorboard", self._step(context), *([run.name] if is_partitioned else []))
 
     def _forecast(
-        self, role: Role, model: ModelRef, wanted: int, missing: Sequence[ChatRequest | RewardRequest], new_tokens: int
+        self,
+        kind: str,
+        model: ModelRef,
+        engine: EngineSettings,
+        wanted: int,
+        missing: Sequence[ChatRequest | RewardRequest],
+        new_tokens: int,
     ) -> Forecast:
-        settings, kind = self.engine(role), "reward" if role == "reward" else "chat"
-        rates = forecasting.measured(self.store, kind, model.identity, settings.identity)
+        rates = forecasting.measured(self.store, kind, model.identity, engine.identity)
         lengths = [characters(request.messages) for request in missing]
-        return forecasting.forecast(wanted, lengths, new_tokens, rates, settings, model.name)
+        return forecasting.forecast(wanted, lengths, new_tokens, rates, engine, model.name)
 
     def _announce(self, context: dg.AssetExecutionContext, planned: Forecast) -> None:
         """Say what calls will cost before they are made, in the log and as an observation of the asset; refuse what is over a limit."""
         if not planned.missing:
             return
-        context.log.info(f"{context.assets_def.node_def.name}: {planned}")
+        context.log.info(f"{self._step(context)}: {planned}")
         shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
         for key in context.selected_asset_keys:
             context.log_event(dg.AssetObservation(key, description=str(planned), metadata=shown))
         try:
-            forecasting.check(Limits.model_validate_json(self.limits), planned)
+            forecasting.check(self.limits, planned)
         except OverLimitError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
@@ -281,36 +293,26 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         for store, keys in used:
             uses.setdefault((store.kind, store.model), []).extend(keys)
         partitions = context.partition_keys if context.has_partition_key or context.has_partition_key_range else None
-        references.record(self.store, context.assets_def.node_def.name, partitions, context.run.run_id, uses)
+        references.record(self.store, self._step(context), partitions, context.run.run_id, uses)
 
-    def _job(self, role: Role) -> dict[str, Any]:
-        return {"store": str(self.store), "engine": self.engine(role).model_dump(), "limits": json.loads(self.limits)}
+    def _job(self, engine: EngineSettings) -> dict[str, Any]:
+        return {"store": str(self.store), "engine": engine.model_dump(), "limits": self.limits.model_dump()}
 
-    def _generate(self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], sampling: Sampling, role: Role) -> CallStats:
-        job = self._job(role) | {"sampling": asdict(sampling), "batches": batches}
-        return _sum(self._run(context, "generate", job, self._python(role)))
+    def _generate(
+        self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], engine: EngineSettings, sampling: Sampling
+    ) -> CallStats:
+        job = self._job(engine) | {"sampling": asdict(sampling), "batches": batches}
+        return _sum(self._run(context, "generate", job, _python(engine)))
 
-    def _python(self, role: Role) -> str:
-        """The interpreter of the role's worker.
-
-        Raises:
-            dg.Failure: The profile names one that is not there.
-        """
-        named = getattr(self.engine(role), "python", None)
-        if named is None:
-            return sys.executable
-        file = profiles.project_path(named)
-        if not os.access(file, os.X_OK):
-            raise dg.Failure(
-                f"engine of {role}: python {named} is no program; name the interpreter of an environment with vLLM", allow_retries=False
-            )
-        return str(file)
+    def _step(self, context: dg.AssetExecutionContext) -> str:
+        """Name of the step that asks, the same in every code location."""
+        return self.asset or context.assets_def.node_def.name
 
     def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
         """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
         program = ("launch", worker) if worker.startswith("train_") else (worker,)
         messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], job)
-        work = Path(self.root) / "work"
+        work = self.root / "work"
         for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
             if work in file.parents:
                 file.unlink(missing_ok=True)
@@ -318,7 +320,7 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
         """Where a job's rows lie for its worker; named by content, so that a run that was killed finds its own again."""
-        return Path(self.root) / "work" / context.assets_def.node_def.name / f"{digest_of(frame.columns, frame.rows())}.parquet"
+        return self.root / "work" / self._step(context) / f"{digest_of(frame.columns, frame.rows())}.parquet"
 
     def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:
         """Write a job's rows where its worker finds them."""
@@ -334,24 +336,19 @@ class Workers(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(file)
 
 
-def asking(
-    context: dg.AssetExecutionContext, workers: Workers, model: ModelRef, sampling: Sampling, role: Role, spent: list[CallStats]
-) -> Chat:
-    """One model behind the workers, as the stages' packages call it; what each call costs is added to ``spent``."""
+def _python(engine: EngineSettings) -> str:
+    """The interpreter of an engine's worker.
 
-    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        (answers,), stats = workers.chat(context, [(model, requests)], sampling, role)
-        spent.append(stats)
-        return answers
-
-    return chat
-
-
-def call_metadata(stats: CallStats) -> dict[str, float]:
-    """What model calls cost, under stable keys for the UI."""
-    rate = stats.completion_tokens / stats.seconds if stats.seconds else 0.0
-    rounded = {"seconds": round(stats.seconds, 1), "cost_usd": round(stats.cost_usd, 4), "tokens_per_second": round(rate, 1)}
-    return {f"calls/{name}": value for name, value in (asdict(stats) | rounded).items()}
+    Raises:
+        dg.Failure: The engine names one that is not there.
+    """
+    named = getattr(engine, "python", None)
+    if named is None:
+        return sys.executable
+    file = profiles.project_path(named)
+    if not os.access(file, os.X_OK):
+        raise dg.Failure(f"engine: python {named} is no program; name the interpreter of an environment with vLLM", allow_retries=False)
+    return str(file)
 
 
 def _texts(job: Any) -> Iterator[str]:

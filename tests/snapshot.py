@@ -25,11 +25,12 @@ import numpy as np
 import polars as pl
 import yaml
 
-from rlhi_dagster import pipes
+from rlhi_dagster import definitions, pipes, profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation.math_answers import Grade
+from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.simulation.__main__ import write
 from rlhi_dagster.simulation.town import TownSettings
@@ -67,12 +68,11 @@ def profile(folder: Path, name: str) -> dict[str, Any]:
         settings["candidates"]["with_persona_only"] = False
         settings["pairs"]["decontamination"] = {"benchmarks": ["user_eval"], "min_similarity": 0.95}
         settings["rewrites"]["filters"] = {"min_meets_feedback": None, "min_reward_margin": -1.0}
-        settings["personas"] = {"writer": {"hub_model": "writers/one", "hub_revision": COMMIT}}
-        settings["labeller"] = {"hub_model": "labellers/one", "hub_revision": COMMIT}
-        settings["pair_judge"] = {"kind": "chat", "model": {"hub_model": "judges/one", "hub_revision": COMMIT}}
-        settings["rewrites"] |= {"rewriter": {"hub_model": "writers/two", "hub_revision": COMMIT}, "form": "instruction"}
-        settings["reasoning"] |= {"simulated_user": {"hub_model": "users/one", "hub_revision": COMMIT}}
-        settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/two", "judge_revision": COMMIT}
+        named = {"persona_writer": "writers/one", "labeller": "labellers/one", "pair_judge": "judges/one", "rewriter": "writers/two"}
+        named |= {"simulated_user": "users/one", "judge": "judges/two"}
+        settings["models"] |= {role: {"hub": f"{name}@{COMMIT}"} for role, name in named.items()}
+        settings["personas"] = {}
+        settings["rewrites"] |= {"form": "instruction"}
     return settings
 
 
@@ -219,11 +219,9 @@ def digests(folder: Path, name: str) -> dict[str, str]:
     file.write_text(yaml.safe_dump(profile(folder, name)))
     os.environ |= {"RLHI_PROFILE": str(file), "RLHI_DATA": str(folder / "data")}
 
-    from rlhi_dagster import definitions  # reads the environment
-
     messages = pl.read_parquet(folder / "town" / "wildchat.parquet")["conversation"].explode().struct.unnest()
     pipes.run = Workers(Engine(messages.filter(role="assistant")["content"].unique().sort().to_list())).run  # type: ignore[assignment]
-    loaded, lake = definitions.defs(), definitions.resources()["lake"]  # type: ignore[operator]
+    loaded, lake = definitions.build(profiles.current()), Lake(root=str(profiles.current().root / "lake"))
     names = recipes.names()
     with dg.instance_for_test() as made:
         for job, first, last in (("preference_data", *MONTHS), ("training", names[0], names[-1])):

@@ -14,7 +14,6 @@ from rlhi_dagster.evaluation.scores import comparisons
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.training import recipes
 
 SIMULATED = (
     "Users, their preferences, their messages and the logged replies are simulated: a town in which every user has a hidden "
@@ -79,8 +78,8 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
         },
         simulated=SIMULATED if profile.truth else "",
         deviations=DEVIATIONS,
-        recipes={name: recipes.load(name).description for name in recipes.names()},
-        checkpoints=checkpoint_manifests(lake),
+        recipes={name: arm.description for name, arm in profile.arms.items()},
+        checkpoints=checkpoint_manifests(lake, profile),
         show_samples=profile.truth is not None,
         **frames,
         **logs,
@@ -93,7 +92,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
     return file, comparisons(frames["judgements"])
 
 
-def checkpoint_manifests(lake: Lake) -> dict[str, dict[str, object]]:
+def checkpoint_manifests(lake: Lake, profile: Profile) -> dict[str, dict[str, object]]:
     """Manifests of the checkpoints that are there, by recipe."""
-    files = {name: lake.artefact_path("checkpoints", name) / MANIFEST for name in recipes.names()}
+    files = {name: lake.artefact_path("checkpoints", name) / MANIFEST for name in profile.arms}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}

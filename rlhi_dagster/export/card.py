@@ -94,9 +94,9 @@ def file_of(split: str) -> str:
     return f"data/{split}-00000-of-00001.parquet"
 
 
-def table_of(recipe: str | None) -> tuple[str, list[str] | None]:
+def table_of(recipe: str | None, recipe_folder: str | None = None) -> tuple[str, list[str] | None]:
     """The table that an export is drawn from, and its partitions: a recipe with online rounds has pairs of its own."""
-    if recipe is not None and recipes.load(recipe).rounds:
+    if recipe is not None and recipes.load(recipe, recipe_folder).rounds:
         return "online_pairs", [recipe]
     return "preference_pairs", None
 
@@ -146,7 +146,7 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 def _about(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profile) -> list[str]:
     counted = rows.group_by("source", "split").len().sort("source", "split")
-    version = fingerprint(lake.scan(*table_of(recipe)).collect())
+    version = fingerprint(lake.scan(*table_of(recipe, profile.recipes)).collect())
     return [
         "Pairs of a preferred and a dispreferred reply, made from what users said to a chat model, after "
         "[reinforcement learning from human interaction](https://arxiv.org/abs/2509.25137), by rlhi-dagster with the profile "
@@ -164,10 +164,10 @@ def _how_made(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profi
     of_sources = [f"- `{source}`: {SOURCES[Source(source)]}." for source in rows["source"].unique().sort()]
     models = [("replies", name) for name in rows["model"].drop_nulls().unique().sort()]
     models += [("rewards", name) for name in rows["reward_model"].drop_nulls().unique().sort()]
-    personas, judge = profile.personas.writer, profile.pair_judge
+    writer, judge = profile.player("persona_writer"), profile.player("pair_judge")
     shown = rows.filter(pl.col("persona") != "")
     settings = {
-        "rewrites": profile.rewrites.model_dump(mode="json", exclude={"rewriter"}),
+        "rewrites": profile.rewrites.model_dump(mode="json"),
         "candidates": profile.candidates.model_dump(mode="json"),
         "pairs": profile.pairs.model_dump(mode="json"),
     }
@@ -175,18 +175,18 @@ def _how_made(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profi
         "## How they were made",
         "Preferred against dispreferred:\n\n" + "\n".join(of_sources),
         _table(["models of", "name and revision"], models),
-        f"Personas are lines about a user, drawn from that user's earlier messages only, by {personas.hub_model if personas else 'rules'}; "
+        f"Personas are lines about a user, drawn from that user's earlier messages only, by {'rules' if writer.builtin else writer.name}; "
         f"{len(shown):,} of {len(rows):,} pairs ({len(shown) / max(len(rows), 1):.0%}) have one. Whether a rewrite meets the criticism was "
-        f"judged by {judge.model.hub_model if judge.model else f'the judge `{judge.kind}`'}.",
+        f"judged by {f'the judge `{judge.builtin}`' if judge.builtin else judge.name}.",
         "Pairs that were dropped on the way, by table and reason; a pair with several reasons counts under each:",
-        _table(["table", "reason", "pairs", "of all"], _dropped(recipe, lake)),
+        _table(["table", "reason", "pairs", "of all"], _dropped(recipe, lake, profile.recipes)),
         "Settings of the filters:\n\n```yaml\n" + yaml.safe_dump(settings, sort_keys=False) + "```",
     ]
 
 
-def _dropped(recipe: str | None, lake: Lake) -> list[tuple[object, ...]]:
+def _dropped(recipe: str | None, lake: Lake, recipe_folder: str | None) -> list[tuple[object, ...]]:
     lines: list[tuple[object, ...]] = []
-    for name, partitions in dict([*((name, None) for name in _DROPPING), table_of(recipe)]).items():
+    for name, partitions in dict([*((name, None) for name in _DROPPING), table_of(recipe, recipe_folder)]).items():
         found = lake.scan(name, partitions).select("is_kept", "drop_reasons").collect()
         reasons = found.filter(~pl.col("is_kept")).explode("drop_reasons", empty_as_null=True)["drop_reasons"]
         counts = reasons.fill_null("none given").value_counts(name="pairs").sort("pairs", "drop_reasons", descending=[True, False])

@@ -65,6 +65,6 @@ def run(given: argparse.Namespace, lake: Lake, profile: Profile) -> str:
     if given.hub:
         if not given.recipe or given.split or given.force:
             raise ValueError("--hub takes --recipe and OUT, and no --split or --force: a folder that holds something is never replaced")
-        return export_checkpoint(out, given.recipe, lake)
+        return export_checkpoint(out, given.recipe, lake, profile.recipes)
     selection = Selection(given.recipe, Source(given.source) if given.source else None, given.split)
     return export(out, Format(given.format), selection, lake, profile, force=given.force)

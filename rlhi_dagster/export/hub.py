@@ -37,13 +37,14 @@ _ABOUT_THIS_MACHINE = {"_name_or_path", "name_or_path", "is_local", "local_files
 """Keys of configuration files that say where a model was loaded from."""
 
 
-def export_checkpoint(out: Path, recipe: str, lake: Lake) -> str:
+def export_checkpoint(out: Path, recipe: str, lake: Lake, recipe_folder: str | None = None) -> str:
     """Write the folder aside, then give it its name; return what came out and how to upload it.
 
     Args:
         out: The folder; it may be there if it is empty.
         recipe: Whose checkpoint.
         lake: The run's tables and artefacts.
+        recipe_folder: Recipes laid over those of the project.
 
     Raises:
         ValueError: The folder holds something or cannot be made, or there is no such recipe, or no checkpoint of it that can be given away.
@@ -51,7 +52,7 @@ def export_checkpoint(out: Path, recipe: str, lake: Lake) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and is no empty folder; give another name")
     folder = lake.artefact_path("checkpoints", recipe)
-    manifest = _manifest(folder, recipe)
+    manifest = _manifest(folder, recipe, recipe_folder)
     check_writable(out)
     partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
     partial.mkdir()
@@ -71,9 +72,9 @@ def export_checkpoint(out: Path, recipe: str, lake: Lake) -> str:
     )
 
 
-def _manifest(folder: Path, recipe: str) -> dict[str, Any]:
+def _manifest(folder: Path, recipe: str, recipe_folder: str | None) -> dict[str, Any]:
     """The manifest of a checkpoint that was trained here, of nobody who was forgotten since, and whose weights are the ones it tells of."""
-    if recipes.load(recipe).method == "none":
+    if recipes.load(recipe, recipe_folder).method == "none":
         raise ValueError(f"recipe {recipe} is the starting policy, which is not trained here: there is nothing to give away")
     file = folder / MANIFEST
     if not file.is_file():

@@ -41,9 +41,9 @@ class Selection:
     split: str | None = None
 
 
-def offered(lake: Lake, recipe: str | None) -> pl.DataFrame:
+def offered(lake: Lake, recipe: str | None, recipe_folder: str | None = None) -> pl.DataFrame:
     """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds the pairs of its rounds."""
-    table, partitions = card.table_of(recipe)
+    table, partitions = card.table_of(recipe, recipe_folder)
     rows = lake.scan(table, partitions).collect()
     return online.as_preference_pairs(rows) if table == "online_pairs" else rows
 
@@ -65,7 +65,8 @@ def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dic
         shown = [with_persona(row["prompt"], row["persona"]) for row in found.select("prompt", "persona").iter_rows(named=True)]
         placed = found.with_columns(prompt=pl.Series(shown, dtype=MESSAGES))
         return {split: placed.filter(pl.col("split") == split) for split in SPLITS}
-    arms = {name: recipes.load(name) for name in sorted({*recipes.names(), selection.recipe})}
+    recipes.load(selection.recipe, profile.recipes)  # whose message says which there are
+    arms = profile.arms
     if not arms[selection.recipe].sources:
         raise ValueError(
             f"recipe {selection.recipe} trains on no pairs; give one of {', '.join(n for n, arm in arms.items() if arm.sources)}"

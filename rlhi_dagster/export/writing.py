@@ -36,7 +36,7 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
         if selection != Selection():
             raise ValueError("format duckdb writes every table: it takes no --recipe, --source or --split; give --format trl, for example")
         return f"{out}: {', '.join(lake.export_duckdb(out))}"
-    pairs = offered(lake, selection.recipe)
+    pairs = offered(lake, selection.recipe, profile.recipes)
     chosen = selected(pairs, selection, profile)
     if layout is Format.HUGGINGFACE:
         chosen = chosen if selection.split is None else {selection.split: chosen[selection.split]}

@@ -44,11 +44,11 @@ def outputs_of(profile: profiles.Profile) -> Outputs:
     """Where the outputs of a profile lie, and what its feedback classifier was trained on."""
     labelled = profiles.labelled_follow_ups(profile)
     if labelled is None:
-        return Outputs(profiles.data_root(), writer=profile.personas)
+        return Outputs(profiles.current().root, writer=profile.personas)
     from rlhi_dagster.feedback.agreement import read_gold
 
     conversations = frozenset(read_gold(profiles.project_path(labelled.labels))["conversation_hash"])
-    return Outputs(profiles.data_root(), conversations, profile.personas)
+    return Outputs(profiles.current().root, conversations, profile.personas)
 
 
 def _user(outputs: Outputs, beginning: str) -> str:

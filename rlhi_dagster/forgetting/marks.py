@@ -1,7 +1,7 @@
 """Marks on artefacts that were trained on pairs of a forgotten user: weights cannot be filtered, but they can be trained again.
 
 What belongs here: which pairs an artefact was trained on, and the mark. What does not: training (``workers/training_run.py``, which
-writes the list of pairs) and the asset check made of the marks (``checks.py``).
+writes the list of pairs) and which check is made of the marks (``assets/``).
 
 A mark lies in the artefact's folder and goes with it: an artefact that is trained again, without the pairs, has none.
 """
@@ -9,7 +9,7 @@ A mark lies in the artefact's folder and goes with it: an artefact that is train
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.engines.models import MANIFEST, MARK
+from rlhi_dagster.findings import Finding
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.training.artefacts import PAIRS
 
@@ -128,3 +129,18 @@ def _put(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.{uuid4().hex}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
+
+
+def marks_of(lake: Lake, artefact: str) -> list[Mark]:
+    """Marks of an artefact and of all its partitions: a mark stays until what carries it is trained again."""
+    return [mark for mark in marks(lake) if mark.artefact.split("/")[0] == artefact]
+
+
+def trained_on_nobody_forgotten(marked: Sequence[Mark]) -> Finding:
+    """No artefact was trained on pairs of a user who was forgotten since.
+
+    Args:
+        marked: The marks of artefacts; one that does not say what it was trained on does not pass either.
+    """
+    gone = {f"pairs_gone/{mark.artefact}": mark.gone for mark in marked if mark.gone is not None}
+    return Finding(not marked, {"artefacts_to_train_again": [mark.artefact for mark in marked], **gone})

@@ -20,7 +20,7 @@ from rlhi_dagster.feedback.chat_labeller import ChatLabeller
 from rlhi_dagster.feedback.labels import follow_ups
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.chat_writer import ChatWriter
-from rlhi_dagster.profiles import PersonaSettings
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.responses import ResponseStore
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from rlhi_dagster.forgetting import marks, questions, tombstones, traces
 from rlhi_dagster.forgetting.footprint import Footprint, footprint, tables
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.profiles import PersonaSettings
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.store import removal
 
 CLASSIFIER, REPORT = "feedback_classifier", "report"

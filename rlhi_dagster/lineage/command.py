@@ -34,6 +34,6 @@ def run(given: argparse.Namespace) -> str:
     Raises:
         ValueError: There is no such pair, or there are several; the message is for the terminal.
     """
-    root = profiles.data_root()
-    found = why(Lake(root=str(root / "lake")), root / "responses", given.pair)
+    profile = profiles.current()
+    found = why(Lake(root=str(profile.root / "lake")), profile.root / "responses", given.pair, profile.recipes)
     return as_json(found) if given.json else text(found, is_full=given.full)

@@ -25,13 +25,14 @@ _ONE_SOURCE = {"reasoning_pairs": Source.REASONING, "online_pairs": Source.REWAR
 """Tables whose pairs all have one source; of the others a column tells."""
 
 
-def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
+def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None) -> Lineage:
     """Everything that made a pair.
 
     Args:
         lake: The tables.
         store: Folder of the response store.
         pair_id: Of ``preference_pairs`` or ``online_pairs``, or of ``rewrite_pairs``, ``reward_pairs`` or ``reasoning_pairs`` for one
+        recipe_folder: Recipes laid over those of the project.
             that was dropped there; a beginning that no other pair has is enough.
 
     Raises:
@@ -55,7 +56,7 @@ def why(lake: Lake, store: Path, pair_id: str) -> Lineage:
         split=told.get("split"),
         duplicate_of=told.get("duplicate_of"),
         contaminated_by=told.get("contaminated_by"),
-        uses=_uses(lake, source, pair),
+        uses=_uses(lake, source, pair, recipe_folder),
         user_id=pair.get("user_id"),
         is_off_policy=bool(pair.get("is_off_policy")),
         condition=online.CONDITION if table == "online_pairs" else pair.get("condition"),
@@ -89,10 +90,10 @@ def _strategy(table: str, pair: Row) -> str:
     return (ranked | {"reasoning_pairs": "corrected"}).get(table) or str(pair["strategy"])
 
 
-def _uses(lake: Lake, source: Source, pair: Row) -> list[Use]:
+def _uses(lake: Lake, source: Source, pair: Row, recipe_folder: str | None) -> list[Use]:
     """Recipes of the source, and whether their checkpoints were trained on the pair; of an online round the recipe whose round it is."""
     uses = []
-    for name, recipe in recipes.load_all().items():
+    for name, recipe in recipes.load_all(recipe_folder).items():
         if name == pair["recipe"] if "recipe" in pair else source in recipe.sources and not recipe.rounds:
             file = lake.artefact_path("checkpoints", name) / PAIRS
             is_trained = bool((pl.read_parquet(file)["pair_id"] == pair["pair_id"]).any()) if file.is_file() else None

@@ -26,7 +26,7 @@ from rlhi_dagster.personas.reading import SHOWN_MESSAGES, Message, shown, update
 from rlhi_dagster.personas.versions import MAX_EVIDENCE, Citation, Dropped, Written, table, version
 
 if TYPE_CHECKING:
-    from rlhi_dagster.profiles import PersonaSettings
+    from rlhi_dagster.personas.settings import PersonaSettings
 
 Chat = Callable[[list[ChatRequest]], list[ChatAnswer]]
 """Answers requests in order, greedily."""

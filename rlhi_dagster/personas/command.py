@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> str:
     Raises:
         ValueError: The user is not known, or not uniquely, or a table is missing.
     """
-    lake = Lake(root=str(profiles.data_root() / "lake"))
+    lake = Lake(root=str(profiles.current().root / "lake"))
     return shown(
         lake.scan("users"), lake.scan("personas"), lake.scan("turns"), given.user, given.at or datetime.now(UTC), with_past=given.all
     )

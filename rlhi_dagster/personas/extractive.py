@@ -32,7 +32,7 @@ from rlhi_dagster.personas.domains import Embed, domains_of
 from rlhi_dagster.personas.versions import EXTRACTIVE, MAX_EVIDENCE, Citation, Dropped, Written, table, version
 
 if TYPE_CHECKING:
-    from rlhi_dagster.profiles import PersonaSettings
+    from rlhi_dagster.personas.settings import PersonaSettings
 
 LANGUAGES, DOMAINS = "languages", "domains"
 _SLOTS = (*(aspect.value for aspect in Aspect), DOMAINS, LANGUAGES)

@@ -16,7 +16,7 @@ from rlhi_dagster.feedback.aspects import LANGUAGES
 from rlhi_dagster.language_id import MOST_READ, detected
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.refusals import is_refusal
-from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 
 
 class DropReason(StrEnum):

@@ -21,7 +21,7 @@ from rlhi_dagster.preferences import Source
 from rlhi_dagster.preferences import candidates as ranking
 from rlhi_dagster.preferences.duplicates import duplicates
 from rlhi_dagster.preferences.reward_pairs import ranked_pairs
-from rlhi_dagster.profiles import CandidateSettings
+from rlhi_dagster.preferences.settings import CandidateSettings
 from rlhi_dagster.tables import ONLINE_CANDIDATES, ONLINE_PAIRS, PREFERENCE_PAIRS
 
 CONDITION = "own"

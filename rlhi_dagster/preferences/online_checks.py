@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from rlhi_dagster.checks import Finding
+from rlhi_dagster.findings import Finding
 from rlhi_dagster.preferences import Source
 
 

@@ -1,21 +1,20 @@
-"""What must hold of ``preference_pairs``: no pair lost on the way, none that an evaluation set contains.
+"""What must hold of preference pairs: none lost on the way, none of a held-out user, none that an evaluation set contains.
 
-What belongs here: the properties of that table as functions of frames, and the blocking asset checks made of them. What does not:
-properties that other tables share (``rlhi_dagster.checks``).
+What belongs here: the properties of that table and of the tables that its pairs come from, as functions of frames. What does not: which of
+them block (``assets/``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-import dagster as dg
 import polars as pl
 
-from rlhi_dagster.checks import Finding
+from rlhi_dagster.findings import Finding
 from rlhi_dagster.metadata import markdown_table
 from rlhi_dagster.preferences.decontamination import LEAST_RUN_WORDS, by_message, last_request, user_messages
+from rlhi_dagster.preferences.settings import DecontaminationSettings
 from rlhi_dagster.preferences.union import contamination, eval_items
-from rlhi_dagster.profiles import DecontaminationSettings
 from rlhi_dagster.shingles import words
 
 EXAMPLES = 10
@@ -23,14 +22,16 @@ EXAMPLES = 10
 _SLICE_ROWS = 16_384
 
 
-def offered_pairs_are_conserved(pairs: pl.LazyFrame, *sources: pl.LazyFrame) -> Finding:
+def offered_pairs_are_conserved(pairs: pl.LazyFrame, rewrite: pl.LazyFrame, reward: pl.LazyFrame, reasoning: pl.LazyFrame) -> Finding:
     """Every kept pair of every source is in the table once, kept or dropped with a reason, and no other pair is.
 
     Args:
         pairs: ``PREFERENCE_PAIRS``.
-        *sources: The sources' tables; columns ``pair_id`` and ``is_kept``.
+        rewrite: ``REWRITE_PAIRS``; columns ``pair_id`` and ``is_kept``, as of the other sources.
+        reward: ``REWARD_PAIRS``.
+        reasoning: ``REASONING_PAIRS``.
     """
-    offered = pl.concat([source.filter("is_kept").select("pair_id") for source in sources])
+    offered = pl.concat([source.filter("is_kept").select("pair_id") for source in (rewrite, reward, reasoning)])
     counted = offered.group_by("pair_id").agg(offered=pl.len())
     found = pairs.group_by("pair_id").agg(
         found=pl.len(), is_told=(pl.col("is_kept") == (pl.col("drop_reasons").list.len() == 0)).fill_null(False).all()
@@ -87,41 +88,77 @@ def pairs_are_decontaminated(pairs: pl.LazyFrame, eval_prompts: pl.LazyFrame, se
     return Finding(not repeating, numbers)
 
 
-def conserved_check(asset: dg.AssetsDefinition | str) -> dg.AssetChecksDefinition:
-    """Block unless the kept pairs of all sources are the rows of ``asset``."""
+def no_held_out_user_in_training(pairs: pl.LazyFrame, users: pl.LazyFrame) -> Finding:
+    """No pair comes from a held-out user, or from a user whose split is unknown; pairs without a user are not concerned.
 
-    @dg.asset_check(
-        asset=asset,
-        name="offered_pairs_are_conserved",
-        blocking=True,
-        description=_first_line(offered_pairs_are_conserved),
-        additional_ins={name: dg.AssetIn(f"{name}_pairs") for name in ("rewrite", "reward", "reasoning")},
+    Args:
+        pairs: Column ``user_id``.
+        users: Columns ``user_id`` and ``split``.
+    """
+    joined = pairs.select("user_id").drop_nulls().join(users.select("user_id", "split"), on="user_id", how="left")
+    counts = dict(joined.group_by("split").len().collect(engine="streaming").iter_rows())
+    held_out, training = counts.get("held_out", 0), counts.get("train", 0)
+    rows = sum(counts.values())
+    unknown = rows - held_out - training
+    return Finding(held_out + unknown == 0, {"pairs_of_users": rows, "held_out_pairs": held_out, "unknown_user_pairs": unknown})
+
+
+def chosen_differs_from_rejected(pairs: pl.LazyFrame) -> Finding:
+    """In every kept pair, both replies are there and differ in more than white space.
+
+    Args:
+        pairs: Columns ``chosen``, ``rejected`` and ``is_kept``; a pair of which that is unknown counts as kept.
+    """
+    kept = pairs.filter(pl.col("is_kept").fill_null(True))
+    chosen, rejected = (pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars() for name in ("chosen", "rejected"))
+    missing = (chosen.fill_null("") == "") | (rejected.fill_null("") == "")
+    rows, same, empty = (
+        kept.select(pl.len(), (~missing & (chosen == rejected)).sum().alias("same"), missing.sum().alias("empty"))
+        .collect(engine="streaming")
+        .row(0)
     )
-    def check(frame: pl.LazyFrame, rewrite: pl.LazyFrame, reward: pl.LazyFrame, reasoning: pl.LazyFrame) -> dg.AssetCheckResult:
-        return offered_pairs_are_conserved(frame, rewrite, reward, reasoning).as_result()
-
-    return check
+    return Finding(same + empty == 0, {"kept_pairs": rows, "identical_pairs": same, "pairs_with_an_empty_side": empty})
 
 
-def decontaminated_check(asset: dg.AssetsDefinition | str, settings: DecontaminationSettings) -> dg.AssetChecksDefinition:
-    """Block unless no kept pair of ``asset`` repeats an item of ``eval_prompts``; shows what was dropped."""
+def requests_are_accounted_for(pairs: pl.LazyFrame, candidates: pl.LazyFrame) -> Finding:
+    """Every request with candidates has a row for each persona condition, kept or dropped, and no other request has one.
 
-    @dg.asset_check(
-        asset=asset,
-        name="pairs_are_decontaminated",
-        blocking=True,
-        description=_first_line(pairs_are_decontaminated),
-        additional_ins={"eval_prompts": dg.AssetIn("eval_prompts")},
+    Args:
+        pairs: Columns ``turn_id`` and ``condition``.
+        candidates: Column ``turn_id``.
+    """
+    conditions = pl.LazyFrame({"condition": ["own", "shuffled", "none"]})
+    requests = candidates.select("turn_id").unique()
+    missing = requests.join(conditions, how="cross").join(pairs, on=["turn_id", "condition"], how="anti")
+    unknown = pairs.select("turn_id").unique().join(requests, on="turn_id", how="anti")
+    count, lost, extra = (frame.select(pl.len()).collect(engine="streaming").item() for frame in (requests, missing, unknown))
+    return Finding(lost + extra == 0, {"requests": count, "missing_pairs": lost, "unknown_requests": extra})
+
+
+def rewrites_are_conserved(rewrites: pl.LazyFrame, pairs: pl.LazyFrame) -> Finding:
+    """Every rewrite is one pair with the same text, and every pair is either kept or dropped with a reason.
+
+    Args:
+        rewrites: Columns ``rewrite_id`` and ``rewrite``.
+        pairs: Columns ``pair_id``, ``chosen``, ``is_kept`` and ``drop_reasons``.
+    """
+    made = rewrites.select("rewrite_id", pl.col("rewrite").fill_null(""), pl.lit(True).alias("is_rewrite"))
+    joined = made.join(pairs.with_columns(is_pair=pl.lit(True)), left_on="rewrite_id", right_on="pair_id", how="full", coalesce=True)
+    both = pl.col("is_rewrite") & pl.col("is_pair")
+    has_reason = pl.col("drop_reasons").list.len().fill_null(0) > 0
+    numbers = joined.select(
+        kept_pairs=pl.col("is_kept").sum(),
+        dropped_pairs=(~pl.col("is_kept")).sum(),
+        lost_rewrites=pl.col("is_pair").is_null().sum(),
+        pairs_of_no_rewrite=pl.col("is_rewrite").is_null().sum(),
+        changed_rewrites=(both & pl.col("rewrite").ne_missing(pl.col("chosen"))).sum(),
+        repeated_pairs=pl.len() - pl.col("rewrite_id").n_unique(),
+        undecided_pairs=(pl.col("is_pair") & pl.col("is_kept").eq_missing(has_reason)).sum(),
     )
-    def check(frame: pl.LazyFrame, eval_prompts: pl.LazyFrame) -> dg.AssetCheckResult:
-        return pairs_are_decontaminated(frame, eval_prompts, settings).as_result()
-
-    return check
+    found = numbers.select(pl.all().cast(pl.Int64)).collect(engine="streaming").row(0, named=True)
+    faults = ("lost_rewrites", "pairs_of_no_rewrite", "changed_rewrites", "repeated_pairs", "undecided_pairs")
+    return Finding(not any(found[name] for name in faults), found)
 
 
 def _runs(said: list[str], length: int) -> Iterable[str]:
     return (" ".join(said[start : start + length]) for start in range(len(said) - length + 1))
-
-
-def _first_line(function: Callable[..., Finding]) -> str:
-    return (function.__doc__ or "").strip().split("\n", 1)[0]

@@ -1,25 +1,20 @@
 """Who tells whether a follow-up's criticism fits a reply, and whether a rewrite does what a follow-up asks.
 
-What belongs here: the interface, the three judges (``rule``, ``town``, a chat model by prompt), and which of them a profile names. What
-does not: the rules themselves (``applicability``), calling a model (handed in as ``chat``), and what becomes of a verdict
+What belongs here: the interface and the three judges (``rule``, ``town``, a chat model by prompt). What does not: which of them a profile
+names (``roles``), the rules themselves (``applicability``), calling a model (handed in as ``chat``), and what becomes of a verdict
 (``reconstruction``, ``rewrites``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import dagster as dg
-
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages
-from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.questions import Chat, choice_probabilities, question, template
 from rlhi_dagster.preferences import applicability
-from rlhi_dagster.resources import Settings, Workers, asking
-from rlhi_dagster.training.artefacts import hub_model
 
 YES, NO = "A", "B"
 SHOWN_CHARACTERS = {"request": 2_000, "reply": 6_000, "original": 6_000, "follow_up": 4_000, "rewrite": 6_000}
@@ -167,17 +162,6 @@ class ChatPairJudge:
     def _judged(self, asked: list[Messages]) -> list[Judged]:
         answers = self.chat([ChatRequest(messages, choices=(YES, NO)) for messages in asked])
         return [_verdict(answer) for answer in answers]
-
-
-def pair_judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Workers, spent: list[CallStats]) -> PairJudge:
-    """The profile's judge; what its model calls cost is added to ``spent``."""
-    chosen = settings.profile.pair_judge
-    if chosen.model is None:
-        rules: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": TownPairJudge}
-        return rules[chosen.kind]()
-    model = hub_model(chosen.model.hub_model, chosen.model.hub_revision)
-    chat = asking(context, workers, model, settings.sampling(temperature=0.0), "pair_judge", spent)
-    return ChatPairJudge.with_default_prompts(model.identity, chat)
 
 
 def _request(prompt: Messages) -> str:

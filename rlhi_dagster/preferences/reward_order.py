@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster.checks import Finding
 from rlhi_dagster.evaluation.intervals import estimate
+from rlhi_dagster.findings import Finding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +100,15 @@ def headline(order: pl.DataFrame) -> dict[str, float]:
     names = {"spearman": "spearman_own_{}", "best_or_worst_changes": "best_or_worst_changes_{}"}
     shown = order.filter(pl.col("quantity").is_in(list(names)))
     return {names[row["quantity"]].format(row["condition"]): row["value"] for row in shown.to_dicts()}
+
+
+def reward_reads_the_persona(rewards: pl.LazyFrame) -> Finding:
+    """Under another user's persona the reward orders a request's candidates otherwise; a generic reward warns, and so do few requests.
+
+    Args:
+        rewards: ``CANDIDATE_REWARDS``.
+    """
+    return reads_the_persona(reward_order(rewards.collect()))
 
 
 def reads_the_persona(order: pl.DataFrame) -> Finding:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.profiles import CandidateSettings
+from rlhi_dagster.preferences.settings import CandidateSettings
 from rlhi_dagster.tables import REWARD_PAIRS
 
 CONDITIONS = ("own", "shuffled", "none")

@@ -11,19 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import dagster as dg
-
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.questions import Chat, question, template
 from rlhi_dagster.evaluation.judges import conversation_text
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.mentions import mentions_feedback
-from rlhi_dagster.resources import Settings, Workers, asking
-from rlhi_dagster.training.artefacts import hub_model
 
 _PROMPTS = {Strategy.FEEDBACK: "rewrite", Strategy.SCRATCH: "rewrite_scratch"}
 
@@ -99,15 +92,6 @@ class Rewriter:
             return ChatRequest(_asked("rewrite_repair", {"request": last_message(row), "reply": text}))
         first = self.request(row)
         return replace(first, sample_index=first.sample_index + 1)
-
-
-def rewriter_of(context: dg.AssetExecutionContext, settings: Settings, lake: Lake, workers: Workers, spent: list[CallStats]) -> Rewriter:
-    """The profile's rewriter, or the policy if it names none; what its calls cost is added to ``spent``."""
-    chosen = settings.profile.rewrites
-    named = chosen.rewriter
-    model = hub_model(named.hub_model, named.hub_revision) if named else ModelRef.from_manifest(lake.artefact_path("policy"))
-    chat = asking(context, workers, model, settings.sampling(), "rewriter" if named else "policy", spent)
-    return Rewriter(model.identity, chat, chosen.form)
 
 
 def written(row: Mapping[str, Any], answer: ChatAnswer) -> Rewrite:

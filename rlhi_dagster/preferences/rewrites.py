@@ -22,7 +22,7 @@ from rlhi_dagster.preferences.filters import DropReason, reasons
 from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.pair_judge import Judged, PairJudge, Rewritten
 from rlhi_dagster.preferences.rewriter import Rewrite, Rewriter, last_message
-from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 from rlhi_dagster.tables import REWRITE_PAIRS, REWRITES
 
 LOGGED_MODEL = "logged"

@@ -68,7 +68,7 @@ def run(given: argparse.Namespace, say: Callable[[str], None]) -> str:
     Raises:
         ValueError: It cannot be done, or the store is unsound; the message is for the terminal.
     """
-    root = profiles.data_root() / "responses"
+    root = profiles.current().root / "responses"
     if not list(folders(root)):
         raise ValueError(f"there is no response store at {root}: it begins with the first model answer")
     tell = partial(_progress, say)

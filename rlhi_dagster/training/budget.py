@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.checks import Finding
 from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.findings import Finding
 from rlhi_dagster.tables import TOKEN_BUDGET
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, PairSets
 

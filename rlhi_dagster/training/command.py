@@ -37,9 +37,10 @@ def run(given: argparse.Namespace) -> str:
     Raises:
         ValueError: There is no such recipe or pair, or what it needs has not been made.
     """
-    lake = Lake(root=str(profiles.data_root() / "lake"))
-    recipe = recipes.load(given.recipe)
-    sets = selected(offered(lake, given.recipe), Selection(given.recipe), profiles.current())
+    profile = profiles.current()
+    lake = Lake(root=str(profile.root / "lake"))
+    recipe = recipes.load(given.recipe, profile.recipes)
+    sets = selected(offered(lake, given.recipe, profile.recipes), Selection(given.recipe), profile)
     row = picked(pl.concat(sets.values()), given.recipe, given.pair)
     folder = lake.artefact_path("policy")
     try:

@@ -6,8 +6,8 @@ so it is no part of the digest of an artefact's inputs.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -15,21 +15,15 @@ from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.training.pair_sets import PairSets
 
-if TYPE_CHECKING:
-    from rlhi_dagster.profiles import Profile
 
-
-_HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
-
-
-def origin(table: str, pairs: pl.DataFrame, sets: PairSets, profile: Profile, code_version: str | None) -> dict[str, Any]:
+def origin(table: str, pairs: pl.DataFrame, sets: PairSets, source: Mapping[str, Any], code_version: str | None) -> dict[str, Any]:
     """What a manifest says of its pairs.
 
     Args:
         table: Name of the table that they were drawn from.
         pairs: The rows of it; columns ``pair_id``, ``source`` and ``user_id`` at least.
         sets: What was drawn.
-        profile: The run's settings.
+        source: What is told of the conversations (`Profile.source_facts`).
         code_version: Of the asset that is made.
 
     Returns:
@@ -37,7 +31,6 @@ def origin(table: str, pairs: pl.DataFrame, sets: PairSets, profile: Profile, co
         were drawn, the former ``by_source`` too, and of how many ``users``; the ``code_version``; the name of the ``conversations``, the
         ``hub_dataset`` that they are, if any, and whether their users are simulated.
     """
-    on_hub = _HUB_DATASET.match(profile.source.location)
     drawn = pairs.select("pair_id", "source", "user_id").join(sets.train.select("pair_id"), on="pair_id", how="semi")
     return {
         "table": table,
@@ -48,7 +41,5 @@ def origin(table: str, pairs: pl.DataFrame, sets: PairSets, profile: Profile, co
         "by_source": dict(drawn.group_by("source").len().sort("source").iter_rows()),
         "users": drawn["user_id"].drop_nulls().n_unique(),
         "code_version": code_version,
-        "conversations": profile.source.name,
-        "hub_dataset": on_hub and on_hub[1],
-        "is_simulated": bool(profile.truth),
+        **source,
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -16,8 +17,18 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 
-if TYPE_CHECKING:
-    from rlhi_dagster.profiles import Profile
+
+class Trains(Protocol):
+    """What of a profile says how recipes train."""
+
+    @property
+    def name(self) -> str:
+        """Of the profile."""
+        ...
+
+    def training_of(self, recipe: Recipe) -> TrainingSettings:
+        """The profile's settings for a recipe, with the recipe's own changes."""
+        ...
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid"):
@@ -73,20 +84,20 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file and the field."""
 
 
-def names() -> list[str]:
-    """Names of all recipes, sorted."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+def names(folder: str | None = None) -> list[str]:
+    """Names of all recipes, sorted; those in ``folder`` are laid over those of the project."""
+    return sorted(_files(folder))
 
 
-def load(name: str) -> Recipe:
+def load(name: str, folder: str | None = None) -> Recipe:
     """Read and validate a recipe.
 
     Raises:
         RecipeError: There is no such recipe, or a field is missing, unknown or out of range.
     """
-    file = _folder() / f"{name}.yaml"
-    if not file.is_file():
-        raise RecipeError(f"no recipe {name}; there are {', '.join(names())}")
+    file = _files(folder).get(name)
+    if file is None:
+        raise RecipeError(f"no recipe {name}; there are {', '.join(names(folder))}")
     try:
         return Recipe.model_validate(yaml.safe_load(file.read_text()))
     except ValidationError as error:
@@ -96,17 +107,17 @@ def load(name: str) -> Recipe:
         raise RecipeError(f"recipe {name}.yaml is no YAML: {' '.join(str(error).split())}") from error
 
 
-def load_all() -> dict[str, Recipe]:
+def load_all(folder: str | None = None) -> dict[str, Recipe]:
     """Every recipe by name."""
-    return {name: load(name) for name in names()}
+    return {name: load(name, folder) for name in names(folder)}
 
 
-def texts() -> dict[str, str]:
+def texts(folder: str | None = None) -> dict[str, str]:
     """Every recipe's file as it stands, by name; read without judging it."""
-    return {name: (_folder() / f"{name}.yaml").read_text() for name in names()}
+    return {name: file.read_text() for name, file in sorted(_files(folder).items())}
 
 
-def training_settings(arms: Mapping[str, Recipe], profile: Profile) -> dict[str, TrainingSettings]:
+def training_settings(arms: Mapping[str, Recipe], profile: Trains) -> dict[str, TrainingSettings]:
     """How each recipe that trains does so with a profile.
 
     Raises:
@@ -126,6 +137,12 @@ def training_settings(arms: Mapping[str, Recipe], profile: Profile) -> dict[str,
 def _problems(error: ValidationError) -> list[tuple[str, str]]:
     """What is wrong with which field; without a field it concerns several at once."""
     return [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+
+
+def _files(folder: str | None) -> dict[str, Any]:
+    """Files of all recipes by name."""
+    laid_over = [*_folder().iterdir(), *(Path(folder).iterdir() if folder else ())]
+    return {entry.name.removesuffix(".yaml"): entry for entry in laid_over if entry.name.endswith(".yaml")}
 
 
 def _folder() -> Any:

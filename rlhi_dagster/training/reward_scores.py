@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster.checks import Finding
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
 from rlhi_dagster.evaluation.intervals import estimate
+from rlhi_dagster.findings import Finding
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences.candidates import donors
 from rlhi_dagster.tables import MESSAGES, REWARD_MODEL_SCORES

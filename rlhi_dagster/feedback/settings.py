@@ -1,0 +1,26 @@
+"""Settings of the labels: how sure the classifier must be, and what it may be trained from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+
+class LabelledSettings(BaseModel, frozen=True, extra="forbid"):
+    """Labelled follow-ups."""
+
+    labels: str = Field(description="CSV of conversation_hash, message_index, label and, where labelled twice, second_label.")
+    conversations: str = Field(description="Logs with the labelled conversations: file, folder or glob of a kind that the README lists.")
+
+
+class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
+    """Who labels follow-ups: the classifier alone, or a cascade of it and a chat model."""
+
+    sure: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Least probability at which the classifier's label stands where there is a model; 1 leaves all to the model.",
+    )
+    training: LabelledSettings | None = Field(
+        default=None, description="Labelled follow-ups to train the classifier from; null for the one that comes with the project."
+    )

@@ -1,0 +1,33 @@
+"""Settings of personas: what is written, how much of it, and who corrects it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from rlhi_dagster.personas.languages import CODES
+
+
+class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
+    """Who writes personas, of what, and how much."""
+
+    extracts: tuple[Literal["wishes", "languages", "domains"], ...] = Field(
+        default=("wishes", "languages", "domains"),
+        description="What the extractive writer aggregates: wishes about answers, languages, subjects asked about.",
+    )
+    max_lines: int = Field(default=8, ge=1, description="Most lines of a user at a moment.")
+    max_line_characters: int = Field(default=160, ge=20, description="Longest line.")
+    language: str = Field(default="English", description="Language that the model writes lines in: one of `personas.languages.CODES`.")
+    conversations_per_update: int = Field(default=3, ge=1, description="Conversations that the model reads at a time to revise its lines.")
+    corrections: str | None = Field(
+        default=None,
+        description="YAML of users' own edits and deletions, which win over the writer; relative to the folder of all outputs.",
+    )
+
+    @field_validator("language")
+    @classmethod
+    def _can_be_told(cls, language: str) -> str:
+        if language not in CODES:
+            raise ValueError(f"{language} cannot be told from other languages; give one of {', '.join(CODES)}")
+        return language

@@ -1,0 +1,1 @@
+"""Reasoning: erroneous solutions, a simulated user's remark, and the corrected solution."""
