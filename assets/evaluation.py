@@ -45,7 +45,13 @@ def eval_prompts(
 
 
 @declare.table(
-    "responses", GROUP, {"huggingface"}, reads=("recipes", "sampling", "seed", "engines.policy"), deps=["checkpoints"], pool="model"
+    "responses",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("recipes", "sampling", "seed", "engines.policy"),
+    deps=["checkpoints"],
+    pool="model",
 )
 def responses(
     context: dg.AssetExecutionContext, settings: Settings, lake: dg.ResourceParam[Lake], workers: Workers, eval_prompts: pl.LazyFrame
@@ -63,7 +69,7 @@ def responses(
     "judgements",
     GROUP,
     set(),
-    code_version="2",
+    code_version="3",
     reads=("evaluation", "truth", "salt", "sampling", "seed", "engines.judge"),
     ins={"responses": WITH_BASE},
     pool="model",
@@ -79,7 +85,7 @@ def judgements(
     return metadata.result(
         "judgements",
         found,
-        illegible_verdicts=found["verdict"].null_count(),
+        error_rows=found["error"].count(),
         verdicts=metadata.markdown_table(verdicts),
         **(call_metadata(sum(spent, CallStats())) if spent else {}),
     )

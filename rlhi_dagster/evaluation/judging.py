@@ -8,7 +8,6 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.base import ChatRequest
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
@@ -27,11 +26,7 @@ def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Wor
     if profile.evaluation.judge == "chat":
         assert profile.evaluation.judge_model
         model = hub_model(profile.evaluation.judge_model, profile.evaluation.judge_revision)
-        ask = asking(context, workers, model, settings.sampling(temperature=0.0), "judge", spent)
-
-        def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
-            return [answer.text for answer in ask([ChatRequest(messages) for messages in asked])]
-
+        chat = asking(context, workers, model, settings.sampling(temperature=0.0), "judge", spent)
         return ChatJudge.with_default_prompt(model.identity, chat)
     if profile.truth is None:
         raise dg.Failure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from pathlib import Path
 
@@ -31,8 +32,10 @@ class Judge:
         self.asked += 1
         text = asked.json["messages"][-1]["content"]
         one, two = (text.split(f"<reply_{side}>")[1].split(f"</reply_{side}>")[0] for side in "ab")
-        verdict = "A" if len(one) > len(two) else "B" if len(two) > len(one) else "tie"
-        return Told(payload=completion(f"Longer.\n{verdict}"))
+        verdict = "A" if len(one) > len(two) else "B" if len(two) > len(one) else "C"
+        top = [{"token": letter, "logprob": math.log(0.8 if letter == verdict else 0.1)} for letter in "ABC"]
+        scores = {"content": [{"token": verdict, "logprob": math.log(0.8), "top_logprobs": top}]}
+        return Told(payload=completion(verdict, logprobs=scores))
 
 
 def judged(run: Run, folder: Path, address: str) -> Run:
