@@ -20,6 +20,10 @@ SOURCE_MESSAGES = pl.List(
 )
 
 
+CALLS = ("call_id", "call_ids")
+"""Ends of the names of columns that hold keys of the response store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A stored table.

@@ -119,7 +119,7 @@ def test_answers_of_earlier_settings_and_models_are_known_by_the_message(made: W
     assert stored(made) & {stale, mine, scored, somebody} == {somebody}
 
 
-def test_responses_of_a_held_out_user_go_though_no_row_names_their_calls(made: World) -> None:
+def test_responses_of_a_held_out_user_go_with_their_calls(made: World) -> None:
     keys = stored(made)
     forget(Outputs(made.root), EVE)
     gone = keys - stored(made)
