@@ -107,7 +107,7 @@ class ChatWriter:
 
 def _noted(number: int, line: Line) -> str:
     # One line each, so that no quote can begin another note.
-    quotes = "; ".join(f'"{" ".join(citation.quote.split())}"' for citation in line.citations)
+    quotes = "; ".join(f'"{" ".join((citation.quote or "").split())}"' for citation in line.citations)
     return f"{number}. {line.text} ({quotes})"
 
 
