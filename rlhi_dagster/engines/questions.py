@@ -25,7 +25,7 @@ Chat = Callable[[list[ChatRequest]], list[ChatAnswer]]
 """Answers requests in order, greedily."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_TAG = re.compile(r"</?([a-z]\w*)\b[^<>]*>")
+_TAG = re.compile(r"</?([a-z]\w*)\b[^<>]*>", re.IGNORECASE | re.ASCII)
 _SINGLE, _DOUBLE = (
     "<\u226e\uff1c\ufe64\u2039\u3008\u2329\u27e8\u276c\u276e\u2770\u02c2\u1438\u16b2\u227a\u2991\u29fc",
     "\u00ab\u300a\u27ea\u226a",
@@ -34,6 +34,7 @@ _SINGLE, _DOUBLE = (
 _CLOSING = ">\u226f\u203a\u3009\u27e9\u276d\u276f\u2771\u02c3\u1433\u227b\u2992\u29fd"
 _OPENING = re.compile(f"([{_SINGLE}{_DOUBLE}])([^{_SINGLE}{_DOUBLE}]*)")
 _LONGEST_ATTRIBUTE = 20
+"""Letters looked at beyond a name, to tell a tag from a comparison."""
 _SLASHES = frozenset("/\\|\u2044\u2215\u2571\u2572\u27cb\u27cd\u29f8\u29f9")
 _BLANK = frozenset("\u115f\u1160\u2800")
 """Letters and signs that show nothing, beside what Unicode calls controls, formats and marks."""
@@ -88,7 +89,7 @@ def question(text: str, shown: Mapping[str, Shown], limits: Mapping[str, int] | 
     Raises:
         KeyError: The template has a name that is not shown, or a limit is missing.
     """
-    tags = frozenset(_TAG.findall(text)).union(*map(_tags, shown.values()))
+    tags = frozenset(map(str.lower, _TAG.findall(text))).union(*map(_tags, shown.values()))
     texts = {name: _rendered(said, sys.maxsize if limits is None else limits[name], tags) for name, said in shown.items()}
     return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: texts[match.group(1)], text)}]
 

@@ -301,6 +301,11 @@ def test_each_text_of_blocks_is_shortened_before_tags_are_looked_for() -> None:
     assert re.findall(r"</q>", message["content"]) == ["</q>"]
 
 
+def test_tags_of_a_template_count_however_they_are_written() -> None:
+    (message,) = question('<Reply kind="x">\n{reply}\n</Reply>', {"reply": "</reply></REPLY><Reply>"})
+    assert message["content"] == '<Reply kind="x">\n&lt;/reply>&lt;/REPLY>&lt;Reply>\n</Reply>'
+
+
 def test_a_name_that_is_not_shown_is_an_error() -> None:
     with pytest.raises(KeyError, match="reply"):
         question("{reply}", {"request": "x"})
