@@ -43,7 +43,15 @@ def eval_prompts(
     )
 
 
-@declare.table("responses", GROUP, {"huggingface"}, reads=("recipes", "models.policy"), deps=["checkpoints"], pool="model")
+@declare.table(
+    "responses",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("recipes", "models.policy"),
+    deps=["checkpoints"],
+    pool="model",
+)
 def responses(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -64,7 +72,7 @@ def responses(
     "judgements",
     GROUP,
     set(),
-    code_version="2",
+    code_version="3",
     reads=("truth", "salt", "models.judge"),
     with_base=["responses"],
     pool="model",
@@ -84,7 +92,7 @@ def judgements(
     return metadata.result(
         "judgements",
         found,
-        illegible_verdicts=found["verdict"].null_count(),
+        error_rows=found["error"].count(),
         verdicts=metadata.markdown_table(verdicts),
         **calls.metadata(),
     )

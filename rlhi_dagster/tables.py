@@ -20,6 +20,10 @@ SOURCE_MESSAGES = pl.List(
 )
 
 
+CALLS = ("call_id", "call_ids")
+"""Ends of the names of columns that hold keys of the response store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A stored table.
@@ -91,6 +95,7 @@ _REJECTED_REWARD = (pl.Float64(), "Reward of the dispreferred reply; null where 
 _MODEL = (pl.String(), "Model that wrote the text: Hub id and revision, or digest of the local weights.")
 _RECIPE = (pl.String(), "Partition: the training recipe.")
 _PROMPT_ID = (pl.String(), "The evaluation item.")
+_NO_PROBABILITY = "null where no model was asked, or its engine does not tell."
 _CI_LOW = (pl.Float64(), "Lower end of the 95 % interval.")
 _CI_HIGH = (pl.Float64(), "Upper end of the 95 % interval.")
 
@@ -584,6 +589,7 @@ RESPONSES = Table(
         "reply": (pl.String(), "The reply; null on error."),
         "error": (pl.String(), "Why there is no reply; null if there is one."),
         "model": _MODEL,
+        "call_id": _CALL_ID,
     },
     ("response_id",),
     "recipe",
@@ -599,13 +605,18 @@ JUDGEMENTS = Table(
         "opponent": (pl.String(), "The recipe compared with."),
         "judge": (pl.String(), "Name of the judge."),
         "order": (pl.String(), "`recipe_first` or `opponent_first`."),
-        "verdict": (pl.String(), "`recipe`, `opponent` or `tie`; null if the judge gave no legible verdict."),
+        "verdict": (pl.String(), "`recipe`, `opponent` or `tie`; null if the judge gave none."),
+        "error": (pl.String(), "Why there is no verdict; null if there is one."),
+        "recipe_probability": (pl.Float64(), f"Of the verdict `recipe`, by the judging model; {_NO_PROBABILITY}"),
+        "opponent_probability": (pl.Float64(), f"Of the verdict `opponent`, by the judging model; {_NO_PROBABILITY}"),
+        "tie_probability": (pl.Float64(), f"Of the verdict `tie`, by the judging model; {_NO_PROBABILITY}"),
         "preferences_met": (pl.Float64(), "Share of the user's preferences that the recipe's reply meets; null if the judge cannot tell."),
         "is_correct": (pl.Boolean(), "Whether the recipe's reply has the known answer; null where there is none."),
         "is_malformed": (
             pl.Boolean(),
             "Whether the recipe's reply is broken text, by the judge if it can tell, else by signs in the text; null without a reply.",
         ),
+        "call_id": (pl.String(), "The judging model's call (key of the response store); null where no model was asked."),
     },
     ("judgement_id",),
     "recipe",

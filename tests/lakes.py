@@ -281,8 +281,10 @@ def _evaluated(made: World) -> None:
     made.add("eval_prompts", prompt_id="arithmetic:1", benchmark="arithmetic", prompt=[user("1 + 1?")], persona="", reference="2")
     for recipe in ("base", "dpo_rewrites"):
         for prompt_id, text in (("user_eval:ce:0", "Bake a cake."), ("arithmetic:1", "1 + 1?")):
-            made.chat([user(text)], f"{recipe} says", ModelRef(f"town/{recipe}", "c1"))
-            made.add("responses", response_id=f"{recipe}/{prompt_id}", recipe=recipe, prompt_id=prompt_id, reply=f"{recipe} says")
+            model = ModelRef(f"town/{recipe}", "c1")
+            answer = {"reply": f"{recipe} says", "model": model.identity, "call_id": made.chat([user(text)], f"{recipe} says", model)}
+            asked = {"prompt_id": prompt_id, "benchmark": prompt_id.partition(":")[0]}
+            made.add("responses", response_id=f"{recipe}/{prompt_id}", recipe=recipe, **asked, **answer)
         compared = {"judgement_id": f"j-{recipe}", "recipe": recipe, "opponent": "base", "judge": "town", "verdict": "tie"}
         made.add("judgements", **compared, **of_eve, user_id=EVE, order="recipe_first")
 

@@ -1,9 +1,9 @@
 """Who compares two replies, and how a verdict becomes a row.
 
 What belongs here: the judge interface, the three judges (``exact_match`` by rule, ``town`` by an injected scoring function, a
-chat model by prompt), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model (injected as
-``chat``), the truth about the sample town (injected as ``score``), the signs of broken text (``training/text_health.py``), and
-statistics (``scores``).
+chat model by one constrained choice), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model
+(injected as ``chat``), putting texts into a prompt (``engines/questions.py``), the truth about the sample town (injected as ``score``),
+the signs of broken text (``training/text_health.py``), and statistics (``scores``).
 
 A judge is blind: it sees a first and a second reply and never learns which recipe wrote them. Whoever judges, a missing reply
 loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties. Whether a
@@ -15,28 +15,24 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.questions import Chat, question, template, transcript
 from rlhi_dagster.evaluation import Benchmark
 from rlhi_dagster.tables import JUDGEMENTS
 from rlhi_dagster.training.text_health import flaw
 
-Message = Mapping[str, str]
-Chat = Callable[[list[list[dict[str, str]]]], list[str | None]]
-
-JUDGE_PROMPT = Path(__file__).parents[1] / "prompts" / "judge.md"
 BY_REFERENCE = frozenset({Benchmark.ARITHMETIC})
 """Benchmarks whose items have a known answer and are judged by ``exact_match`` whatever the profile says."""
 
 _NUMBER = re.compile(r"(?:(?<![\w.)])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
-_PLACEHOLDER = re.compile(r"\{(persona|conversation|reply_a|reply_b)\}")
 
 
 class Choice(StrEnum):
@@ -77,10 +73,33 @@ class ReplyVerdict:
     is_correct: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a judge made of a pair.
+
+    Attributes:
+        choice: Which position won; ``None`` if there is no verdict.
+        error: Why there is none: a word, a colon, and what a person needs to know.
+        probabilities: Of first, second and tie; ``None`` where no model chose or the engine does not tell.
+        call_id: The model call, as a key of the response store; ``None`` where no model was asked.
+    """
+
+    choice: Choice | None
+    error: str | None = None
+    probabilities: tuple[float, float, float] | None = None
+    call_id: str | None = None
+
+
+CHOICES = {"A": Choice.FIRST, "B": Choice.SECOND, "C": Choice.TIE}
+"""What a chat model answers with, as ``prompts/judge.md`` lists it, and what that says."""
+
 _VERDICT_SCHEMA = {
     "prompt_id": pl.String(),
     "order": pl.String(),
     "choice": pl.String(),
+    "error": pl.String(),
+    **{f"{choice}_probability": pl.Float64() for choice in Choice},
+    "call_id": pl.String(),
     **{
         f"{side}_{name}": dtype
         for side in ("first", "second")
@@ -104,8 +123,8 @@ class Judge(Protocol):
                 ``first_reply`` and ``second_reply``.
 
         Returns:
-            One row per row of ``items``: ``prompt_id``, ``order``, ``choice`` (a `Choice`; null if illegible) and, for ``first_``
-            and ``second_``, the fields of `ReplyVerdict`.
+            One row per row of ``items``: ``prompt_id``, ``order``, the fields of `Decision`, the probabilities as
+            ``<choice>_probability``, and, for ``first_`` and ``second_``, the fields of `ReplyVerdict`.
         """
 
 
@@ -132,7 +151,7 @@ class ExactMatch:
                 choice = Choice.SECOND if _only_second(item) else Choice.FIRST if _only_first(item) else Choice.TIE
             else:
                 choice = Choice.FIRST if first.is_correct else Choice.SECOND
-            rows.append(_verdict_row(item, choice, first, second))
+            rows.append(_verdict_row(item, Decision(choice), first, second))
         return _verdicts(rows)
 
 
@@ -168,39 +187,39 @@ class TownJudge:
                 reply is not None and not side.is_malformed
                 for reply, side in zip((item["first_reply"], item["second_reply"]), sides, strict=True)
             ]
-            rows.append(_verdict_row(item, _by_preferences((sides[0], sides[1]), (intact[0], intact[1])), *sides))
+            choice = _by_preferences((sides[0], sides[1]), (intact[0], intact[1]))
+            rows.append(_verdict_row(item, Decision(choice, None if choice else "preferences_unknown"), *sides))
         return _verdicts(rows)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatJudge:
-    """Asks a chat model which of two replies serves the user better.
+    """Asks a chat model which of two replies serves the user better: one constrained choice a pair.
 
     Attributes:
         name: Name as it appears in ``JUDGEMENTS.judge``, with model and revision.
-        chat: Answers a list of message lists in order; ``None`` where a call failed.
-        template: The prompt with ``{persona}``, ``{conversation}``, ``{reply_a}`` and ``{reply_b}``.
+        chat: The model.
+        question: What is asked, with ``{persona}``, ``{conversation}``, ``{reply_a}`` and ``{reply_b}``.
     """
 
     name: str
     chat: Chat
-    template: str
+    question: str
 
     @classmethod
     def with_default_prompt(cls, name: str, chat: Chat) -> ChatJudge:
         """A judge with the prompt in ``prompts/judge.md``."""
-        return cls(name, chat, JUDGE_PROMPT.read_text(encoding="utf-8"))
+        return cls(name, chat, template("judge"))
 
-    def request(self, item: Mapping[str, Any]) -> list[dict[str, str]]:
-        """The messages that ask for a verdict on one item; the first reply is A, the second B."""
-        texts = {
+    def request(self, item: Mapping[str, Any]) -> ChatRequest:
+        """What is asked about one item; the first reply is A, the second B. Nothing is cut."""
+        shown = {
             "persona": item["persona"] or "(nothing is known)",
-            "conversation": conversation_text(item["prompt"]),
+            "conversation": transcript(item["prompt"]),
             "reply_a": item["first_reply"],
             "reply_b": item["second_reply"],
         }
-        # One pass, so that a reply which happens to contain "{reply_b}" is shown as it is.
-        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: texts[match.group(1)], self.template)}]
+        return ChatRequest(question(self.question, shown), choices=tuple(CHOICES))
 
     def judge(self, items: pl.DataFrame) -> pl.DataFrame:
         """See `Judge.judge`; items decided without reading (a missing reply, identical replies) are not sent to the model.
@@ -209,15 +228,15 @@ class ChatJudge:
             ValueError: The chat function returned another number of answers than it got requests.
         """
         rows = list(items.iter_rows(named=True))
-        choices = [_without_reading(item) for item in rows]
-        open_rows = [position for position, choice in enumerate(choices) if choice is None]
-        answers = self.chat([self.request(rows[position]) for position in open_rows]) if open_rows else []
-        if len(answers) != len(open_rows):
-            raise ValueError(f"judge {self.name}: {len(answers)} answers to {len(open_rows)} requests")
-        for position, answer in zip(open_rows, answers, strict=True):
-            choices[position] = parse_choice(answer)
+        known = [_without_reading(item) for item in rows]
+        requests = [self.request(item) for item, choice in zip(rows, known, strict=True) if choice is None]
+        answers = self.chat(requests) if requests else []
+        if len(answers) != len(requests):
+            raise ValueError(f"judge {self.name}: {len(answers)} answers to {len(requests)} requests")
+        given = iter(answers)
+        decisions = [_decision(next(given)) if choice is None else Decision(choice) for choice in known]
         unknown = ReplyVerdict()
-        return _verdicts(_verdict_row(item, choice, unknown, unknown) for item, choice in zip(rows, choices, strict=True))
+        return _verdicts(_verdict_row(item, decision, unknown, unknown) for item, decision in zip(rows, decisions, strict=True))
 
 
 def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_responses: pl.DataFrame, judge: Judge) -> pl.DataFrame:
@@ -254,7 +273,7 @@ def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_respons
 
 
 def count_illegible(judgements: pl.DataFrame) -> int:
-    """Rows of ``JUDGEMENTS`` in which the judge gave no legible verdict."""
+    """Rows of ``JUDGEMENTS`` in which the judge gave no verdict."""
     return judgements["verdict"].null_count()
 
 
@@ -271,21 +290,6 @@ def arithmetic_answer(reply: str) -> str | None:
     return None
 
 
-def parse_choice(answer: str | None) -> Choice | None:
-    """Read the verdict from the last line of a judge's answer; ``None`` if it is not exactly ``A``, ``B`` or ``tie``.
-
-    Markdown emphasis and a full stop around the verdict are forgiven, anything else is not.
-    """
-    lines = (answer or "").strip().splitlines()
-    last = lines[-1].strip().strip("*_`\"'. ") if lines else ""
-    return {"A": Choice.FIRST, "B": Choice.SECOND, "TIE": Choice.TIE}.get(last.upper() if len(last) > 1 else last)
-
-
-def conversation_text(messages: Sequence[Message]) -> str:
-    """A conversation as a judge reads it: one paragraph a message, headed by who wrote it."""
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
-
-
 def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl.DataFrame:
     verdicts = judge.judge(items)
     joined = items.join(verdicts, on=["prompt_id", "order"], how="inner", validate="1:1")
@@ -298,6 +302,10 @@ def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl
         for name in ("preferences_met", "is_correct", "is_malformed")
     }
     mine["is_malformed"] = pl.coalesce(mine["is_malformed"], "has_flaw")
+    probabilities = {
+        f"{side}_probability": pl.when(recipe_first == is_recipe).then("first_probability").otherwise("second_probability")
+        for side, is_recipe in (("recipe", True), ("opponent", False))
+    }
     return joined.with_columns(
         judgement_id=pl.struct("prompt_id", "order").map_elements(
             lambda row: _digest(recipe, opponent, row["prompt_id"], judge.name, row["order"]), return_dtype=pl.String()
@@ -313,6 +321,7 @@ def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl
         .then(pl.lit(Verdict.RECIPE.value))
         .otherwise(pl.lit(Verdict.OPPONENT.value)),
         **mine,
+        **probabilities,
     ).select(list(JUDGEMENTS.columns))
 
 
@@ -323,8 +332,8 @@ def _has_flaw(pair: Mapping[str, Any]) -> bool | None:
     """
     if pair["recipe_reply"] is None:
         return None
-    shown = f"{pair['persona'] or ''}\n\n{conversation_text(pair['prompt'])}"
-    return flaw(shown, pair["recipe_reply"], has_ended=True) is not None
+    shown = [pair["persona"] or "", *(message["content"] for message in pair["prompt"])]
+    return flaw("\n\n".join(shown), pair["recipe_reply"], has_ended=True) is not None
 
 
 def _by_preferences(sides: tuple[ReplyVerdict, ReplyVerdict], is_intact: tuple[bool, bool]) -> Choice | None:
@@ -368,8 +377,21 @@ def _plain_number(prompt_id: str, reference: str | None) -> str:
     return answer
 
 
-def _verdict_row(item: Mapping[str, Any], choice: Choice | None, first: ReplyVerdict, second: ReplyVerdict) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt_id": item["prompt_id"], "order": item["order"], "choice": choice.value if choice else None}
+def _decision(answer: ChatAnswer) -> Decision:
+    """What a model's answer says; one that is none of the choices says nothing."""
+    call, choice = answer.call_id or None, CHOICES.get(answer.text or "")
+    if choice is None:
+        return Decision(None, answer.error or f"not_a_choice: the answer is none of {', '.join(CHOICES)}", call_id=call)
+    if answer.probabilities is None:
+        return Decision(choice, call_id=call)
+    first, second, tie = answer.probabilities
+    return Decision(choice, None, (first, second, tie), call)
+
+
+def _verdict_row(item: Mapping[str, Any], decision: Decision, first: ReplyVerdict, second: ReplyVerdict) -> dict[str, Any]:
+    row: dict[str, Any] = {"prompt_id": item["prompt_id"], "order": item["order"]}
+    row |= {"choice": decision.choice and decision.choice.value, "error": decision.error, "call_id": decision.call_id}
+    row |= {f"{choice}_probability": each for choice, each in zip(Choice, decision.probabilities or (None,) * 3, strict=True)}
     for side, verdict in (("first", first), ("second", second)):
         for name in ("preferences_met", "is_malformed", "is_correct"):
             row[f"{side}_{name}"] = getattr(verdict, name)

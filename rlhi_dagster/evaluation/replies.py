@@ -26,5 +26,6 @@ def responses_of(items: pl.DataFrame, recipe: str, model: ModelRef, answers: Seq
             reply=pl.Series([answer.text for answer in answers], dtype=pl.String()),
             error=pl.Series([answer.error for answer in answers], dtype=pl.String()),
             model=pl.lit(model.identity),
+            call_id=pl.Series([answer.call_id or None for answer in answers], dtype=pl.String()),
         )
     )

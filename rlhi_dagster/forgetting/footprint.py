@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.tables import CALLS, TABLES
 
 USERS = ("user_id", "persona_user_id")
 """Columns that hold fingerprints."""
@@ -42,8 +42,6 @@ _REFERRING = {"evidence", "persona_line_ids", "duplicate_of", "contaminated_by"}
 """Columns that name things of another row, perhaps another user's: what they name is not the row's own."""
 _ORDER = {"preference_pairs": 0, "reward_pairs": 1, "candidate_rewards": 2, "turns": 4, "conversations": 5}
 """Of tables, beside those without a user column (0) and with one (3): borrowed pairs are found through the rewards."""
-_CALLS = ("call_id", "call_ids")
-"""Ends of the names of columns that hold keys of the response store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def _keys(rows: pl.LazyFrame, among: set[str] | None = None) -> set[str]:
     schema = rows.collect_schema()
     wanted = pl.Series(sorted(among), dtype=pl.String()).implode() if among is not None else None
     found: set[str] = set()
-    for name in (name for name in schema if name.endswith(_CALLS)):
+    for name in (name for name in schema if name.endswith(CALLS)):
         column = pl.col(name).explode(empty_as_null=True) if isinstance(schema[name], pl.List) else pl.col(name)
         keys = rows.select(column.alias("key")).drop_nulls()
         keys = keys if wanted is None else keys.filter(pl.col("key").is_in(wanted))

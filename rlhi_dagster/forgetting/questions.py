@@ -53,10 +53,6 @@ class Echo:
             answers |= dict(zip(of_model["message_id"].to_list(), found, strict=True))
         return [answers.get(each, _NONE) for each in ids]
 
-    def texts(self, asked: list[list[dict[str, str]]]) -> list[str | None]:
-        """The same for questions that are messages alone."""
-        return [answer.text for answer in self([ChatRequest(messages) for messages in asked])]
-
 
 def asked_about(lake: Lake, store: Path, user_id: str, writer: PersonaSettings) -> frozenset[str]:
     """Keys of answers about a user's follow-ups (labeller), messages (persona writer) and evaluated replies (judge).
@@ -89,4 +85,4 @@ def _judged(items: pl.DataFrame, responses: pl.DataFrame, echo: Echo) -> None:
     for (_,), mine in responses.group_by("recipe"):
         both = items.join(mine, on="prompt_id", how="semi").join(of_base, on="prompt_id", how="semi")
         if len(both):
-            judge_pairs(both, mine, of_base, ChatJudge.with_default_prompt("", echo.texts))
+            judge_pairs(both, mine, of_base, ChatJudge.with_default_prompt("", echo))

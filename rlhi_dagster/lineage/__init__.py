@@ -1,7 +1,7 @@
-"""Row-level lineage: from a preference pair to everything that made it.
+"""Row-level lineage: from a preference pair, or an evaluated reply, to everything that made it.
 
-What belongs here: the facts of a pair, what each of its model calls did, and ``rlhi why``. What does not: making pairs (``preferences``)
-and why an answer was computed anew (``store/explain.py``).
+What belongs here: the facts of a pair or reply, what each of its model calls did, and ``rlhi why``. What does not: making pairs
+(``preferences``) and why an answer was computed anew (``store/explain.py``).
 
 Nothing is recorded for it: tables name what they rest on by id, and rows name their model calls by the keys of the response store.
 """
@@ -154,7 +154,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A model call that the pair rests on.
+    """A model call that the pair or reply rests on.
 
     Attributes:
         call_id: Key in the response store.
@@ -235,4 +235,76 @@ class Lineage:
     persona: list[PersonaLine]
     chosen: Side
     rejected: Side
+    calls: list[Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A judge's verdict on the evaluated reply beside another, in one order.
+
+    Attributes:
+        judgement_id: The row of ``judgements``.
+        opponent: The recipe compared with.
+        judge: Who judged.
+        order: Which reply the judge saw first.
+        verdict: Who won; ``None`` if the judge gave no verdict.
+        error: Why there is none.
+        recipe_probability: The judging model's, that this reply serves better; ``None`` where none is known.
+        opponent_probability: The same of the other reply.
+        tie_probability: The same of neither.
+        preferences_met: Share of the user's preferences that this reply meets; ``None`` if the judge cannot tell.
+        is_correct: Whether it has the known answer; ``None`` where there is none.
+        is_malformed: Whether it is broken text.
+        call_id: The judging model's call; ``None`` where no model was asked.
+    """
+
+    judgement_id: str
+    opponent: str
+    judge: str
+    order: str
+    verdict: str | None
+    error: str | None
+    recipe_probability: float | None
+    opponent_probability: float | None
+    tie_probability: float | None
+    preferences_met: float | None
+    is_correct: bool | None
+    is_malformed: bool | None
+    call_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Everything that made a checkpoint's reply to an evaluation item, and what was made of it.
+
+    Attributes:
+        response_id: The reply.
+        recipe: Whose checkpoint wrote it.
+        model: That checkpoint.
+        benchmark: The benchmark of the item.
+        prompt_id: The item.
+        user_id: The held-out user; ``None`` outside ``user_eval``.
+        prompt: What it answers, without persona.
+        persona: Lines of the item's persona.
+        reference: The known answer; ``None`` if there is none.
+        reply: The reply; ``None`` on error.
+        error: Why there is none.
+        opponents: Replies of the recipes that it was compared with.
+        judgements: Verdicts on it.
+        calls: Model calls, each once, in the order of the graph.
+    """
+
+    response_id: str
+    recipe: str
+    model: str
+    benchmark: str
+    prompt_id: str
+    user_id: str | None
+    prompt: list[dict[str, str]]
+    persona: list[PersonaLine]
+    reference: str | None
+    reply: str | None
+    error: str | None
+    opponents: dict[str, str | None]
+    judgements: list[Judgement]
     calls: list[Call]

@@ -1,6 +1,6 @@
-"""The model calls behind a pair: which there are, what each did, and what the store says of it.
+"""The model calls behind a pair or an evaluated reply: which there are, what each did, and what the store says of it.
 
-What belongs here: naming calls. What does not: reading the rows that name them (``trail``).
+What belongs here: naming calls. What does not: reading the rows that name them (``trail``, ``evaluated``).
 
 A row names its calls in one list; which of them wrote, repaired, judged or scored is told by how they were asked: a reward model's answer
 is a reward, a choice is a judgement, and of two texts the second is the repair of the first.
@@ -19,7 +19,7 @@ from rlhi_dagster.store.segments import ANSWERED_AT
 
 
 class Deed(StrEnum):
-    """What a model call did for a pair."""
+    """What a model call did for a pair or an evaluated reply."""
 
     LABEL = "label of the follow-up"
     SPAN = "span of the feedback"
@@ -33,6 +33,9 @@ class Deed(StrEnum):
     REWARD = "reward"
     REMARK = "remark of the simulated user"
     CORRECTION = "corrected solution"
+    EVALUATED = "reply to the evaluation item"
+    OPPONENT = "reply that it was compared with"
+    VERDICT = "judgement: which reply serves the user better"
     GONE = "rewrite, repair, judgement or reward"
 
 

@@ -1,6 +1,7 @@
-"""Rows of the lake by id, for one pair at a time.
+"""Rows of the lake by id, for one pair or evaluated reply at a time.
 
-What belongs here: finding rows, and a pair by the beginning of its id. What does not: what they mean together (``trail``).
+What belongs here: finding rows, a pair or reply by the beginning of its id, and the rows that name a model call. What does not: what they
+mean together (``trail``, ``evaluated``).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import polars as pl
 
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
+from rlhi_dagster.tables import CALLS, TABLES
 
 SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "online_pairs")
 """Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that one of the first three kept."""
 _MOST_SHOWN = 5
+_TOLD = {"judgements": ("recipe", "opponent", "prompt_id", "order")}
+"""What tells a row to people where its key does not."""
 
 Row = dict[str, Any]
 
@@ -30,7 +34,7 @@ class Rows:
     def of(self, table: str, column: str, values: Sequence[str | None]) -> list[Row]:
         """Rows of a table with one of some values, sorted by the column."""
         wanted = sorted({value for value in values if value is not None})
-        if not wanted or not any(self.lake.artefact_path(table).glob("*.parquet")):
+        if not wanted or not self._has(table):
             return []
         found = self.lake.scan(table).filter(pl.col(column).is_in(pl.Series(wanted, dtype=pl.String()).implode()))
         return found.sort(column).collect(engine="streaming").to_dicts()
@@ -45,24 +49,51 @@ class Rows:
         Raises:
             ValueError: There is no such pair, or there are several, or its source has it no more; the message is for the terminal.
         """
-        pair_id = self._pair_id(beginning)
+        pair_id = self._whole(beginning, "pair_id", (*SOURCES, "preference_pairs"), "pairs")
         for table in SOURCES:
             row = self.one(table, "pair_id", pair_id)
             if row is not None:
                 return table, row, self.one("preference_pairs", "pair_id", pair_id)
         raise ValueError(f"pair {pair_id} is in preference_pairs but in no table of its source; run: {command('preference_pairs')}")
 
-    def _pair_id(self, beginning: str) -> str:
+    def response(self, beginning: str) -> Row:
+        """A row of ``responses`` by the beginning of its id.
+
+        Raises:
+            ValueError: There is no such reply, or there are several; the message is for the terminal.
+        """
+        return self.of("responses", "response_id", [self._whole(beginning, "response_id", ("responses",), "evaluated replies")])[0]
+
+    def naming(self, key: str) -> dict[str, list[str]]:
+        """Rows that name a model call, as people tell them, by table; tables without any are left out."""
+        found = {}
+        for name, table in TABLES.items():
+            rows = self.lake.scan(name) if self._has(name) else pl.LazyFrame()
+            if columns := {column: dtype for column, dtype in rows.collect_schema().items() if column.endswith(CALLS)}:
+                told = rows.filter(pl.any_horizontal(_names(column, dtype, key) for column, dtype in columns.items()))
+                told = told.select(told=pl.concat_str(_TOLD.get(name, table.unique), separator=" "))
+                found[name] = sorted(told.collect(engine="streaming")["told"])
+        return {name: told for name, told in found.items() if told}
+
+    def _has(self, table: str) -> bool:
+        return any(self.lake.artefact_path(table).glob("*.parquet"))
+
+    def _whole(self, beginning: str, column: str, tables: Sequence[str], what: str) -> str:
+        """The id that begins so."""
         if not beginning:
-            raise ValueError("give a pair_id or the beginning of one")
+            raise ValueError(f"give a {column} or the beginning of one")
         found: set[str] = set()
-        for table in (*SOURCES, "preference_pairs"):
-            if any(self.lake.artefact_path(table).glob("*.parquet")):
-                ids = self.lake.scan(table).select("pair_id").filter(pl.col("pair_id").str.starts_with(beginning))
-                found |= set(ids.collect(engine="streaming")["pair_id"])
+        for table in filter(self._has, tables):
+            ids = self.lake.scan(table).select(column).filter(pl.col(column).str.starts_with(beginning))
+            found |= set(ids.collect(engine="streaming")[column])
         if beginning in found:
             return beginning
         if len(found) != 1:
             shown = f": {', '.join(sorted(found)[:_MOST_SHOWN])}{', ...' if len(found) > _MOST_SHOWN else ''}"
-            raise ValueError(f"{len(found) or 'no'} pairs begin with {beginning}{shown if found else f' in {self.lake.root}'}")
+            raise ValueError(f"{len(found) or 'no'} {what} begin with {beginning}{shown if found else f' in {self.lake.root}'}")
         return found.pop()
+
+
+def _names(column: str, dtype: pl.DataType, key: str) -> pl.Expr:
+    named = pl.col(column).list.contains(key) if isinstance(dtype, pl.List) else pl.col(column) == key
+    return named.fill_null(value=False)

@@ -68,7 +68,7 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
         turns=turns,
         follow_up=_follow_up(rows, pair),
         error=error,
-        persona=_persona(rows, pair.get("persona_line_ids") or [], lines),
+        persona=persona_lines(rows, pair.get("persona_line_ids") or [], lines),
         chosen=Side(pair["chosen"], pair.get("chosen_reward"), pair.get("chosen_id")),
         rejected=Side(pair["rejected"], pair.get("rejected_reward"), pair.get("rejected_id")),
         calls=calls(store, _named(rows, table, pair, turns, lines, error)),
@@ -141,7 +141,14 @@ def _follow_up(rows: Rows, pair: Row) -> FollowUp | None:
     )
 
 
-def _persona(rows: Rows, shown: list[str], lines: list[Row]) -> list[PersonaLine]:
+def persona_lines(rows: Rows, shown: list[str], lines: list[Row]) -> list[PersonaLine]:
+    """Lines as they were shown, with what supports them.
+
+    Args:
+        rows: The tables.
+        shown: Ids of the lines.
+        lines: Those of them that the table still has.
+    """
     known = {line["persona_line_id"]: line for line in lines}
     cited = {row["turn_id"]: row for row in rows.of("turns", "turn_id", [turn for line in lines for turn in line["evidence"]])}
     return [_line(line_id, known.get(line_id, {}), cited) for line_id in shown]

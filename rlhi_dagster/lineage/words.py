@@ -1,4 +1,4 @@
-"""A pair's lineage as text for the terminal, and as JSON.
+"""The lineage of a pair or an evaluated reply as text for the terminal, and as JSON.
 
 What belongs here: words, order and shortening. What does not: facts (``trail``).
 """
@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 
-from rlhi_dagster.lineage import Call, FollowUp, Lineage, PersonaLine, Side, Turn
+from rlhi_dagster.lineage import Call, Evaluated, FollowUp, Judgement, Lineage, PersonaLine, Side, Turn
 
 WIDTH = 110
 SHOWN_CHARACTERS = 300
 """Of a text, unless all of it is wanted."""
 
 
-def as_json(found: Lineage) -> str:
+def as_json(found: Lineage | Evaluated) -> str:
     """Everything, whole."""
     return json.dumps(asdict(found), indent=1, ensure_ascii=False, default=_plain)
 
 
-def text(found: Lineage, *, is_full: bool = False) -> str:
+def text(found: Lineage | Evaluated, *, is_full: bool = False) -> str:
     """For people; long texts are shortened unless ``is_full``."""
-    return "\n".join(_lines(found, None if is_full else SHOWN_CHARACTERS))
+    limit = None if is_full else SHOWN_CHARACTERS
+    return "\n".join(_lines(found, limit) if isinstance(found, Lineage) else _evaluated(found, limit))
 
 
 def _plain(value: object) -> str:
@@ -49,13 +50,54 @@ def _lines(found: Lineage, limit: int | None) -> Iterator[str]:
         yield from _said(f"remark by {found.error['simulated_user']}", found.error["feedback"], limit)
     if found.follow_up:
         yield from ("", "follow-up", *_follow_up(found.follow_up, limit))
-    yield from ("", "persona shown" if found.persona else "persona shown: none")
-    for line in found.persona:
-        yield from _persona(line, limit)
+    yield from _personas(found.persona, limit)
     yield ""
     yield from _side("chosen", found.chosen, limit)
     yield from _side("rejected", found.rejected, limit)
-    yield from ("", f"model calls ({len(found.calls)})", *(line for call in found.calls for line in _call(call)))
+    yield from _calls(found.calls)
+
+
+def _evaluated(found: Evaluated, limit: int | None) -> Iterator[str]:
+    yield f"evaluated reply {found.response_id}"
+    whose = f", user {found.user_id}" if found.user_id else ""
+    yield f"  recipe {found.recipe}, benchmark {found.benchmark}, item {found.prompt_id}{whose}"
+    yield f"  written by {found.model}" + (f", error {found.error}" if found.error else "")
+    yield from ("", "prompt")
+    for message in found.prompt:
+        yield from _said(message["role"], message["content"], limit)
+    if found.reference is not None:
+        yield f"  known answer {found.reference}"
+    yield from _personas(found.persona, limit)
+    yield ""
+    yield from _said("reply", found.reply, limit, indent="")
+    for recipe, reply in found.opponents.items():
+        yield from _said(f"reply of {recipe}", reply, limit, indent="")
+    yield from ("", f"judgements ({len(found.judgements)})", *(line for each in found.judgements for line in _judgement(each)))
+    yield from _calls(found.calls)
+
+
+def _judgement(found: Judgement) -> list[str]:
+    shares = {name: getattr(found, f"{name}_probability") for name in ("recipe", "opponent", "tie")}
+    told = [f"probability of {name} {share:.2f}" for name, share in shares.items() if share is not None]
+    told += [f"preferences met {found.preferences_met:.2f}"] if found.preferences_met is not None else []
+    told += [
+        f"{name.removeprefix('is_')}: {'yes' if holds else 'no'}"
+        for name in ("is_correct", "is_malformed")
+        if (holds := getattr(found, name)) is not None
+    ]
+    verdict = found.verdict or f"no verdict ({found.error})"
+    line = ", ".join([f"against {found.opponent}, {found.order}, by {found.judge}: {verdict}", *told])
+    return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _personas(lines: list[PersonaLine], limit: int | None) -> Iterator[str]:
+    yield from ("", "persona shown" if lines else "persona shown: none")
+    for line in lines:
+        yield from _persona(line, limit)
+
+
+def _calls(calls: list[Call]) -> Iterator[str]:
+    yield from ("", f"model calls ({len(calls)})", *(line for call in calls for line in _call(call)))
 
 
 def _head(found: Lineage) -> Iterator[str]:

@@ -12,27 +12,21 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.base import ChatRequest
+from rlhi_dagster.engines.questions import Chat, question, template
 from rlhi_dagster.personas.languages import is_in_another_language
 from rlhi_dagster.personas.reading import SHOWN_MESSAGES, Message, shown, updates
 from rlhi_dagster.personas.versions import MAX_EVIDENCE, Citation, Dropped, Written, table, version
 
 if TYPE_CHECKING:
     from rlhi_dagster.personas.settings import PersonaSettings
-
-Chat = Callable[[list[ChatRequest]], list[ChatAnswer]]
-"""Answers requests in order, greedily."""
-
-PROMPT = Path(__file__).parents[1] / "prompts" / "persona_writer.md"
-_PLACEHOLDER = re.compile(r"\{(lines|messages|language|max_lines|max_line_characters)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ class ChatWriter:
     @classmethod
     def with_default_prompt(cls, model: str, chat: Chat, settings: PersonaSettings) -> ChatWriter:
         """A writer with ``prompts/persona_writer.md``."""
-        return cls(model, chat, settings, PROMPT.read_text(encoding="utf-8"))
+        return cls(model, chat, settings, template("persona_writer"))
 
     def persona_lines(self, turns: pl.LazyFrame) -> Written:
         """Build all versions of all users' persona lines, the updates of all users abreast.
@@ -103,18 +97,17 @@ class ChatWriter:
 
     def _request(self, known: Notes, messages: list[Message]) -> ChatRequest:
         lines = "\n".join(_noted(n, line) for n, line in enumerate(known.lines, 1))
-        values = {"lines": lines, "messages": shown(messages)}
-        given = values | {name: str(value) for name, value in self.settings.model_dump().items()}
-        # One pass, so that a message which happens to contain "{lines}" is shown as it is.
-        text = _PLACEHOLDER.sub(lambda match: given[match.group(1)], self.question)
-        return ChatRequest([{"role": "user", "content": text}], json_schema=schema(self.settings.max_lines))
+        given = {name: str(value) for name, value in self.settings.model_dump().items()}
+        asked = question(self.question, {**given, "lines": lines, "messages": shown(messages)})
+        return ChatRequest(asked, json_schema=schema(self.settings.max_lines))
 
     def _row(self, user_id: str, line: Line, until: datetime | None) -> dict[str, Any]:
         return version(user_id, f"line-{line.number}", line.text, (line.since, until), line.citations, self.model, line.call_id)
 
 
 def _noted(number: int, line: Line) -> str:
-    quotes = "; ".join(f'"{citation.quote}"' for citation in line.citations)
+    # One line each, so that no quote can begin another note.
+    quotes = "; ".join(f'"{" ".join((citation.quote or "").split())}"' for citation in line.citations)
     return f"{number}. {line.text} ({quotes})"
 
 

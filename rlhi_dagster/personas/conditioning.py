@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from enum import StrEnum
-from importlib.resources import files
 
-Messages = list[dict[str, str]]
+from rlhi_dagster.engines.base import Messages
+from rlhi_dagster.engines.questions import question, template
 
 
 class PersonaPlacement(StrEnum):
@@ -20,7 +20,7 @@ class PersonaPlacement(StrEnum):
 
 @functools.cache
 def _prompt() -> str:
-    return (files("rlhi_dagster") / "prompts" / "persona.md").read_text().strip()
+    return template("persona").strip()
 
 
 def with_persona(messages: Messages, persona: str, placement: PersonaPlacement = PersonaPlacement.SYSTEM) -> Messages:
@@ -31,7 +31,7 @@ def with_persona(messages: Messages, persona: str, placement: PersonaPlacement =
     """
     if not persona:
         return list(messages)
-    paragraph = _prompt().format(persona=persona)
+    paragraph = question(_prompt(), {"persona": persona})[0]["content"]
     if placement is PersonaPlacement.SYSTEM:
         return [{"role": "system", "content": paragraph}, *messages]
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)

@@ -17,7 +17,7 @@ from itertools import groupby
 
 import polars as pl
 
-from rlhi_dagster.engines.questions import shortened
+from rlhi_dagster.engines.questions import Block, shortened
 
 SHOWN_MESSAGES = 40
 """Of an update with more, the latest are shown."""
@@ -70,13 +70,13 @@ def updates(turns: pl.LazyFrame, conversations_per_update: int) -> Iterator[dict
         yield {user_id: [Message(*row[2:]) for row in rows] for user_id, rows in groupby(wave, key=lambda row: row[1])}
 
 
-def shown(messages: list[Message]) -> str:
+def shown(messages: list[Message]) -> list[Block]:
     """Numbered messages as the model reads them, with the replies that they react to and the conversations that they belong to."""
     numbers = {conversation_id: n for n, conversation_id in enumerate(dict.fromkeys(each.conversation_id for each in messages), 1)}
-    return "\n".join(_shown(n, numbers[message.conversation_id], message) for n, message in enumerate(messages, 1))
+    return [_shown(n, numbers[message.conversation_id], message) for n, message in enumerate(messages, 1)]
 
 
-def _shown(number: int, conversation: int, message: Message) -> str:
-    reply = "" if message.answered is None else f"<answered>{shortened(message.answered, SHOWN_CHARACTERS['reply'])}</answered>\n"
-    said = shortened(message.text, SHOWN_CHARACTERS["message"])
-    return f'<message number="{number}" conversation="{conversation}">\n{reply}<user>{said}</user>\n</message>'
+def _shown(number: int, conversation: int, message: Message) -> Block:
+    reply = [] if message.answered is None else [Block("answered", shortened(message.answered, SHOWN_CHARACTERS["reply"]))]
+    said = Block("user", shortened(message.text, SHOWN_CHARACTERS["message"]))
+    return Block("message", [*reply, said], {"number": number, "conversation": conversation})

@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.engines.questions import question, template
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.simulated_user import numbered
 from rlhi_dagster.tables import REASONING_PAIRS
 
-_PROMPT = Path(__file__).parents[1] / "prompts" / "reasoning_correction.md"
-_PLACEHOLDER = re.compile(r"\{(problem|steps|remark)\}")
 _REMARK = re.compile(
     r"\bstep\s+\d+\s+(?:was|is|has|had|contain(?:s|ed))\s+(?:\w+\s+){0,2}(?:wrong|incorrect|mistaken?|errors?)\b"
     r"|\b(?:mistakes?|errors?)\s+(?:was\s+|is\s+)?in\s+step\s+\d+\b|\bthe\s+(?:\w+\s+)?(?:attempt|remark|reader)\b",
@@ -53,8 +51,7 @@ def correction_requests(errors: pl.DataFrame, form: Literal["instruction", "dial
         errors: ``REASONING_ERRORS``.
         form: As of rewrites: `dialogue` is problem, wrong solution, remark; `instruction` is ``prompts/reasoning_correction.md``.
     """
-    question = _PROMPT.read_text(encoding="utf-8")
-    asked = _dialogue if form == "dialogue" else lambda row: _instruction(question, row)
+    asked = _dialogue if form == "dialogue" else _instruction
     return [ChatRequest(asked(row)) for row in errors.filter(pl.col("feedback").is_not_null()).to_dicts()]
 
 
@@ -66,9 +63,9 @@ def _dialogue(row: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _instruction(question: str, row: Mapping[str, Any]) -> list[dict[str, str]]:
+def _instruction(row: Mapping[str, Any]) -> list[dict[str, str]]:
     shown = {"problem": row["problem"], "steps": numbered(row["steps"]), "remark": row["feedback"]}
-    return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: shown[match.group(1)], question)}]
+    return question(template("reasoning_correction"), shown)
 
 
 def corrections(errors: pl.DataFrame, answers: Sequence[ChatAnswer]) -> pl.DataFrame:

@@ -6,14 +6,12 @@ What belongs here: requests and answers of the rewriting model. What does not: w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
-from rlhi_dagster.engines.questions import Chat, question, template
-from rlhi_dagster.evaluation.judges import conversation_text
+from rlhi_dagster.engines.questions import Chat, question, template, transcript
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.mentions import mentions_feedback
@@ -67,7 +65,7 @@ class Rewriter:
         return [second.get(index, each) for index, each in enumerate(first)]
 
     def request(self, row: Mapping[str, Any]) -> ChatRequest:
-        """What the model is asked for a row.
+        """What the model is asked for a row; nothing is cut, as what does not fit into the model's context is an error row.
 
         In a dialogue nothing asks for a revision, so ``scratch`` is a new reply to the same messages: a second sample, for the first may be
         the original itself.
@@ -76,11 +74,11 @@ class Rewriter:
         if self.form == "instruction":
             shown = {
                 "persona": row["persona"],
-                "conversation": conversation_text(row["prompt"]),
+                "conversation": transcript(row["prompt"]),
                 "original": row["original"],
                 "follow_up": row["feedback"],
             }
-            return ChatRequest(_asked(_PROMPTS[strategy], shown if strategy is Strategy.FEEDBACK else _without_follow_up(shown)))
+            return ChatRequest(question(template(_PROMPTS[strategy]), shown))
         if strategy is Strategy.SCRATCH:
             return ChatRequest(with_persona(row["prompt"], row["persona"]), sample_index=1)
         said = [{"role": "assistant", "content": row["original"]}, {"role": "user", "content": row["feedback"]}]
@@ -89,7 +87,7 @@ class Rewriter:
     def repair(self, row: Mapping[str, Any], text: str) -> ChatRequest:
         """What the model is asked for a row whose rewrite ``text`` speaks of the feedback; in a dialogue the next sample."""
         if self.form == "instruction":
-            return ChatRequest(_asked("rewrite_repair", {"request": last_message(row), "reply": text}))
+            return ChatRequest(question(template("rewrite_repair"), {"request": last_message(row), "reply": text}))
         first = self.request(row)
         return replace(first, sample_index=first.sample_index + 1)
 
@@ -110,15 +108,6 @@ def _repaired(row: Mapping[str, Any], first: Rewrite, answer: ChatAnswer) -> Rew
     """The second rewrite, or the first one where there is no second."""
     second = written(row, answer)
     return replace(first if second.text is None else second, is_repaired=True, call_ids=(*first.call_ids, *second.call_ids))
-
-
-def _asked(name: str, shown: Mapping[str, str]) -> list[dict[str, str]]:
-    # Nothing is cut: what does not fit into the model's context is an error row.
-    return question(template(name), shown, dict.fromkeys(shown, sys.maxsize))
-
-
-def _without_follow_up(shown: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in shown.items() if name != "follow_up"}
 
 
 def _calls(answer: ChatAnswer) -> tuple[str, ...]:

@@ -10,35 +10,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.questions import Block, question, template
 from rlhi_dagster.preferences.prm800k import ErroneousSolution
 from rlhi_dagster.tables import REASONING_ERRORS
 
 TEMPLATE = "template"
 """What ``simulated_user`` says where no model speaks."""
-_PROMPT = Path(__file__).parents[1] / "prompts" / "simulated_user.md"
-_PLACEHOLDER = re.compile(r"\{(problem|steps|wrong)\}")
 
 
 def remark_requests(solutions: Sequence[ErroneousSolution]) -> list[ChatRequest]:
     """What the language model is asked about each solution: problem, numbered steps, and which of them is the first wrong one."""
-    question = _PROMPT.read_text(encoding="utf-8")
-    return [ChatRequest([{"role": "user", "content": _asked(question, solution)}]) for solution in solutions]
+    asked, shown = template("simulated_user"), map(_shown, solutions)
+    return [ChatRequest(question(asked, each)) for each in shown]
 
 
-def _asked(question: str, solution: ErroneousSolution) -> str:
-    shown = {"problem": solution.problem, "steps": numbered(solution.steps), "wrong": str(len(solution.steps))}
-    # One pass, so that a text which happens to contain "{steps}" is shown as it is.
-    return _PLACEHOLDER.sub(lambda match: shown[match.group(1)], question)
+def _shown(solution: ErroneousSolution) -> dict[str, str | list[Block]]:
+    return {"problem": solution.problem, "steps": numbered(solution.steps), "wrong": str(len(solution.steps))}
 
 
-def numbered(steps: Sequence[str]) -> str:
+def numbered(steps: Sequence[str]) -> list[Block]:
     """Steps with their numbers, as a model reads them."""
-    return "\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, 1))
+    return [Block("step", step, {"number": number}) for number, step in enumerate(steps, 1)]
 
 
 def templated(solutions: Sequence[ErroneousSolution]) -> pl.DataFrame:

@@ -8,10 +8,9 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.base import ChatRequest
 from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import BY_REFERENCE, ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.model_calls import Asked, Calls
+from rlhi_dagster.model_calls import Calls
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.simulation import truth
 
@@ -23,7 +22,10 @@ def judges(calls: Calls, profile: Profile, items: pl.DataFrame) -> list[Judge]:
         dg.Failure: The town's judge is asked about a source whose truth nobody knows.
     """
     models = iter(calls.all_asked("judge", temperature=0.0))
-    return [_town(profile, items) if player.builtin else _chat(next(models)) for player in profile.players("judge")]
+    return [
+        _town(profile, items) if player.builtin else ChatJudge.with_default_prompt((model := next(models)).model.identity, model)
+        for player in profile.players("judge")
+    ]
 
 
 def judge_recipes(items: pl.DataFrame, responses: pl.DataFrame, recipes: Sequence[str], judges: Sequence[Judge]) -> pl.DataFrame:
@@ -37,13 +39,6 @@ def judge_recipes(items: pl.DataFrame, responses: pl.DataFrame, recipes: Sequenc
         known = responses.join(shown, on="prompt_id", how="semi")
         found += [judge_pairs(shown, known.filter(recipe=name), known.filter(recipe=BASE), judge) for name in recipes]
     return pl.concat(found)
-
-
-def _chat(model: Asked) -> Judge:
-    def chat(asked: list[list[dict[str, str]]]) -> list[str | None]:
-        return [answer.text for answer in model([ChatRequest(messages) for messages in asked])]
-
-    return ChatJudge.with_default_prompt(model.model.identity, chat)
 
 
 def _town(profile: Profile, items: pl.DataFrame) -> Judge:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_dagster import profiles
+from rlhi_dagster.lake import Lake
+from rlhi_dagster.lineage.rows import Rows
 from rlhi_dagster.store import compaction, explain, garbage, references, stats, verify
 from rlhi_dagster.store.compaction import Tell, folders
 from rlhi_dagster.store.segments import ANSWERED_AT
@@ -22,6 +24,8 @@ from rlhi_dagster.workers.progress import Progress
 
 EXAMPLES_SHOWN = 10
 """Problems shown of each folder."""
+ROWS_SHOWN = 5
+"""Rows of each table that rest on an answer."""
 
 
 class UnsoundStoreError(ValueError):
@@ -52,8 +56,8 @@ def add_parser(commands: Any) -> None:
     why = actions.add_parser(
         "explain",
         help="why an answer was computed",
-        description="Where an answer is, who used it, and how its request differs from the earlier one most like it; of an asset, how "
-        "often each difference made its last run compute an answer. Shows no chat text.",
+        description="Where an answer is, which assets used it, which rows name it, and how its request differs from the earlier one most "
+        "like it; of an asset, how often each difference made its last run compute an answer. Shows no chat text.",
     )
     why.add_argument("what", metavar="KEY|ASSET", help="a key or the beginning of one (at least 4 digits), or the name of an asset")
 
@@ -162,7 +166,9 @@ def _explain(root: Path, what: str, tell: Callable[[str], Tell]) -> str:
     if len(keys) > 1:
         shown = ", ".join(keys[:5])
         raise ValueError(f"{len(keys) if len(keys) < 10 else 'many'} keys begin with {what}: {shown}{', ...' if len(keys) > 5 else ''}")
-    return "\n".join([f"key {keys[0]}", *_where(found), *_users(root, keys[0]), *_why(explain.explain(found[0], tell("comparing")))])
+    return "\n".join(
+        [f"key {keys[0]}", *_where(found), *_users(root, keys[0]), *_rows(keys[0]), *_why(explain.explain(found[0], tell("comparing")))]
+    )
 
 
 def _where(found: list[explain.Found]) -> list[str]:
@@ -181,6 +187,15 @@ def _where(found: list[explain.Found]) -> list[str]:
 def _users(root: Path, key: str) -> list[str]:
     used = [f"{each.asset} (run {each.run_id})" for each in references.assets_of(root, key)]
     return [f"  used by: {', '.join(used) if used else 'no asset, as of the last materializations'}"]
+
+
+def _rows(key: str) -> list[str]:
+    """Rows of the lake that rest on an answer, a line a table."""
+    naming = Rows(Lake(root=str(profiles.data_root() / "lake"))).naming(key)
+    return [
+        f"  named by: {table} {', '.join(told[:ROWS_SHOWN])}{f' and {len(told) - ROWS_SHOWN:,} more' if len(told) > ROWS_SHOWN else ''}"
+        for table, told in naming.items()
+    ]
 
 
 def _why(found: explain.Comparison) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +12,11 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
+from rlhi_dagster.store.compaction import folders
+from rlhi_dagster.store.explain import located
+from rlhi_dagster.store.garbage import Rule, collect
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import ANSWERED_AT
 from tests.graph.conftest import BIN, Run
 from tests.servers import Asked, Told, completion, serving
 
@@ -31,8 +38,10 @@ class Judge:
         self.asked += 1
         text = asked.json["messages"][-1]["content"]
         one, two = (text.split(f"<reply_{side}>")[1].split(f"</reply_{side}>")[0] for side in "ab")
-        verdict = "A" if len(one) > len(two) else "B" if len(two) > len(one) else "tie"
-        return Told(payload=completion(f"Longer.\n{verdict}"))
+        verdict = "A" if len(one) > len(two) else "B" if len(two) > len(one) else "C"
+        top = [{"token": letter, "logprob": math.log(0.8 if letter == verdict else 0.1)} for letter in "ABC"]
+        scores = {"content": [{"token": verdict, "logprob": math.log(0.8), "top_logprobs": top}]}
+        return Told(payload=completion(verdict, logprobs=scores))
 
 
 def judged(run: Run, folder: Path, address: str) -> Run:
@@ -58,7 +67,13 @@ def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_pat
             asked = judge.asked
     judgements = run.table("judgements").filter(pl.col("recipe") == RECIPE, pl.col("benchmark") == "user_eval")
     assert judgements["judge"].unique().to_list() == ["judges/long@r1"]
-    assert judgements["verdict"].null_count() == 0
+    assert judgements["verdict"].null_count() == judgements["error"].count() == 0
+    chosen = judgements.drop_nulls("call_id")
+    assert chosen["call_id"].n_unique() == asked, "each question has its rows"
+    assert chosen.select(pl.sum_horizontal(pl.col("^.*_probability$"))).to_series().to_list() == pytest.approx([1.0] * len(chosen))
+    likeliest = pl.concat_list(f"{verdict}_probability" for verdict in ("recipe", "opponent", "tie")).list.arg_max()
+    verdicts = chosen.select(pl.col("verdict"), likeliest.replace_strict({0: "recipe", 1: "opponent", 2: "tie"}).alias("likeliest"))
+    assert verdicts["verdict"].equals(verdicts["likeliest"])
     assert 0 < asked <= len(judgements)
     assert judge.asked == asked, "a second run asks nothing"
     monkeypatch.setenv("DAGSTER_HOME", run.env["DAGSTER_HOME"])
@@ -71,3 +86,20 @@ def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_pat
     assert first["calls/cost_usd"].value == pytest.approx(asked * (10 * 100 + 5 * 200) / 1e6, abs=1e-4)
     assert observed["forecast/missing"].value == asked
     assert observed["forecast/cost_usd"].value > 0
+    what_evaluation_rests_on_is_no_garbage(run)
+
+
+def what_evaluation_rests_on_is_no_garbage(run: Run) -> None:
+    """Every call that replies and verdicts name is in the store, and stays when all unreferenced answers go."""
+    root = Path(run.lake.root).parent / "responses"
+    named = {key for table in ("responses", "judgements") for key in run.table(table)["call_id"].drop_nulls()}
+    assert run.table("responses")["call_id"].null_count() == 0
+    assert named == set(located(root, named))
+    [judged] = [folder for kind, folder in folders(root) if kind == "chat" and folder.name.startswith("judges-long")]
+    stray = pl.read_parquet(next(judged.glob("segment-*.parquet"))).head(1).with_columns(key=pl.lit("0" * 32))
+    ResponseStore(root, "chat", "judges/long@r1").append(stray.drop(ANSWERED_AT))
+    for file in (file for kind, folder in folders(root) if kind == "chat" for file in folder.glob("segment-*.parquet")):
+        pl.read_parquet(file).with_columns(pl.col(ANSWERED_AT) - timedelta(days=2)).write_parquet(file)
+    gone = collect(root, Rule(None, is_unreferenced=True), delete=True)
+    assert next(each.rows for each in gone if each.folder == judged) == 1
+    assert set(located(root, {*named, "0" * 32})) == named

@@ -1,19 +1,19 @@
-"""Judges: blind, both orders, and what counts as a legible verdict."""
+"""Judges: blind, both orders, and what a model's choice says."""
 
 import polars as pl
 import pytest
-
 from rlhi_dagster.checks import malformed_share_is_low
+
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.questions import Chat
 from rlhi_dagster.evaluation.judges import (
     ChatJudge,
-    Choice,
     ExactMatch,
     ReplyVerdict,
     TownJudge,
     arithmetic_answer,
     count_illegible,
     judge_pairs,
-    parse_choice,
 )
 from rlhi_dagster.evaluation.scores import scores
 from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
@@ -109,46 +109,88 @@ def test_a_reference_that_is_no_number_is_refused_by_name() -> None:
         ExactMatch().judge(items)
 
 
+def answering(text: str | None, error: str | None = None, probabilities: list[float] | None = None) -> Chat:
+    """A model that gives every request the same answer."""
+
+    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        return [ChatAnswer(text, error, "stop", 9, 1, probabilities, call_id=f"call-{number}") for number, _ in enumerate(requests)]
+
+    return chat
+
+
+def test_a_choice_is_a_verdict_with_probabilities_and_the_call() -> None:
+    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        assert [request.choices for request in requests] == [("A", "B", "C")] * 4
+        given = [("A", [0.7, 0.2, 0.1]), ("A", [0.6, 0.3, 0.1]), ("C", [0.3, 0.3, 0.4]), ("B", [0.25, 0.5, 0.25])]
+        return [ChatAnswer(text, None, "stop", 9, 1, each, call_id=f"call-{n}") for n, (text, each) in enumerate(given)]
+
+    found = judge_pairs(prompts(2), responses("r", ["x", "y"]), responses("base", ["z", "z"]), ChatJudge.with_default_prompt("m@1", chat))
+    told = ("prompt_id", "order", "verdict", "recipe_probability", "opponent_probability", "tie_probability", "call_id", "error")
+    assert found.sort("prompt_id", "order").select(told).rows() == [
+        ("p0", "opponent_first", "opponent", 0.2, 0.7, 0.1, "call-0", None),
+        ("p0", "recipe_first", "recipe", 0.6, 0.3, 0.1, "call-1", None),
+        ("p1", "opponent_first", "tie", 0.3, 0.3, 0.4, "call-2", None),
+        ("p1", "recipe_first", "opponent", 0.25, 0.5, 0.25, "call-3", None),
+    ]
+
+
+def test_an_engine_that_tells_no_probabilities_gives_a_verdict_without() -> None:
+    found = judge_pairs(prompts(1), responses("r", ["x"]), responses("base", ["z"]), ChatJudge("m", answering("A"), "{reply_a}"))
+    assert verdicts(found) == {("p0", "recipe_first"): "recipe", ("p0", "opponent_first"): "opponent"}
+    assert found.select(pl.col("^.*_probability$").null_count()).row(0) == (2, 2, 2)
+
+
 @pytest.mark.parametrize(
-    ("answer", "choice"),
+    ("text", "error", "reason"),
     [
-        ("A is shorter.\nA", Choice.FIRST),
-        ("**B**", Choice.SECOND),
-        ("Both fit.\n\nTie.\n", Choice.TIE),
-        ("A", Choice.FIRST),
-        ("A is better", None),
-        ("A\nB or A", None),
-        ("a", None),
-        ("", None),
-        (None, None),
+        ("tie", None, "not_a_choice: the answer is none of A, B, C"),
+        ("A is better", None, "not_a_choice: the answer is none of A, B, C"),
+        ("a", None, "not_a_choice: the answer is none of A, B, C"),
+        (None, "prompt_too_long: 9", "prompt_too_long: 9"),
     ],
 )
-def test_only_an_exact_last_line_is_a_verdict(answer: str | None, choice: Choice | None) -> None:
-    assert parse_choice(answer) == choice
+def test_what_is_no_choice_is_an_error_row_with_its_reason(text: str | None, error: str | None, reason: str) -> None:
+    found = judge_pairs(prompts(1), responses("r", ["x"]), responses("base", ["z"]), ChatJudge("m", answering(text, error), "{reply_a}"))
+    assert found.select("verdict", "error").rows() == [(None, reason)] * 2
+    assert sorted(found["call_id"]) == ["call-0", "call-1"]
+    assert count_illegible(found) == 2
 
 
-def test_chat_judge_is_blind_and_counts_illegible_answers() -> None:
+def test_what_needs_no_model_has_no_call_and_no_probability() -> None:
+    none = ChatJudge("m", lambda requests: pytest.fail("no reading needed"), "{reply_a}")
+    for judge, replies in ((none, ["x", None]), (TOWN, ["abc", "x"])):
+        found = judge_pairs(prompts(2), responses("r", replies), responses("base", ["x", "z"]), judge)
+        assert found["verdict"].null_count() == found["error"].count() == found["call_id"].count() == 0
+        assert found.select(pl.col("^.*_probability$").count()).row(0) == (0, 0, 0)
+
+
+def test_a_judge_that_knows_no_preferences_says_so() -> None:
+    judge = TownJudge(lambda _, reply: ReplyVerdict(None, is_malformed=False))
+    found = judge_pairs(prompts(1), responses("r", ["x"]), responses("base", ["z"]), judge)
+    assert found.select("verdict", "error").rows() == [(None, "preferences_unknown")] * 2
+
+
+def test_chat_judge_is_blind() -> None:
     asked: list[str] = []
 
-    def chat(requests: list[list[dict[str, str]]]) -> list[str | None]:
-        asked.extend(request[0]["content"] for request in requests)
-        return ["reasons\nA" if "short" in text.split("<reply_a>")[-1].split("</reply_a>")[0] else "I cannot say" for text in asked]
+    def chat(requests: list[ChatRequest]) -> list[ChatAnswer]:
+        asked.extend(request.messages[0]["content"] for request in requests)
+        return answering("C")(requests)
 
     judge = ChatJudge.with_default_prompt("chat", chat)
     found = judge_pairs(prompts(1), responses("dpo_x", ["short"]), responses("base", ["{reply_a} and {persona}"]), judge)
-    assert verdicts(found) == {("p0", "recipe_first"): "recipe", ("p0", "opponent_first"): None}
-    assert count_illegible(found) == 1
     assert found["preferences_met"].null_count() == 2
+    assert ["<reply_a>\nshort\n</reply_a>" in text for text in asked] == [False, True], "each order"
     for text in asked:
         assert "- Likes it short." in text
-        assert "User: Tulips?" in text
+        assert '<turn role="user">\nTulips?\n</turn>' in text
         assert "{reply_a} and {persona}" in text, "placeholders inside a reply must survive as they are"
         assert "dpo_x" not in text
 
 
 @pytest.mark.parametrize("benchmark", ["user_eval", "arithmetic"])
 def test_broken_text_is_told_whoever_judges(benchmark: str) -> None:
-    judge = ChatJudge("chat", lambda requests: ["tie"] * len(requests), "{reply_a}")
+    judge = ChatJudge("chat", answering("C"), "{reply_a}")
     mine = responses("r", ["Plant them deep: 7.", "and so on " * 9, " ", None], benchmark)
     base = responses("base", ["Plant them: 8."] * 4, benchmark)
     found = judge_pairs(prompts(4, benchmark, "7"), mine, base, judge)
@@ -161,7 +203,7 @@ def test_broken_text_is_told_whoever_judges(benchmark: str) -> None:
 
 def test_the_scripts_of_prompt_and_persona_are_known() -> None:
     items = prompts(2).with_columns(persona=pl.Series(["- \u041a\u043e\u0440\u043e\u0442\u043a\u043e.", None]))
-    base, judge = responses("base", ["x", "x"]), ChatJudge("chat", lambda requests: ["tie"] * len(requests), "{reply_a}")
+    base, judge = responses("base", ["x", "x"]), ChatJudge("chat", answering("C"), "{reply_a}")
     found = judge_pairs(items, responses("r", ["\u041f\u043e\u043b\u0438\u0432\u0430\u0439\u0442\u0435 \u0438\u0445."] * 2), base, judge)
     assert found.filter(order="recipe_first").sort("prompt_id")["is_malformed"].to_list() == [False, True]
 

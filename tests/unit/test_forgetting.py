@@ -119,7 +119,7 @@ def test_answers_of_earlier_settings_and_models_are_known_by_the_message(made: W
     assert stored(made) & {stale, mine, scored, somebody} == {somebody}
 
 
-def test_responses_of_a_held_out_user_go_though_no_row_names_their_calls(made: World) -> None:
+def test_responses_of_a_held_out_user_go_with_their_calls(made: World) -> None:
     keys = stored(made)
     forget(Outputs(made.root), EVE)
     gone = keys - stored(made)
@@ -139,9 +139,6 @@ class Asked:
         self.keys += [self.made.chat(each.messages, self.text, JUDGE, False, choices=each.choices) for each in requests]
         return [ChatAnswer(self.text, None if self.text else "prompt_too_long: 9", "stop", 1, 1)] * len(requests)
 
-    def texts(self, asked: list[list[dict[str, str]]]) -> list[str | None]:
-        return [answer.text for answer in self([ChatRequest(messages) for messages in asked])]
-
 
 def test_questions_of_which_no_row_came_are_found_by_asking_the_store_again(made: World) -> None:
     turns, settings = made.lake.scan("turns"), PersonaSettings(conversations_per_update=1)
@@ -159,7 +156,7 @@ def test_what_a_judge_was_asked_about_a_held_out_user_goes(made: World) -> None:
     responses = made.lake.scan("responses").collect().with_columns(reply=pl.format("{} {}", "recipe", "reply"))
     made.lake.write("responses", responses, ["base", "dpo_rewrites"])
     of = {recipe: responses.filter(pl.col("recipe") == recipe) for recipe in ("base", "dpo_rewrites")}
-    judge_pairs(items, of["dpo_rewrites"], of["base"], ChatJudge.with_default_prompt("m", judge.texts))
+    judge_pairs(items, of["dpo_rewrites"], of["base"], ChatJudge.with_default_prompt("m", judge))
     assert len(judge.keys) == 2, "each order"
     forget(Outputs(made.root), EVE)
     assert not stored(made) & set(judge.keys)

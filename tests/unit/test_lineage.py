@@ -15,14 +15,17 @@ import pytest
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.lineage import Lineage
 from rlhi_dagster.lineage import command as why_command
+from rlhi_dagster.lineage.evaluated import why_reply
+from rlhi_dagster.lineage.rows import Rows
 from rlhi_dagster.lineage.trail import why
 from rlhi_dagster.lineage.words import text
 from rlhi_dagster.store import removal
-from tests.lakes import ANN, JUDGE, POLICY, REWARD, SHARED, World, assistant, user, world
+from tests.lakes import ANN, EVE, JUDGE, POLICY, REWARD, SHARED, World, assistant, user, world
 
 DOCS = Path(__file__).parents[2] / "docs" / "lineage.md"
 REWRITE, SCRATCH = digest_of("rewrite", "ca"), digest_of("scratch", "ca")
 RANKED = digest_of("reward", "ca2", "own")
+EVALUATED = "dpo_rewrites/user_eval:ce:0"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
         model=POLICY.identity,
         call_ids=[remark, corrected],
     )
+    for order, verdict, probabilities in (("opponent_first", "opponent", (0.2, 0.7, 0.1)), ("recipe_first", None, (None, None, None))):
+        found.add(
+            "judgements",
+            judgement_id=f"chat-{order}",
+            recipe="dpo_rewrites",
+            opponent="base",
+            prompt_id="user_eval:ce:0",
+            benchmark="user_eval",
+            user_id=EVE,
+            judge=JUDGE.identity,
+            order=order,
+            verdict=verdict,
+            error=None if verdict else "prompt_too_long: 9",
+            **dict(zip(("recipe_probability", "opponent_probability", "tie_probability"), probabilities, strict=True)),
+            is_malformed=False,
+            call_id=found.chat([user(f"Which is better, {order}?")], "A" if verdict else None, JUDGE, choices=("A", "B", "C")),
+        )
     folder = found.lake.artefact_path("checkpoints", "dpo_rewrites")
     folder.mkdir(parents=True)
     pl.DataFrame({"pair_id": [REWRITE]}).write_parquet(folder / "pairs.parquet")
@@ -226,6 +246,72 @@ def test_the_command_prints_text_or_json(made: World, monkeypatch: pytest.Monkey
     told = json.loads(run(REWRITE, "--json"))
     assert told.keys() == asdict(of(made, REWRITE)).keys()
     assert told["follow_up"]["asked_at"] == "2023-04-03T12:01:00+00:00"
+    assert run(EVALUATED[:14]).startswith(f"evaluated reply {EVALUATED}\n")
+    assert json.loads(run(EVALUATED, "--json"))["judgements"][1]["opponent_probability"] == 0.7
+
+
+# Evaluation
+
+
+def test_an_evaluated_reply_leads_to_its_item_its_verdicts_and_all_their_calls(made: World) -> None:
+    found = why_reply(made.lake, made.store, EVALUATED)
+    assert (found.recipe, found.benchmark, found.prompt_id, found.user_id) == ("dpo_rewrites", "user_eval", "user_eval:ce:0", EVE)
+    assert (found.prompt, found.reply, found.opponents) == ([user("Bake a cake.")], "dpo_rewrites says", {"base": "base says"})
+    assert [(each.judge, each.order, each.verdict, each.error) for each in found.judgements] == [
+        ("town", "recipe_first", "tie", None),
+        (JUDGE.identity, "opponent_first", "opponent", None),
+        (JUDGE.identity, "recipe_first", None, "prompt_too_long: 9"),
+    ]
+    assert [(call.did, call.model) for call in found.calls] == [
+        ("reply to the evaluation item", "town-dpo_rewrites@c1"),
+        ("reply that it was compared with", "town-base@c1"),
+        ("judgement: which reply serves the user better", "town-judge@j1"),
+        ("judgement: which reply serves the user better", "town-judge@j1"),
+    ]
+    assert found.calls[2].settings is not None
+    assert found.calls[2].settings["choices"] == ["A", "B", "C"]
+    shown = text(found)
+    for words in (
+        "against base, opponent_first, by town/judge@j1: opponent, probability of recipe 0.20",
+        "by town/judge@j1: no verdict (prompt_too_long: 9), malformed: no",
+        "Bake a cake.",
+        "persona shown: none",
+        "reply of base:",
+        "model calls (4)",
+    ):
+        assert words in shown
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_the_base_is_compared_with_itself_and_a_problem_has_no_user(made: World) -> None:
+    base = why_reply(made.lake, made.store, "base/user_eval:ce:0")
+    assert [call.did for call in base.calls] == ["reply to the evaluation item"], "its own call is named once"
+    problem = why_reply(made.lake, made.store, "base/arith")
+    assert (problem.user_id, problem.reference, problem.judgements) == (None, "2", [])
+    assert "  known answer 2" in text(problem).splitlines()
+
+
+def test_a_call_leads_back_to_the_rows_that_name_it(made: World) -> None:
+    calls, rows = why_reply(made.lake, made.store, EVALUATED).calls, Rows(made.lake)
+    assert [rows.naming(call.call_id) for call in calls] == [
+        {"responses": [EVALUATED]},
+        {"responses": ["base/user_eval:ce:0"]},
+        {"judgements": ["dpo_rewrites base user_eval:ce:0 opponent_first"]},
+        {"judgements": ["dpo_rewrites base user_eval:ce:0 recipe_first"]},
+    ]
+    sampled = next(call.call_id for call in of(made, RANKED).calls if call.did == "sampled reply")
+    pairs = sorted(digest_of("reward", "ca2", condition) for condition in ("own", "shuffled"))
+    [candidate] = {"ca2:0#0", "ca2:0#1"} & set(rows.naming(sampled)["candidates"])
+    assert rows.naming(sampled) == {"reward_pairs": pairs, "candidates": [candidate], "preference_pairs": pairs}
+    assert rows.naming("0" * 32) == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"), [("/nothing", "no evaluated replies begin with /nothing in"), ("base/", "2 evaluated replies begin with base/")]
+)
+def test_an_evaluated_reply_that_is_not_there_or_not_alone(made: World, wanted: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        why_reply(made.lake, made.store, wanted)
 
 
 # SQL

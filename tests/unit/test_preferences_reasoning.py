@@ -215,7 +215,7 @@ def test_the_simulated_user_sees_problem_and_numbered_steps_and_which_is_wrong()
     (request,) = remark_requests([ErroneousSolution("Mind {steps}.", ("a {wrong}", "b"), "142")])
     text = request.messages[0]["content"]
     assert "Mind {steps}." in text
-    assert "Step 1: a {wrong}\nStep 2: b" in text
+    assert '<step number="1">\na {wrong}\n</step>\n<step number="2">\nb\n</step>' in text
     assert "Step 2 is the first wrong step" in text
     assert "142" not in text
 
@@ -317,7 +317,9 @@ def test_the_policy_sees_problem_solution_and_remark() -> None:
     assert request.messages[2]["content"] == "Step 2 is wrong."
     (request,) = correction_requests(errors, "instruction")
     assert [message["role"] for message in request.messages] == ["user"]
-    assert all(part in request.messages[0]["content"] for part in ("What is 1 + 2?", "Step 2: 3 = 4", "Step 2 is wrong."))
+    assert all(
+        part in request.messages[0]["content"] for part in ("What is 1 + 2?", '<step number="2">\n3 = 4\n</step>', "Step 2 is wrong.")
+    )
     assert not correction_requests(errors.with_columns(feedback=pl.lit(None, dtype=pl.String())), "dialogue")
 
 

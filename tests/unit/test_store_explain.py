@@ -13,12 +13,14 @@ import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling, trace
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.lake import Lake
 from rlhi_dagster.store import command as store_command
 from rlhi_dagster.store import references
 from rlhi_dagster.store.compaction import compact
 from rlhi_dagster.store.explain import Reason, differing, explain, explain_last_run, locate
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS
+from rlhi_dagster.tables import RESPONSES
 
 MODEL, SAMPLING, ENGINE = ModelRef("town/model", "r1"), Sampling(0.6, 0.9, 8, 7), "echo"
 CONVERSATION = [
@@ -181,6 +183,12 @@ def test_the_words_name_places_users_and_differences_and_no_text(tmp_path: Path,
     for part in (key, "town-model@r1", "candidates (run run2)", "other settings", "seed 7 -> 8", old):
         assert part in of_key
     assert "used by: no asset" in told(old)
+    assert "named by" not in of_key, "there are no tables"
+    names = [f"dpo_rewards/item-{number}" for number in range(7)]
+    answers = pl.DataFrame([dict.fromkeys(RESPONSES.columns) | {"response_id": name, "recipe": "base", "call_id": key} for name in names])
+    Lake(root=str(tmp_path / "lake")).write("responses", answers.cast(RESPONSES.schema), ["base"])
+    assert f"  named by: responses {', '.join(names[:5])} and 2 more" in told(key).splitlines()
+    assert "named by" not in told(old)
     assert "used 1 answers, 1 of them new" in of_asset
     assert f"1  other settings, seed 7 -> 8  (as {key})" in of_asset
     assert "SECRET" not in of_key + of_asset
