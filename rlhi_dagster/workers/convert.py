@@ -78,6 +78,7 @@ def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a GGUF file in float32, as if it had never been quantized, and its tokenizer; errors as of ``convert``."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.integrations.gguf import read_gguf_metadata
 
     read = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
@@ -96,8 +97,14 @@ def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         )
     if broken := [key for key, value in model.named_parameters() if not torch.isfinite(value).all()]:
         raise UnreadableGgufError(f"{file.name} is damaged: {broken[0]} has values that are no numbers; get the file again")
-    model.hf_quantizer.remove_quantization_config(model)
-    _split_digits(file, tokenizer)
+    header, tensors = read_gguf_metadata(str(file))
+    if "rope_freqs.weight" in tensors:
+        raise UnreadableGgufError(
+            f"{file.name} stretches its position encoding (rope_freqs.weight), which transformers does not read from GGUF, so the model would "
+            "be another one: take it from the Hub or from a folder"
+        )
+    if header.get("tokenizer.ggml.pre") == "smollm":
+        _split_digits(tokenizer)
     return model, tokenizer
 
 
@@ -108,17 +115,15 @@ def _reason(file: Path, error: Exception) -> str:
     return f"{file.name} is no whole GGUF file ({type(error).__name__}: {line}): it is damaged or cut off; get it again"
 
 
-def _split_digits(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def _split_digits(tokenizer: PreTrainedTokenizerBase) -> None:
     """Give SmolLM's tokenizer the step that transformers 5.19 forgets of it: digits stand alone before words are split off.
 
     Without it spaces before a number, as numbered lists inside others have them, become other tokens than in training.
     """
     from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf import read_gguf_metadata
 
-    if read_gguf_metadata(str(file))[0].get("tokenizer.ggml.pre") == "smollm":
-        steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
 
 
 def main() -> None:
