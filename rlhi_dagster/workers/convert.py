@@ -110,7 +110,10 @@ def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def _reason(file: Path, error: Exception) -> str:
     line = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    if any(text in line for text in ("not supported", "Unrecognized configuration class", "Unknown gguf model_type", "Cannot build a tokenizer")):
+    if any(
+        text in line
+        for text in ("not supported", "Unrecognized configuration class", "Unknown gguf model_type", "Cannot build a tokenizer")
+    ):
         return f"{file.name} holds a model that transformers does not read from GGUF: {line}"
     return f"{file.name} is no whole GGUF file ({type(error).__name__}: {line}): it is damaged or cut off; get it again"
 

@@ -136,7 +136,10 @@ def test_offline_nobody_is_asked_and_the_commit_of_an_earlier_answer_counts(
     ("told", "words"),
     [
         (refused(404, "RevisionNotFound"), "hub: org/model@v9: the model has no such revision; write hub: org/model@<commit of 40 digits>"),
-        (refused(401, "RepoNotFound"), "hub: org/model@v9: the Hub has no such model, or a private one that needs a token: correct the name"),
+        (
+            refused(401, "RepoNotFound"),
+            "hub: org/model@v9: the Hub has no such model, or a private one that needs a token: correct the name",
+        ),
         (refused(403, "GatedRepo"), "hub: org/model@v9 needs a token, as the model is gated: ask for access at"),
         (refused(503, ""), "hub: org/model@v9: the Hub could not be reached"),
         (refused(429, ""), "hub: org/model@v9: the Hub does not tell which commit v9 is"),

@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
+)
 
 from rlhi_dagster import pipes
 from rlhi_dagster.engines.base import ChatRequest, Sampling
@@ -226,17 +233,20 @@ def test_what_is_no_model_to_transformers_or_another_one_than_it_seems(tmp_path:
 
 
 def test_without_the_package_that_reads_it(tmp_path: Path, file: GgufFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.modeling_gguf_pytorch_utils.is_gguf_available", lambda: False)
-    with pytest.raises(UnreadableGgufError, match=r"^to read tiny.Q4_1.gguf the package gguf is needed: pip install 'rlhi-dagster\[gguf\]'$"):
+    monkeypatch.setattr(modeling_gguf_pytorch_utils, "is_gguf_available", lambda: False)
+    with pytest.raises(
+        UnreadableGgufError, match=r"^to read tiny.Q4_1.gguf the package gguf is needed: pip install 'rlhi-dagster\[gguf\]'$"
+    ):
         convert.convert(file, tmp_path / "out", "tiny")
 
 
 def test_the_worker_makes_the_folder_and_says_a_failure_in_one_sentence(tmp_path: Path, file: GgufFile) -> None:
     def run(given: GgufFile) -> dg.ExecuteInProcessResult:
         @dg.asset
-        def policy(context: dg.AssetExecutionContext) -> None:
+        def policy(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             job = {"file": given.to_dict(), "out": str(tmp_path / "policy"), "name": "tiny"}
             pipes.run(context, "convert", [sys.executable, "-m", "rlhi_dagster.workers.convert"], job)
+            return dg.MaterializeResult()
 
         return dg.materialize([policy], raise_on_error=False)
 
