@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_UNKNOWN = ("not supported", "Unrecognized configuration class", "Unknown gguf model_type", "Cannot build a tokenizer")
+"""In what transformers says of a whole file that it makes nothing of."""
+
+
 class UnreadableGgufError(ValueError):
     """A GGUF file that transformers makes no model of; the message says why."""
 
@@ -100,8 +104,8 @@ def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     header, tensors = read_gguf_metadata(str(file))
     if "rope_freqs.weight" in tensors:
         raise UnreadableGgufError(
-            f"{file.name} stretches its position encoding (rope_freqs.weight), which transformers does not read from GGUF, so the model would "
-            "be another one: take it from the Hub or from a folder"
+            f"{file.name} stretches its position encoding (rope_freqs.weight), which transformers does not read from GGUF, so the model "
+            "would be another one: take it from the Hub or from a folder"
         )
     if header.get("tokenizer.ggml.pre") == "smollm":
         _split_digits(tokenizer)
@@ -110,10 +114,7 @@ def load(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def _reason(file: Path, error: Exception) -> str:
     line = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    if any(
-        text in line
-        for text in ("not supported", "Unrecognized configuration class", "Unknown gguf model_type", "Cannot build a tokenizer")
-    ):
+    if any(text in line for text in _UNKNOWN):
         return f"{file.name} holds a model that transformers does not read from GGUF: {line}"
     return f"{file.name} is no whole GGUF file ({type(error).__name__}: {line}): it is damaged or cut off; get it again"
 

