@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:
     partial.write_text(json.dumps(manifest, indent=1))
     partial.replace(out / MANIFEST)
     return manifest
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Make a folder that was written aside the artefact, instead of what may be there."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def trained_pairs(model: ModelRef | None) -> pl.DataFrame:

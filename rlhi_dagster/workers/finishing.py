@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
 from rlhi_dagster.training import card, gates
-from rlhi_dagster.training.artefacts import PAIRS, trained_pairs
+from rlhi_dagster.training.artefacts import PAIRS, put_in_place, trained_pairs
 from rlhi_dagster.workers import provenance
 from rlhi_dagster.workers.training_run import TrainingJob
 from rlhi_dagster.workers.weights import save_weights
@@ -64,14 +64,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         pl.concat([earlier, pl.read_parquet(job.train, columns=["pair_id"])]).write_parquet(partial / PAIRS)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     (partial / card.FILE).write_text(card.card(manifest), encoding="utf-8")
-    if job.out.exists():
-        old = job.out.with_name(f".{job.out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        job.out.rename(old)
-        partial.rename(job.out)
-        shutil.rmtree(old)
-    else:
-        partial.rename(job.out)
+    put_in_place(partial, job.out)
     shutil.rmtree(job.work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return manifest
