@@ -30,11 +30,12 @@ from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.model_settings import ModelSettings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
 from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.engines.sources import GgufFile
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.tables import MESSAGES
-from rlhi_dagster.training.artefacts import hub_model, refer
+from rlhi_dagster.training.artefacts import refer
 from rlhi_dagster.training.reference import KIND as REFERENCE
 from rlhi_dagster.training.reference import reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
@@ -166,16 +167,31 @@ class Workers:
         return read_rewards(order, store), total
 
     def find(self, context: dg.AssetExecutionContext, settings: ModelSettings) -> ModelRef:
-        """The model that a profile names."""
-        del context
-        if settings.folder is not None:
-            return hub_model(str(profiles.project_path(settings.folder)), None)
-        name, _, revision = str(settings.hub or settings.served).rpartition("@")
-        return ModelRef(name, revision)
+        """The model that a profile names; a GGUF file is converted once, to a folder of its own.
+
+        Raises:
+            UnresolvedModelError: It cannot be found; the message says what to write instead.
+        """
+        file = settings.gguf_file(profiles.ROOT)
+        if file is None:
+            return settings.ref(profiles.ROOT)
+        folder = self.root / "models" / f"{Path(file.path).stem}-{file.inputs(Path(file.path).stem)[:12]}"
+        self._convert(context, file, folder)
+        return settings.ref(profiles.ROOT, folder)
 
     def put(self, context: dg.AssetExecutionContext, settings: ModelSettings, out: Path) -> dict[str, Any]:
         """Let an artefact's folder hold a model that a profile names, or stand for it; return the manifest."""
-        return refer(out, self.find(context, settings), method="none")
+        file = settings.gguf_file(profiles.ROOT)
+        if file is None:
+            return refer(out, self.find(context, settings), method="none")
+        self._convert(context, file, out)
+        return dict(json.loads((out / MANIFEST).read_text()))
+
+    def _convert(self, context: dg.AssetExecutionContext, file: GgufFile, out: Path) -> None:
+        """Make a folder of weights of a GGUF file, unless it was made of the same file."""
+        name, manifest = Path(file.path).stem, out / MANIFEST
+        if not (manifest.is_file() and json.loads(manifest.read_text())["inputs"] == file.inputs(name)):
+            self._run(context, "convert", {"file": file.to_dict(), "out": str(out), "name": name})
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlhi_dagster import profiles
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.settings import Settings
 
 _PROJECT = ("assets.", "rlhi_dagster.", "tests.")
 _SAYS_ONLY = "rlhi_dagster.training.origin"

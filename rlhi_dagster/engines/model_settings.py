@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from rlhi_dagster.engines.base import Sampling
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.engines.sources import SOURCES, ModelSource
 
 Role = Literal["policy", "reward", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"]
 """What a model is asked for."""
 ROLES: tuple[Role, ...] = get_args(Role)
-WAYS = ("hub", "folder", "gguf", "served", "builtin", "same_as")
+WAYS = (*SOURCES, "builtin", "same_as")
 """To say who plays a role; one of them is given."""
 BUILTIN: Mapping[Role, tuple[str, ...]] = {
     "policy": ("town",),
@@ -50,34 +51,13 @@ class OwnSampling(BaseModel, frozen=True, extra="forbid"):
     max_new_tokens: int | None = Field(default=None, ge=1, description="Longest reply in tokens.")
 
 
-class ModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """Who plays a role: a model of the Hub, a folder, a GGUF file or a server; a program of this project; or who plays another role."""
+class ModelSettings(ModelSource, frozen=True, extra="forbid"):
+    """Who plays a role: a model by one of the spellings of ``sources.py``, a program of this project, or who plays another role."""
 
-    hub: str | None = Field(default=None, description="Model of the Hub, `OWNER/NAME@COMMIT`; a branch is resolved when a run starts.")
-    folder: str | None = Field(default=None, description="Folder with weights, configuration and tokenizer.")
-    gguf: str | None = Field(default=None, description="GGUF file; transformers de-quantizes it.")
-    package: str | None = Field(default=None, description="Installed Python package that carries the GGUF file, by its import name.")
-    served: str | None = Field(default=None, description="`NAME@VERSION` of a model behind a server; the version is a label of your own.")
     builtin: str | None = Field(default=None, description="Program of this project.")
     same_as: Role | None = Field(default=None, description="Role whose model, engine and sampling this role has.")
     engine: EngineSettings | None = Field(default=None, description="How the model is run; null for the profile's `engine`.")
     sampling: OwnSampling = Field(default=OwnSampling(), description="What of the profile's `sampling` is otherwise.")
-
-    @model_validator(mode="after")
-    def _is_one(self) -> ModelSettings:
-        given = [name for name in WAYS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(WAYS)}" + (f", not {' and '.join(given)}" if given else ""))
-        if self.package and not self.gguf:
-            raise ValueError("package goes with gguf, the file's name in the package")
-        is_server = self.engine is not None and self.engine.kind == "openai"
-        if self.engine is not None and is_server != (self.served is not None) and self.same_as is None:
-            raise ValueError("an engine of kind openai takes a model that is `served: NAME@VERSION`, and the others take none")
-        if self.served is not None and not all(self.served.rpartition("@")[::2]):
-            raise ValueError(
-                "served: NAME@VERSION; the version is a label of your own and part of every cache key: change it with the model"
-            )
-        return self
 
 
 class Models(BaseModel, frozen=True, extra="forbid"):

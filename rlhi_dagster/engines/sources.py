@@ -13,6 +13,7 @@ import re
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -57,6 +58,10 @@ class GgufFile:
     def to_dict(self) -> dict[str, str | None]:
         """A JSON-ready copy, from which ``GgufFile(**copy)`` makes the same again."""
         return asdict(self)
+
+
+SOURCES = ("hub", "folder", "gguf", "served")
+"""The four spellings."""
 
 
 class ModelSource(BaseModel, frozen=True, extra="forbid"):
@@ -104,9 +109,11 @@ class ModelSource(BaseModel, frozen=True, extra="forbid"):
         return package
 
     @model_validator(mode="after")
-    def _one_of_four(self) -> ModelSource:
-        if sum(given is not None for given in (self.hub, self.folder, self.gguf, self.served)) != 1:
-            raise ValueError("give exactly one of hub, folder, gguf and served: where the model comes from")
+    def _one_of(self) -> Self:
+        ways = [name for name in type(self).model_fields if name in {*SOURCES, "builtin", "same_as"}]
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(ways)}, not {' and '.join(given) or 'none'}")
         if self.package is not None and self.gguf is None:
             raise ValueError("package goes with gguf: the name of the file in it")
         return self

@@ -14,7 +14,7 @@ class UnavailableModelError(ValueError):
 
 
 @contextmanager
-def loading(model: ModelRef, setting: str = "hub_model") -> Iterator[None]:
+def loading(model: ModelRef, setting: str = "models") -> Iterator[None]:
     """To be used around ``from_pretrained``.
 
     Args:
@@ -34,12 +34,11 @@ def _reason(model: ModelRef, setting: str, error: Exception) -> str:
     if model.path:
         return f"the folder {model.path} holds no model that can be loaded ({_line(error)}): weights, config and tokenizer must lie there"
     kinds = {kind.__name__ for each in failures.chain(error) for kind in type(each).__mro__}
-    revision = f"{setting.removesuffix('_model')}_revision"
     page = f"https://huggingface.co/{model.name}"
     if "GatedRepoError" in kinds:
         return f"{setting} {model.name} is a gated model: ask for access at {page}, then log in with `hf auth login` or set HF_TOKEN"
     if "RevisionNotFoundError" in kinds:
-        return f"{setting} {model.name} has no revision {model.revision}: set {revision} to a commit of {page}/commits"
+        return f"{setting} {model.name} has no revision {model.revision}: write hub: {model.name}@<commit of 40 digits> with one of {page}/commits"
     if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
         return (
             f"{setting} {model.name} is no model of the Hub, or a private one: correct it, or log in with `hf auth login` or set HF_TOKEN; "

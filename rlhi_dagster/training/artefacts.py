@@ -11,24 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, weights_digest
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
 
 PAIRS = "pairs.parquet"
 """In the folder of an artefact that was trained on pairs: their ids (``pair_id``), with those that its start was trained on."""
-
-
-def hub_model(name: str, revision: str | None) -> ModelRef:
-    """A model of the Hub at a revision, or a local folder at the digest of its weights.
-
-    Raises:
-        FileNotFoundError: ``name`` is a local path without weights.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return ModelRef(name, revision or "main")
-    if not list(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"{folder} holds no .safetensors file: a local model needs its weights, config and tokenizer there")
-    return ModelRef(folder.name, weights_digest(folder), str(folder.absolute()))
 
 
 def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class PairData:
 
     def causal_model(self) -> Any:
         """The start as a language model, in main memory."""
-        with loading(self.job.start, "policy.hub_model"):
+        with loading(self.job.start, "models.policy"):
             return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
 
     def adapters(self, task: str) -> LoraConfig | None:

@@ -61,7 +61,7 @@ class Start:
             UnavailableModelError: There is no such model, or it has none.
         """
         self.model = model
-        with loading(model, "policy.hub_model"):
+        with loading(model, "models.policy"):
             if model.path and not list(Path(model.path).glob("*.safetensors")):
                 raise FileNotFoundError("there is no .safetensors file")
             config = AutoConfig.from_pretrained(model.source, **model.load_kwargs())
@@ -75,7 +75,7 @@ class Start:
         if not self.tokenizer.chat_template:
             yield (
                 f"{job.name}: the tokenizer of {self.model.name} has no chat template, so there is no telling how it reads a conversation: "
-                "set policy.hub_model to a chat model, or put a chat_template.jinja into its folder"
+                "set models.policy to a chat model, or put a chat_template.jinja into its folder"
             )
             return
         if self.context and (problem := context_problem(job.name, job.method, limit, self.model.name, self.context)):
@@ -83,7 +83,7 @@ class Start:
         try:
             lengths = self._lengths(job)
         except TemplateError as error:
-            yield f"{job.name}: the chat template of {self.model.name} refuses a pair ({error}): set policy.hub_model to another model"
+            yield f"{job.name}: the chat template of {self.model.name} refuses a pair ({error}): set models.policy to another model"
             return
         if problem := lengths_problem(job.name, job.method, lengths, limit):
             yield problem

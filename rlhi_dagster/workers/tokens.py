@@ -74,7 +74,7 @@ def main() -> None:
 
         job = pipes.extras
         model, out = ModelRef(**job["model"]), Path(job["out"])
-        with loading(model, "policy.hub_model"):
+        with loading(model, "models.policy"):
             tokenizer = load_tokenizer(model)
         found = count(pl.read_parquet(job["rows"]), tokenizer, Progress(pipes.log.info, "counting tokens"))
         partial = out.with_suffix(".partial")

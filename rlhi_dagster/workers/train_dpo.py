@@ -68,7 +68,7 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
     if not is_ln2(before):
         raise ValueError(
             f"{job.name}: before the first step DPO's loss is {before:.4f}, not ln 2 (0.6931), so the reference is not what training "
-            f"starts from: pin policy.hub_revision to a commit, and delete the log-probabilities in {trainer.references.store.folder}"
+            f"starts from: name a commit in models.policy, and delete the log-probabilities in {trainer.references.store.folder}"
         )
     return trainer
 

@@ -21,7 +21,7 @@ class _Trainer(LengthSorted, RewardTrainer):  # type: ignore[misc]
 
 def build(job: TrainingJob, data: PairData) -> RewardTrainer:
     """The trainer of a job."""
-    with loading(job.start, "policy.hub_model"):
+    with loading(job.start, "models.policy"):
         scorer = AutoModelForSequenceClassification.from_pretrained(job.start.source, num_labels=1, **data.load_kwargs())
     scorer.config.pad_token_id = data.tokenizer.pad_token_id
     train, validation = data.datasets(

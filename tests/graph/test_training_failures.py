@@ -20,7 +20,8 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import artefacts, recipes
 from tests.servers import Asked, Told, serving
@@ -76,7 +77,7 @@ class World:
                 "io_manager": TableIOManager(root=self.lake.root),
                 "settings": FixedSettings(),
                 "lake": self.lake,
-                "workers": Workers(root=str(self.root), engines={}, limits="{}"),
+                "workers": Workers(self.root),
             },
             raise_on_error=False,
         )
@@ -166,10 +167,10 @@ def hub(status: int, code: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("answers", "variables", "told"),
     [
-        (hub(401, "RepoNotFound"), {}, "policy.hub_model org/model is no model of the Hub, or a private one: correct it, or log in"),
-        (hub(403, "GatedRepo"), {}, "policy.hub_model org/model is a gated model: ask for access at https://huggingface.co/org/model"),
-        (hub(404, "RevisionNotFound"), {}, "policy.hub_model org/model has no revision abc: set policy.hub_revision to a commit of"),
-        (nullcontext(""), {"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached, and policy.hub_model org/model at abc is not in its cache"),
+        (hub(401, "RepoNotFound"), {}, "models.policy org/model is no model of the Hub, or a private one: correct it, or log in"),
+        (hub(403, "GatedRepo"), {}, "models.policy org/model is a gated model: ask for access at https://huggingface.co/org/model"),
+        (hub(404, "RevisionNotFound"), {}, "models.policy org/model has no revision abc: set policy.hub_revision to a commit of"),
+        (nullcontext(""), {"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached, and models.policy org/model at abc is not in its cache"),
     ],
     ids=["unknown", "gated", "revision", "offline"],
 )
@@ -205,7 +206,7 @@ def test_a_tokenizer_without_a_chat_template(world: World) -> None:
     (world.root / "model" / "chat_template.jinja").unlink()
     told = world.sentence()
     assert told.startswith(f"{DPO}: the tokenizer of tiny has no chat template")
-    assert "set policy.hub_model to a chat model, or put a chat_template.jinja into its folder" in told
+    assert "set models.policy to a chat model, or put a chat_template.jinja into its folder" in told
 
 
 def test_weights_that_are_not_there(world: World) -> None:

@@ -17,10 +17,12 @@ from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.profiles import HubModel, HumanPreferences, Profile
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.simulation.arithmetic import prm800k as town_records
 from rlhi_dagster.tables import REWRITES
+from rlhi_dagster.training.starting_models import HumanPreferences
 
 SHORT = "- Keep it short."
 

@@ -10,11 +10,15 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import checks
+from rlhi_dagster.conversations.conservation import rows_are_conserved
+from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
+from rlhi_dagster.findings import matches_table
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.metadata import result
 from rlhi_dagster.partitions import months, recipes
+from rlhi_dagster.personas.evidence import personas_precede_use
+from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected, no_held_out_user_in_training
 from rlhi_dagster.tables import (
     CANDIDATE_REWARDS,
     CANDIDATES,
@@ -29,6 +33,13 @@ from rlhi_dagster.tables import (
     TURNS,
     USERS,
     Table,
+)
+from rlhi_dagster.training.manifest_checks import (
+    chosen_likelihood_holds,
+    no_memorisation,
+    nothing_lost,
+    only_replies_carry_loss,
+    step0_loss_is_ln2,
 )
 
 MONTHS = months("2023-04")
@@ -47,10 +58,10 @@ def fill(table: Table, records: list[dict[str, Any]]) -> pl.DataFrame:
 
 def test_declared_tables_match() -> None:
     rows = [{"candidate_id": "a", "condition": condition} for condition in ("own", "none")]
-    finding = checks.matches_table(fill(CANDIDATE_REWARDS, rows).lazy(), CANDIDATE_REWARDS)
+    finding = matches_table(fill(CANDIDATE_REWARDS, rows).lazy(), CANDIDATE_REWARDS)
     assert finding.passed
     assert finding.numbers == {"rows": 2, "key_nulls": 0, "duplicate_rows": 0}
-    assert checks.matches_table(USERS.empty().lazy(), USERS).passed
+    assert matches_table(USERS.empty().lazy(), USERS).passed
 
 
 @pytest.mark.parametrize(
@@ -64,7 +75,7 @@ def test_declared_tables_match() -> None:
     ],
 )
 def test_table_that_does_not_match(frame: pl.DataFrame, numbers: dict[str, Any]) -> None:
-    finding = checks.matches_table(frame.lazy(), USERS)
+    finding = matches_table(frame.lazy(), USERS)
     assert not finding.passed
     assert finding.numbers == numbers
 
@@ -75,7 +86,7 @@ def test_file_of_another_schema_cannot_hide_behind_the_first(tmp_path: Path, col
     stale = fill(USERS, [{"user_id": "b"}])
     stale = stale.drop("split") if column == "split" else stale.cast({column: pl.Int32})
     stale.write_parquet(tmp_path / "2.parquet")
-    finding = checks.matches_table(pl.scan_parquet([tmp_path / "1.parquet", tmp_path / "2.parquet"]), USERS)
+    finding = matches_table(pl.scan_parquet([tmp_path / "1.parquet", tmp_path / "2.parquet"]), USERS)
     assert not finding.passed
     assert "unreadable" in finding.numbers
 
@@ -86,11 +97,11 @@ def test_file_of_another_schema_cannot_hide_behind_the_first(tmp_path: Path, col
 def test_conserved_rows() -> None:
     accepted = fill(CONVERSATIONS, [{"conversation_id": name, "month": "2023-04"} for name in "ab"]).lazy()
     rejected = fill(QUARANTINE, [{"row_id": "x", "month": "2023-04"}, {"row_id": "y", "month": "2023-05"}]).lazy()
-    sound = checks.rows_are_conserved({"2023-04": 3, "2023-05": 1}, accepted, rejected)
+    sound = rows_are_conserved({"2023-04": 3, "2023-05": 1}, accepted, rejected)
     assert sound.passed
     assert sound.numbers == {"source_rows": 4, "accepted_rows": 2, "quarantined_rows": 2, "months_off": []}
     for counted in ({"2023-04": 4, "2023-05": 0}, {"2023-04": 3}, {"2023-04": 3, "2023-05": 1, "2023-06": 1}):
-        assert not checks.rows_are_conserved(counted, accepted, rejected).passed
+        assert not rows_are_conserved(counted, accepted, rejected).passed
 
 
 # personas_precede_use
@@ -107,15 +118,15 @@ def line(valid_from: int, *evidence: str, writer: str = "extractive") -> pl.Lazy
 
 
 def test_persona_known_before_the_turn_passes() -> None:
-    finding = checks.personas_precede_use(pairs_at(2, "l"), line(1, "t1"), TURN_ROWS)
+    finding = personas_precede_use(pairs_at(2, "l"), line(1, "t1"), TURN_ROWS)
     assert finding.passed
     assert finding.numbers["uses"] == 1
-    assert checks.personas_precede_use(pairs_at(2), line(3, "t3"), TURN_ROWS).passed
-    assert checks.personas_precede_use(pairs_at(None), line(3, "t3"), TURN_ROWS).passed
+    assert personas_precede_use(pairs_at(2), line(3, "t3"), TURN_ROWS).passed
+    assert personas_precede_use(pairs_at(None), line(3, "t3"), TURN_ROWS).passed
 
 
 def test_a_users_own_correction_needs_no_message() -> None:
-    finding = checks.personas_precede_use(pairs_at(2, "l"), line(1, writer="correction"), TURN_ROWS)
+    finding = personas_precede_use(pairs_at(2, "l"), line(1, writer="correction"), TURN_ROWS)
     assert finding.passed
     assert finding.numbers["uses"] == 1
 
@@ -137,7 +148,7 @@ def test_a_users_own_correction_needs_no_message() -> None:
     ],
 )
 def test_persona_that_could_not_be_known_fails(rows: pl.LazyFrame, personas: pl.LazyFrame, fault: str) -> None:
-    finding = checks.personas_precede_use(rows, personas, TURN_ROWS)
+    finding = personas_precede_use(rows, personas, TURN_ROWS)
     assert not finding.passed
     assert {name: count for name, count in finding.numbers.items() if count and name != "uses"} == {fault: 1}
 
@@ -152,7 +163,7 @@ def test_persona_that_could_not_be_known_fails(rows: pl.LazyFrame, personas: pl.
 def test_users_of_training_pairs(user: str | None, passed: bool, fault: str | None) -> None:
     users = fill(USERS, [{"user_id": "train", "split": "train"}, {"user_id": "held", "split": "held_out"}]).lazy()
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "1", "user_id": "train"}, {"pair_id": "2", "user_id": user}]).lazy()
-    finding = checks.no_held_out_user_in_training(pairs, users)
+    finding = no_held_out_user_in_training(pairs, users)
     assert finding.passed is passed
     if fault:
         assert finding.numbers[fault] == 1
@@ -167,12 +178,12 @@ def test_users_of_training_pairs(user: str | None, passed: bool, fault: str | No
 )
 def test_sides_of_a_pair(chosen: str | None, is_kept: bool, passed: bool) -> None:
     pair = {"pair_id": "p", "chosen": chosen, "rejected": "long one", "is_kept": is_kept}
-    assert checks.chosen_differs_from_rejected(fill(REWRITE_PAIRS, [pair]).lazy()).passed is passed
+    assert chosen_differs_from_rejected(fill(REWRITE_PAIRS, [pair]).lazy()).passed is passed
 
 
 def test_a_pair_of_unknown_fate_counts() -> None:
     pair = {"pair_id": "p", "is_kept": None, "chosen": "same", "rejected": "same"}
-    assert not checks.chosen_differs_from_rejected(fill(PREFERENCE_PAIRS, [pair]).lazy()).passed
+    assert not chosen_differs_from_rejected(fill(PREFERENCE_PAIRS, [pair]).lazy()).passed
 
 
 # orders_are_balanced
@@ -192,7 +203,7 @@ def test_a_pair_of_unknown_fate_counts() -> None:
 def test_orders(orders: list[str | None], passed: bool) -> None:
     same = {"recipe": "dpo", "prompt_id": "p", "opponent": "base", "judge": "town"}
     rows = [{**same, "judgement_id": str(index), "order": order} for index, order in enumerate(orders)]
-    assert checks.orders_are_balanced(fill(JUDGEMENTS, rows).lazy()).passed is passed
+    assert orders_are_balanced(fill(JUDGEMENTS, rows).lazy()).passed is passed
 
 
 # step0_loss_is_ln2
@@ -211,7 +222,7 @@ def test_orders(orders: list[str | None], passed: bool) -> None:
     ],
 )
 def test_step0_loss(manifest: dict[str, Any] | None, passed: bool) -> None:
-    assert checks.step0_loss_is_ln2({"base": {"method": "none"}, "dpo": manifest}).passed is passed
+    assert step0_loss_is_ln2({"base": {"method": "none"}, "dpo": manifest}).passed is passed
 
 
 # what manifests say
@@ -234,7 +245,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (sound | changes).items() if value is not None}
 
 
-PROPERTIES = [checks.chosen_likelihood_holds, checks.no_memorisation, checks.nothing_lost, checks.only_replies_carry_loss]
+PROPERTIES = [chosen_likelihood_holds, no_memorisation, nothing_lost, only_replies_carry_loss]
 
 
 @pytest.mark.parametrize("holds", PROPERTIES)
@@ -248,28 +259,28 @@ def test_sound_manifests_hold_and_missing_ones_do_not(holds: Any) -> None:
 @pytest.mark.parametrize(
     ("holds", "changes", "passed"),
     [
-        (checks.chosen_likelihood_holds, {"validation": {"displacement": 0.2}}, True),
-        (checks.chosen_likelihood_holds, {"validation": {"displacement": 0.21}}, False),
-        (checks.chosen_likelihood_holds, {"validation": {"displacement": math.nan}}, False),
-        (checks.chosen_likelihood_holds, {"validation": {}}, False),
-        (checks.chosen_likelihood_holds, {"method": "sft", "validation": {}}, True),
-        (checks.no_memorisation, {"validation": {"memorisation": 0.51}}, False),
-        (checks.no_memorisation, {"method": "sft", "validation": {"memorisation": 0.51}}, False),
-        (checks.no_memorisation, {"method": "reward", "validation": {}}, False),
-        (checks.no_memorisation, {"method": "policy", "validation": {}}, True),
-        (checks.nothing_lost, {"trained_rows": 7}, False),
-        (checks.nothing_lost, {"trained_rows": 9}, False),
-        (checks.nothing_lost, {"data": {"pairs": 11}}, False),
-        (checks.nothing_lost, {"data": {}}, False),
-        (checks.nothing_lost, {"pairs_too_long": None}, False),
-        (checks.nothing_lost, {"method": "reward", "trained_rows": 7}, False),
-        (checks.only_replies_carry_loss, {"masks": None}, False),
-        (checks.only_replies_carry_loss, {"method": "sft", "masks": None}, False),
-        (checks.only_replies_carry_loss, {"method": "reward", "masks": None}, True),
-        (checks.only_replies_carry_loss, {"trained_rows": 9}, False),
-        (checks.only_replies_carry_loss, {"validation_pairs": 4}, False),
-        (checks.only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 100, "loss_tokens": 25}}}, False),
-        (checks.only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 9, "loss_tokens": 2}}, "validation_pairs": 0}, True),
+        (chosen_likelihood_holds, {"validation": {"displacement": 0.2}}, True),
+        (chosen_likelihood_holds, {"validation": {"displacement": 0.21}}, False),
+        (chosen_likelihood_holds, {"validation": {"displacement": math.nan}}, False),
+        (chosen_likelihood_holds, {"validation": {}}, False),
+        (chosen_likelihood_holds, {"method": "sft", "validation": {}}, True),
+        (no_memorisation, {"validation": {"memorisation": 0.51}}, False),
+        (no_memorisation, {"method": "sft", "validation": {"memorisation": 0.51}}, False),
+        (no_memorisation, {"method": "reward", "validation": {}}, False),
+        (no_memorisation, {"method": "policy", "validation": {}}, True),
+        (nothing_lost, {"trained_rows": 7}, False),
+        (nothing_lost, {"trained_rows": 9}, False),
+        (nothing_lost, {"data": {"pairs": 11}}, False),
+        (nothing_lost, {"data": {}}, False),
+        (nothing_lost, {"pairs_too_long": None}, False),
+        (nothing_lost, {"method": "reward", "trained_rows": 7}, False),
+        (only_replies_carry_loss, {"masks": None}, False),
+        (only_replies_carry_loss, {"method": "sft", "masks": None}, False),
+        (only_replies_carry_loss, {"method": "reward", "masks": None}, True),
+        (only_replies_carry_loss, {"trained_rows": 9}, False),
+        (only_replies_carry_loss, {"validation_pairs": 4}, False),
+        (only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 100, "loss_tokens": 25}}}, False),
+        (only_replies_carry_loss, {"masks": {"train": {"rows": 8, "tokens": 9, "loss_tokens": 2}}, "validation_pairs": 0}, True),
     ],
 )
 def test_unsound_manifests_do_not_hold(holds: Any, changes: dict[str, Any], passed: bool) -> None:
@@ -279,10 +290,10 @@ def test_unsound_manifests_do_not_hold(holds: Any, changes: dict[str, Any], pass
 
 
 def test_the_worst_snapshot_is_reported_beside_the_kept_one() -> None:
-    numbers = checks.chosen_likelihood_holds({"x": manifest()}).numbers
+    numbers = chosen_likelihood_holds({"x": manifest()}).numbers
     assert (numbers["displacement/x"], numbers["worst_displacement/x"], numbers["passed_over/x"]) == (0.1, 0.9, 1)
-    assert checks.nothing_lost({"x": manifest(trained_rows=5)}).numbers["pairs_lost/x"] == 3
-    assert checks.only_replies_carry_loss({"x": manifest()}).numbers["loss_share/x"] == 0.25
+    assert nothing_lost({"x": manifest(trained_rows=5)}).numbers["pairs_lost/x"] == 3
+    assert only_replies_carry_loss({"x": manifest()}).numbers["loss_share/x"] == 0.25
 
 
 # malformed_share_is_low
@@ -300,7 +311,7 @@ def test_malformed_share(malformed: int | None, passed: bool) -> None:
         for index in range(50)
         for order in "12"
     ]
-    finding = checks.malformed_share_is_low(fill(JUDGEMENTS, rows).lazy())
+    finding = malformed_share_is_low(fill(JUDGEMENTS, rows).lazy())
     assert finding.passed is passed
     assert finding.numbers["n"] == (0 if malformed is None else 50)
 
@@ -449,7 +460,7 @@ def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float)
 
     lake.artefact_path("checkpoints", "other").mkdir(parents=True)  # without a manifest, but not of this run
     outcome = dg.materialize(
-        [checkpoints, checks.manifest_check(checkpoints, checks.step0_loss_is_ln2)],
+        [checkpoints, checks.manifest_check(checkpoints, step0_loss_is_ln2)],
         tags={"dagster/asset_partition_range_start": "base", "dagster/asset_partition_range_end": "dpo"},
         resources={"lake": lake},
         raise_on_error=False,
@@ -472,8 +483,8 @@ def test_a_check_of_an_unpartitioned_artefact_reads_its_manifest(tmp_path: Path,
     outcome = dg.materialize(
         [
             reward_model,
-            checks.manifest_check(reward_model, checks.nothing_lost, by_recipe=False),
-            checks.manifest_check(reward_model, checks.no_memorisation, by_recipe=False, is_blocking=False),
+            checks.manifest_check(reward_model, nothing_lost, by_recipe=False),
+            checks.manifest_check(reward_model, no_memorisation, by_recipe=False, is_blocking=False),
         ],
         resources={"lake": lake},
         raise_on_error=False,

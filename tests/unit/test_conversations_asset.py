@@ -13,7 +13,7 @@ from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Settings
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE
 
 MONTH = "2023-04"

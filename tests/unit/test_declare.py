@@ -19,7 +19,8 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from rlhi_dagster import definitions, profiles
-from rlhi_dagster.resources import Settings, TrainingRun, Workers
+from rlhi_dagster.resources import TrainingRun, Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.settings import TrainingSettings
 from tests.settings_read import settings_read

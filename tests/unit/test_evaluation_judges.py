@@ -2,10 +2,10 @@
 
 import polars as pl
 import pytest
-from rlhi_dagster.checks import malformed_share_is_low
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Chat
+from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low
 from rlhi_dagster.evaluation.judges import (
     ChatJudge,
     ExactMatch,

@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import checks, cli
+from rlhi_dagster import cli
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
@@ -29,7 +29,7 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import recipes
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.profiles import PersonaSettings
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.compaction import folders
 from rlhi_dagster.store.responses import ResponseStore

@@ -14,7 +14,7 @@ import pytest
 
 from assets import online as module
 from assets import training
-from rlhi_dagster import checks, profiles
+from rlhi_dagster import profiles
 from rlhi_dagster.declare import MONTHS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.engines.calls import CallStats
@@ -23,8 +23,10 @@ from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Settings, TrainingRun, Workers
+from rlhi_dagster.resources import TrainingRun, Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
+from rlhi_dagster.training.manifest_checks import chosen_likelihood_holds, nothing_lost, step0_loss_is_ln2
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 RECIPE = "dpo_rewards_online"
@@ -189,8 +191,8 @@ def test_the_policies_between_the_rounds_are_checked(lake: Lake) -> None:
     assert ModelRef.from_manifest(folder).identity == f"rlhi-{RECIPE}-round-1@w1"
     (folder / MANIFEST).write_text(json.dumps(told | {"step0_loss": 0.9, "trained_rows": 1, "validation": {"displacement": 0.3}}))
     found = module._manifests(lake, [RECIPE])
-    assert not checks.step0_loss_is_ln2(found).passed
-    assert not checks.nothing_lost(found).passed
-    assert not checks.chosen_likelihood_holds(found).passed
+    assert not step0_loss_is_ln2(found).passed
+    assert not nothing_lost(found).passed
+    assert not chosen_likelihood_holds(found).passed
     (folder / MANIFEST).unlink()
-    assert not checks.step0_loss_is_ln2(module._manifests(lake, None)).passed
+    assert not step0_loss_is_ln2(module._manifests(lake, None)).passed

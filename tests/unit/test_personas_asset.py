@@ -20,8 +20,10 @@ from rlhi_dagster.engines.base import ChatAnswer
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.profiles import HubModel, PersonaSettings, Profile
-from rlhi_dagster.resources import Settings, Workers
+from rlhi_dagster.personas.settings import PersonaSettings
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.resources import Workers
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
 
 START = datetime(2023, 4, 1, tzinfo=UTC)

@@ -19,9 +19,9 @@ from rlhi_dagster.engines.schemas import validator
 from rlhi_dagster.personas.chat_writer import ChatWriter, schema, verbatim
 from rlhi_dagster.personas.evidence import faults
 from rlhi_dagster.personas.reading import SHOWN_MESSAGES
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.personas.versions import Dropped, Written
-from rlhi_dagster.profiles import PersonaSettings
 from rlhi_dagster.tables import PERSONAS, TIME, TURNS
 
 START = datetime(2023, 4, 1, tzinfo=UTC)

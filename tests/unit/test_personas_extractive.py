@@ -15,9 +15,9 @@ from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.personas import extractive
 from rlhi_dagster.personas.domains import DOMAINS, Embed, domains_of
 from rlhi_dagster.personas.evidence import faults
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.personas.snapshots import personas_at, render
 from rlhi_dagster.personas.versions import MAX_EVIDENCE, Dropped, Written
-from rlhi_dagster.profiles import PersonaSettings
 from rlhi_dagster.tables import CONVERSATIONS, PERSONAS, TIME
 
 START = datetime(2023, 4, 1, tzinfo=UTC)

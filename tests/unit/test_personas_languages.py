@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlhi_dagster.personas.languages import is_in_another_language
-from rlhi_dagster.profiles import PersonaSettings
+from rlhi_dagster.personas.settings import PersonaSettings
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rlhi_dagster.preferences.filters import DropReason, language, languages_differ, new_words, reasons, similarity, words_of_abuse
 from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.refusals import is_refusal
-from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 
 WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
 LONG = "The river rises in the hills to the north and runs south for two hundred miles before it meets the sea near the old harbour."

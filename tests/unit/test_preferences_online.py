@@ -16,7 +16,7 @@ from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.preferences import online
 from rlhi_dagster.preferences.candidates import candidate_requests
 from rlhi_dagster.preferences.online_checks import requests_are_in_one_round, rounds_are_full
-from rlhi_dagster.profiles import CandidateSettings
+from rlhi_dagster.preferences.settings import CandidateSettings
 from rlhi_dagster.tables import ONLINE_CANDIDATES, ONLINE_PAIRS, PREFERENCE_PAIRS
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)

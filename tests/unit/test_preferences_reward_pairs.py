@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_dagster import checks
+from rlhi_dagster.preferences.pair_checks import requests_are_accounted_for
 from rlhi_dagster.preferences.reward_pairs import CONDITIONS, reward_pairs
-from rlhi_dagster.profiles import CandidateSettings
+from rlhi_dagster.preferences.settings import CandidateSettings
 from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
@@ -154,7 +154,7 @@ def test_every_request_is_accounted_for_and_the_better_side_is_never_worse(
 ) -> None:
     drawn, scored = sampled(**requests), rewarded(**requests)
     found = reward_pairs(drawn, scored, settings(pairs_per_request=most, length_penalty=penalty, ties=ties, min_margin=0.5))
-    assert checks.requests_are_accounted_for(found.lazy(), drawn.lazy()).passed
+    assert requests_are_accounted_for(found.lazy(), drawn.lazy()).passed
     assert not found["pair_id"].is_duplicated().any()
     for row in found.to_dicts():
         if row["chosen_id"] is None:
@@ -171,12 +171,10 @@ def test_a_request_that_is_missing_or_made_up_is_noticed() -> None:
     given: dict[str, Replies] = {name: [("a", 1.0), ("b", 0.0)] for name in ("x", "y")}
     drawn = sampled(**given)
     found = reward_pairs(drawn, rewarded(**given), settings())
-    whole = checks.requests_are_accounted_for(found.lazy(), drawn.lazy())
+    whole = requests_are_accounted_for(found.lazy(), drawn.lazy())
     assert (whole.passed, whole.numbers) == (True, {"requests": 2, "missing_pairs": 0, "unknown_requests": 0})
-    lost = checks.requests_are_accounted_for(
-        found.filter(~((pl.col("turn_id") == "x") & (pl.col("condition") == "none"))).lazy(), drawn.lazy()
-    )
+    lost = requests_are_accounted_for(found.filter(~((pl.col("turn_id") == "x") & (pl.col("condition") == "none"))).lazy(), drawn.lazy())
     assert (lost.passed, lost.numbers["missing_pairs"]) == (False, 1)
-    made_up = checks.requests_are_accounted_for(found.lazy(), drawn.filter(turn_id="x").lazy())
+    made_up = requests_are_accounted_for(found.lazy(), drawn.filter(turn_id="x").lazy())
     assert (made_up.passed, made_up.numbers["unknown_requests"]) == (False, 1)
-    assert not checks.requests_are_accounted_for(REWARD_PAIRS.empty().lazy(), drawn.lazy()).passed
+    assert not requests_are_accounted_for(REWARD_PAIRS.empty().lazy(), drawn.lazy()).passed

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlhi_dagster import checks
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer
 from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.preferences.pair_checks import rewrites_are_conserved
 from rlhi_dagster.preferences.pair_judge import FollowUp, Judged, Rewritten
 from rlhi_dagster.preferences.rewriter import Rewriter
 from rlhi_dagster.preferences.rewrites import (
@@ -24,7 +24,7 @@ from rlhi_dagster.preferences.rewrites import (
     rewrites,
     unscored_pairs,
 )
-from rlhi_dagster.profiles import PairFilterSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 from rlhi_dagster.tables import FEEDBACK_LABELS, PERSONAS, REWRITE_PAIRS, REWRITES, USERS, WILDLLAMACHAT, Table
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
@@ -404,7 +404,7 @@ def test_every_rewrite_is_a_pair_with_a_stable_id_of_its_own() -> None:
     assert pairs["pair_id"].n_unique() == len(pairs) == 2
     again = unscored_pairs(made(rows, lambda _: "another text"), settings())
     assert again["pair_id"].to_list() == pairs["pair_id"].to_list()
-    assert checks.rewrites_are_conserved(found.lazy(), pairs.lazy()).passed
+    assert rewrites_are_conserved(found.lazy(), pairs.lazy()).passed
 
 
 def test_nothing_criticised_makes_empty_tables() -> None:
@@ -430,6 +430,6 @@ def test_a_lost_invented_changed_repeated_or_undecided_rewrite_fails_the_check(
 ) -> None:
     rows = select(chat("a", "ann", ("q", "r1"), ("Too long.", "r2"), ("Still too long.", "r3")), [label("a:2"), label("a:4")])
     found = made(rows, lambda _: "short")
-    finding = checks.rewrites_are_conserved(found.lazy(), break_it(unscored_pairs(found, settings())).lazy())
+    finding = rewrites_are_conserved(found.lazy(), break_it(unscored_pairs(found, settings())).lazy())
     assert not finding.passed
     assert finding.numbers[fault] > 0

@@ -14,8 +14,8 @@ from rlhi_dagster.metadata import result
 from rlhi_dagster.partitions import months
 from rlhi_dagster.preferences import Source, pair_checks, union
 from rlhi_dagster.preferences.decontamination import hits
+from rlhi_dagster.preferences.settings import DecontaminationSettings
 from rlhi_dagster.preferences.union import split_of
-from rlhi_dagster.profiles import DecontaminationSettings
 from rlhi_dagster.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
 
 DEFAULTS = DecontaminationSettings(min_similarity=None)

@@ -21,7 +21,6 @@ from rlhi_dagster.lake import Lake
 from rlhi_dagster.preferences.filters import DropReason
 from rlhi_dagster.preferences.rewriter import rewriter_of
 from rlhi_dagster.preferences.waterfall import account, drawing, shares
-from rlhi_dagster.profiles import HubModel
 from rlhi_dagster.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
 
 CONTEXT: Any = None

@@ -20,12 +20,12 @@ from rlhi_dagster.evaluation.judges import ChatJudge
 from rlhi_dagster.feedback.chat_labeller import LETTERS, ChatLabeller
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
+from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.preferences.pair_judge import ChatPairJudge, FollowUp, Rewritten
 from rlhi_dagster.preferences.prm800k import ErroneousSolution
 from rlhi_dagster.preferences.reasoning import correction_requests
 from rlhi_dagster.preferences.rewriter import Rewriter
 from rlhi_dagster.preferences.simulated_user import remark_requests, spoken
-from rlhi_dagster.profiles import PersonaSettings
 from rlhi_dagster.tables import TURNS
 
 FOLDER = files("rlhi_dagster") / "prompts"

@@ -173,7 +173,7 @@ def test_the_worker_counts_once_and_what_it_counted_is_kept(tmp_path: Path, toke
 
     @dg.asset
     def budget(context):  # type: ignore[no-untyped-def]
-        counted.append(Workers(root=str(tmp_path), engines={}, limits="{}").count_tokens(context, model, given))
+        counted.append(Workers(tmp_path).count_tokens(context, model, given))
         return dg.MaterializeResult()
 
     assert dg.materialize([budget]).success

@@ -92,15 +92,15 @@ def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path: Path
         (["RevisionNotFoundError"], "has no revision abc: set policy.hub_revision to a commit of https://huggingface.co/org/model/commits"),
         (["RepositoryNotFoundError"], "is no model of the Hub, or a private one"),
         (["HFValidationError"], "is no model of the Hub, or a private one"),
-        (["LocalEntryNotFoundError"], "the Hub cannot be reached, and policy.hub_model org/model at abc is not in its cache"),
-        ([], "policy.hub_model org/model at abc cannot be loaded: first line"),
+        (["LocalEntryNotFoundError"], "the Hub cannot be reached, and models.policy org/model at abc is not in its cache"),
+        ([], "models.policy org/model at abc cannot be loaded: first line"),
     ],
 )
 def test_why_a_model_of_the_hub_cannot_be_loaded(causes: list[str], told: str) -> None:
     kind: type[Exception] = OSError
     for name in causes:
         kind = type(name, (kind,), {})
-    with pytest.raises(UnavailableModelError) as raised, loading(ModelRef("org/model", "abc"), "policy.hub_model"):
+    with pytest.raises(UnavailableModelError) as raised, loading(ModelRef("org/model", "abc"), "models.policy"):
         raise OSError("first line.\nsecond line") from kind("of the Hub's library")
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)

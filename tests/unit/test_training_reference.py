@@ -122,7 +122,7 @@ def test_training_notes_the_pairs_that_it_used_and_gc_keeps_them(tmp_path: Path)
 
     @dg.asset
     def checkpoints(context):  # type: ignore[no-untyped-def]
-        assert Workers(root=str(tmp_path), engines={}, limits="{}").train(context, runs).keys() == {"a", "b"}
+        assert Workers(tmp_path).train(context, runs).keys() == {"a", "b"}
         return dg.MaterializeResult()
 
     assert dg.materialize([checkpoints]).success
@@ -141,7 +141,7 @@ def test_other_training_notes_nothing(tmp_path: Path) -> None:
     def policy(context):  # type: ignore[no-untyped-def]
         fresh = TrainingRun("a", "policy", None, made.rows, None, SETTINGS, made.out, {})
         (made.out / MANIFEST).write_text(json.dumps({"inputs": fresh.inputs}))
-        Workers(root=str(tmp_path), engines={}, limits="{}").train(context, [fresh])
+        Workers(tmp_path).train(context, [fresh])
         return dg.MaterializeResult()
 
     assert dg.materialize([policy]).success

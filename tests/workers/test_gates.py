@@ -13,8 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhi_dagster import checks
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.training.manifest_checks import (
+    chosen_likelihood_holds,
+    no_memorisation,
+    nothing_lost,
+    only_replies_carry_loss,
+    step0_loss_is_ln2,
+)
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import train_dpo, train_sft, training_run
@@ -139,8 +145,8 @@ def test_a_snapshot_past_a_bound_is_passed_over_though_its_loss_is_lower(
     assert all(each["past"] == ["displacement"] for each in kept["passed_over"])
     assert kept["why"] == "lowest held-out loss of those within the bounds"
     assert is_snapshot(tmp_path / "out", snapshots[kept["step"]])
-    assert checks.chosen_likelihood_holds({"tiny": manifest}).passed
-    assert not checks.chosen_likelihood_holds({"tiny": freely | {"settings": manifest["settings"]}}).passed
+    assert chosen_likelihood_holds({"tiny": manifest}).passed
+    assert not chosen_likelihood_holds({"tiny": freely | {"settings": manifest["settings"]}}).passed
 
 
 def test_the_manifest_and_the_card_say_how_it_was_made(trained: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_the_manifest_and_the_card_say_how_it_was_made(trained: Callable[..., di
     assert manifest["hardware"]["memory_gib"] > 0
     assert len(manifest["code"]["commit"]) == 40
     assert manifest["start"]["is_on_hub"] is False
-    for holds in (checks.step0_loss_is_ln2, checks.nothing_lost, checks.only_replies_carry_loss):
+    for holds in (step0_loss_is_ln2, nothing_lost, only_replies_carry_loss):
         assert holds({"tiny": manifest}).passed, holds.__name__
     text = (tmp_path / "out/README.md").read_text()
     assert str(tmp_path) not in text
@@ -177,7 +183,7 @@ def test_without_held_out_pairs_the_last_step_is_kept_and_said_to_be(trained: Ca
         "snapshots": 0,
         "passed_over": [],
     }
-    assert not checks.no_memorisation({"tiny": manifest}).passed
+    assert not no_memorisation({"tiny": manifest}).passed
 
 
 def test_weights_that_became_no_numbers_are_an_error(trained: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

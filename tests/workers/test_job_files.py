@@ -15,7 +15,7 @@ def materialized(root: Path) -> bool:
         workers.verify(context, [Solution("3", "Answer: 3")])
         return dg.MaterializeResult()
 
-    workers = Workers(root=str(root), engines={}, limits="{}")
+    workers = Workers(root)
     return dg.materialize([asks], resources={"workers": workers}, raise_on_error=False).success
 
 

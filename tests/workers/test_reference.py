@@ -13,9 +13,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from rlhi_dagster import checks
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.training.manifest_checks import step0_loss_is_ln2
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.reference import KIND, reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
@@ -183,7 +183,7 @@ def test_the_reference_that_is_used_is_the_stores(start: ModelRef, tmp_path: Pat
     work = job(tmp_path, start, pairs(0, 12), shared_prefix=is_shared)
     sound, data = built(work)
     assert data.facts["step0_loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert checks.step0_loss_is_ln2({"dpo": {"method": "dpo", **data.facts}}).passed
+    assert step0_loss_is_ln2({"dpo": {"method": "dpo", **data.facts}}).passed
     first = next(iter(sound.get_train_dataloader()))["input_ids"].shape[0] // 2
     assert first == 4
 
