@@ -48,7 +48,7 @@ def eval_prompts(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("recipes", "models.policy"),
+    reads=("recipes", "models.policy", "prompts.persona"),
     deps=["checkpoints"],
     pool="model",
 )
@@ -73,7 +73,7 @@ def responses(
     GROUP,
     set(),
     code_version="3",
-    reads=("truth", "salt", "models.judge"),
+    reads=("truth", "salt", "models.judge", "prompts.judge"),
     with_base=["responses"],
     pool="model",
 )

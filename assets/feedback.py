@@ -73,7 +73,7 @@ def feedback_classifier(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("labeller.sure", "models.labeller"),
+    reads=("labeller.sure", "models.labeller", "prompts.feedback", "prompts.feedback_span"),
     deps=["feedback_classifier"],
     pool="model",
 )

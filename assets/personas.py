@@ -17,7 +17,14 @@ from rlhi_dagster.settings import Settings
 GROUP = "personas"
 
 
-@declare.table("personas", GROUP, {"huggingface"}, code_version="2", reads=("personas", "models.persona_writer"), pool="model")
+@declare.table(
+    "personas",
+    GROUP,
+    {"huggingface"},
+    code_version="2",
+    reads=("personas", "models.persona_writer", "prompts.persona_writer"),
+    pool="model",
+)
 def personas(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -25,7 +25,11 @@ GROUP = "preferences"
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites", "models.rewriter", "models.pair_judge"),
+    reads=(
+        *("rewrites", "models.rewriter", "models.pair_judge"),
+        *("prompts.rewrite", "prompts.rewrite_scratch", "prompts.rewrite_repair", "prompts.persona"),
+        *("prompts.applicability", "prompts.meets_feedback"),
+    ),
     deps=["policy"],
     pool="model",
 )
@@ -71,7 +75,7 @@ def rewrites(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites", "reward.persona_placement", "models.reward"),
+    reads=("rewrites", "reward.persona_placement", "models.reward", "prompts.persona"),
     deps=["reward_model"],
     pool="model",
 )
@@ -117,7 +121,7 @@ def rewrite_pairs(
     code_version="2",
     reads=(
         *("candidates.count", "candidates.max_requests", "candidates.with_persona_only"),
-        *("seed", "models.policy"),
+        *("seed", "models.policy", "prompts.persona"),
     ),
     deps=["policy"],
     pool="model",
@@ -161,7 +165,7 @@ def candidates(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("reward.persona_placement", "seed", "models.reward"),
+    reads=("reward.persona_placement", "seed", "models.reward", "prompts.persona"),
     deps=["reward_model"],
     pool="model",
 )

@@ -29,7 +29,7 @@ prm800k = declare.Source(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("reasoning", "models.simulated_user"),
+    reads=("reasoning", "models.simulated_user", "prompts.simulated_user"),
     deps=["prm800k"],
     pool="model",
 )
@@ -67,7 +67,7 @@ def reasoning_errors(
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites.form", "models.policy"),
+    reads=("rewrites.form", "models.policy", "prompts.reasoning_correction"),
     deps=["policy"],
     pool="model",
 )

@@ -13,6 +13,8 @@ from rlhi_dagster.roles.pair_judge import pair_judge
 from rlhi_dagster.settings import Settings
 
 GROUP = "reconstruction"
+PROMPTS = ("prompts.applicability", "prompts.meets_feedback")
+"""Of the judge of pairs; its name has the digest of both."""
 
 
 @declare.table(
@@ -20,7 +22,7 @@ GROUP = "reconstruction"
     GROUP,
     {"huggingface"},
     code_version="2",
-    reads=("rewrites.min_feedback_probability", "models.policy", "models.pair_judge"),
+    reads=("rewrites.min_feedback_probability", "models.policy", "models.pair_judge", *PROMPTS),
     deps=["policy"],
     pool="model",
 )

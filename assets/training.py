@@ -55,7 +55,7 @@ def policy(
     code_version="2",
     reads=(
         *("models.reward", "reward.training", "reward.max_pairs", "reward.persona_placement"),
-        *("rewrites", "validation_fraction", "seed"),
+        *("rewrites", "validation_fraction", "seed", "prompts.persona"),
     ),
     deps=["policy"],
     pool="model",
@@ -93,7 +93,7 @@ def reward_model(
     {"huggingface"},
     reads=(
         *("models.reward", "reward.persona_placement", "reward.human_preferences"),
-        *("rewrites", "validation_fraction", "seed"),
+        *("rewrites", "validation_fraction", "seed", "prompts.persona"),
     ),
     deps=["reward_model"],
     pool="model",

@@ -19,6 +19,7 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from rlhi_dagster import failures
 from rlhi_dagster.conversations.sources import file_version
 from rlhi_dagster.engines.model_settings import Role
 from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.engines.questions import prompts_in, text_of
 from rlhi_dagster.findings import Finding
 from rlhi_dagster.findings import matches_table as _matches_table
 from rlhi_dagster.lake import Lake
@@ -39,7 +41,7 @@ from rlhi_dagster.metadata import markdown_table
 from rlhi_dagster.partitions import against_base, months, partitions_of_run, recipes
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
+from rlhi_dagster.settings import Settings, UndeclaredSettingError
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes as recipe_files
 
@@ -47,7 +49,7 @@ from rlhi_dagster.training import recipes as recipe_files
 warnings.filterwarnings("ignore", message="(Parameter `backfill_policy`|Function `multi_observable_source_asset`)", category=BetaWarning)
 
 OWNERS = ["team:rlhi"]
-OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "max_pairs", "validation_fraction", "seed")
+OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "max_pairs", "validation_fraction", "seed", "prompts.persona")
 """Settings that decide how recipes train, and on which pairs."""
 
 Body = Callable[..., Any]
@@ -100,6 +102,8 @@ class Place:
         section, _, rest = name.partition(".")
         if name == "recipes":
             return recipe_files.texts(self.profile.recipes)
+        if section == "prompts":
+            return text_of(rest, self.profile.prompts)
         if section == "models":
             return [player.identity for player in self.profile.players(cast("Role", rest))]
         return functools.reduce(operator.getitem, name.split("."), self._dumped)
@@ -249,7 +253,7 @@ class Step:
     def _told(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Any:
-            with failures.told():
+            with failures.told(), self._prompts(place):
                 return _placed(place, self.body(*self._seen(args), **self._seen_by_name(kwargs)))
 
         return told
@@ -257,11 +261,25 @@ class Step:
     def _told_one_by_one(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            with failures.told():
-                for made in self.body(*self._seen(args), **self._seen_by_name(kwargs)):
-                    yield _placed(place, made)
+            results = iter(self.body(*self._seen(args), **self._seen_by_name(kwargs)))
+            while True:
+                # Not around the yield, for what is set there would hold for whoever reads the results.
+                with failures.told(), self._prompts(place):
+                    made = next(results, None)
+                if made is None:
+                    return
+                yield _placed(place, made)
 
         return told
+
+    def _prompts(self, place: Place) -> AbstractContextManager[None]:
+        """The prompts of the place, of which the body reads those that it declares."""
+
+        def note(name: str) -> None:
+            if f"prompts.{name}" not in self.reads:
+                raise UndeclaredSettingError(self.name, f"prompts.{name}")
+
+        return prompts_in(place.profile.prompts, note)
 
     def _seen(self, given: Sequence[Any]) -> list[Any]:
         return [self._seen_one(each) for each in given]

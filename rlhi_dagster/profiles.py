@@ -28,6 +28,7 @@ from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, mont
 from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.model_settings import Models, Player, Role, SamplingSettings
+from rlhi_dagster.engines.questions import check_prompts
 from rlhi_dagster.evaluation.settings import EvaluationSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings
@@ -178,6 +179,8 @@ def load(name: str, source: str | None = None, environment: Mapping[str, str] = 
         ProfileError: There is no such profile, or a setting is missing, unknown or out of range.
     """
     file, settings, origins = profile_files.read(name)
+    if settings.get("prompts"):
+        _check_prompts(settings["prompts"])
     if source:
         _replace_source(settings, origins, source)
     try:
@@ -186,6 +189,13 @@ def load(name: str, source: str | None = None, environment: Mapping[str, str] = 
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'profile'}: {item['msg']}" for item in error.errors())
         raise ProfileError(f"{file}: {problems}") from error
     return profile.placed(_folder(name, source, environment), origins)
+
+
+def _check_prompts(folder: str) -> None:
+    try:
+        check_prompts(folder)
+    except ValueError as error:
+        raise ProfileError(str(error)) from error
 
 
 def _replace_source(settings: dict[str, Any], origins: dict[str, str], location: str) -> None:

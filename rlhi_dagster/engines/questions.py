@@ -15,9 +15,12 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import islice
+from pathlib import Path
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages
 
@@ -53,6 +56,18 @@ _ALIKE = str.maketrans(
 
 
 @dataclass(frozen=True, slots=True)
+class _LaidOver:
+    """Whose prompts are read: those of a folder first, each noted by name."""
+
+    folder: str | None = None
+    note: Callable[[str], None] | None = None
+
+
+_PACKAGED = _LaidOver()
+_in_use: ContextVar[_LaidOver] = ContextVar("prompts in use", default=_PACKAGED)
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """A part of what is shown, between tags of its own.
 
@@ -71,8 +86,51 @@ Shown = str | Sequence[Block]
 
 
 def template(name: str) -> str:
-    """The text of ``prompts/<name>.md``."""
-    return (files("rlhi_dagster") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
+    """The text of ``prompts/<name>.md``, or of the file of that name in the folder that is in use."""
+    laid_over = _in_use.get()
+    if laid_over.note:
+        laid_over.note(name)
+    return text_of(name, laid_over.folder)
+
+
+@contextmanager
+def prompts_in(folder: str | None, note: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Lay a folder of prompts over those of the project, for as long as the context lasts.
+
+    Args:
+        folder: The folder; ``None`` for the project's own alone.
+        note: Called with the name of each prompt that is read.
+    """
+    token = _in_use.set(_LaidOver(folder, note))
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+@functools.cache
+def text_of(name: str, folder: str | None = None) -> str:
+    """The text of a prompt, of ``folder`` if it has one of that name; read once in a process."""
+    own = Path(folder, f"{name}.md") if folder else None
+    file = own if own and own.is_file() else files("rlhi_dagster") / "prompts" / f"{name}.md"
+    return file.read_text(encoding="utf-8")
+
+
+def check_prompts(folder: str) -> None:
+    """Refuse a folder with a prompt that nothing reads, or that wants to be shown what it will not be.
+
+    Raises:
+        ValueError: There is one; the message names the file.
+    """
+    known = sorted(entry.name for entry in (files("rlhi_dagster") / "prompts").iterdir() if entry.name.endswith(".md"))
+    for file in sorted(Path(folder).glob("*.md")):
+        if file.name not in known:
+            raise ValueError(f"{file}: no prompt is called so; there are {', '.join(known)}")
+        wanted, shown = (set(_PLACEHOLDER.findall(text_of(file.stem, where))) for where in (folder, None))
+        if unknown := sorted(wanted - shown):
+            raise ValueError(
+                f"{file}: nothing is shown as {{{unknown[0]}}}; there are {', '.join(f'{{{name}}}' for name in sorted(shown))}"
+            )
 
 
 def question(text: str, shown: Mapping[str, Shown], limits: Mapping[str, int] | None = None) -> Messages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from enum import StrEnum
 
 from rlhi_dagster.engines.base import Messages
@@ -18,11 +17,6 @@ class PersonaPlacement(StrEnum):
     """As the first paragraph of the first user message, for models whose chat template knows no system role."""
 
 
-@functools.cache
-def _prompt() -> str:
-    return template("persona").strip()
-
-
 def with_persona(messages: Messages, persona: str, placement: PersonaPlacement = PersonaPlacement.SYSTEM) -> Messages:
     """The conversation with the persona in view; an empty persona adds nothing.
 
@@ -31,7 +25,7 @@ def with_persona(messages: Messages, persona: str, placement: PersonaPlacement =
     """
     if not persona:
         return list(messages)
-    paragraph = question(_prompt(), {"persona": persona})[0]["content"]
+    paragraph = question(template("persona").strip(), {"persona": persona})[0]["content"]
     if placement is PersonaPlacement.SYSTEM:
         return [{"role": "system", "content": paragraph}, *messages]
     first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
