@@ -14,8 +14,8 @@ from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.forgetting import tombstones
 from rlhi_dagster.lake import Lake, Staged
+from rlhi_dagster.progress import Progress
 from rlhi_dagster.settings import Settings
-from rlhi_dagster.workers.progress import Progress
 
 GROUP = "conversations"
 

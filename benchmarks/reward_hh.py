@@ -29,8 +29,8 @@ from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.training import human_preferences
 from rlhi_dagster.training.reward_scores import errors, human_rows, reward_requests
 from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.train_reward import train
-from rlhi_dagster.workers.training_run import TrainingJob
 
 TEMPLATE = "[CLS]{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '[SEP]' }}{% endfor %}"
 """MiniLM has no chat template; this one marks who speaks."""

@@ -22,12 +22,12 @@ import polars as pl
 import yaml
 
 from rlhi_dagster import jobs, profiles
+from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.evaluation.scores import item_values
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.training import recipes
 
 TRAININGS = ("sft", "dpo", "dpo_on_rewards")

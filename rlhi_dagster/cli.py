@@ -168,7 +168,7 @@ def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.Da
     from rlhi_dagster.engines.embedding import MiniLM
     from rlhi_dagster.feedback import offline
     from rlhi_dagster.feedback.labels import ClassifierLabeller
-    from rlhi_dagster.workers.progress import Progress
+    from rlhi_dagster.progress import Progress
 
     return offline.label_follow_ups(follow_ups, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
 

@@ -26,8 +26,8 @@ import dagster as dg
 import polars as pl
 import pyarrow.parquet as pq
 
+from rlhi_dagster.digests import ContentDigest
 from rlhi_dagster.launching import command
-from rlhi_dagster.metadata import ContentDigest
 from rlhi_dagster.tables import TABLES, Table
 
 if TYPE_CHECKING:

@@ -7,15 +7,14 @@ asset reports (its module says).
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
+from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.tables import TABLES
 
 if TYPE_CHECKING:
@@ -28,41 +27,6 @@ _PLOT_DPI = (100, 80, 60)
 _PLOT_COLOURS = 128
 """A drawing has few; a palette of them makes a picture a third as large as full colour does."""
 _PLOT_BYTES = 60_000
-
-
-class ContentDigest:
-    """SHA-256 over a schema and rows added piece by piece; the order of rows, pieces and any file format make no difference.
-
-    A row counts through 64 bits that Polars hashes it to. Those are fixed for one version of Polars, which is pinned: a newer one may give
-    every table a new data version once.
-    """
-
-    def __init__(self, schema: pl.Schema) -> None:
-        """Start without a row."""
-        self._schema = repr(list(schema.items()))
-        self._rows: list[np.ndarray] = []
-
-    def update(self, rows: pl.DataFrame) -> None:
-        """Add rows."""
-        self._rows.append(rows.hash_rows(seed=0).to_numpy())
-
-    def __or__(self, other: ContentDigest) -> ContentDigest:
-        """The digest of the rows of both."""
-        both = ContentDigest(pl.Schema())
-        both._schema, both._rows = self._schema, [*self._rows, *other._rows]
-        return both
-
-    def hexdigest(self) -> str:
-        """The digest of the rows so far."""
-        rows = np.sort(np.concatenate([*self._rows, np.zeros(0, np.uint64)]))
-        return hashlib.sha256(self._schema.encode() + rows.astype("<u8").tobytes()).hexdigest()
-
-
-def fingerprint(frame: pl.DataFrame) -> str:
-    """The `ContentDigest` of a frame."""
-    digest = ContentDigest(frame.schema)
-    digest.update(frame)
-    return digest.hexdigest()
 
 
 def result(table_name: str, rows: pl.DataFrame | Staged, /, **metadata: Any) -> dg.MaterializeResult[Any]:

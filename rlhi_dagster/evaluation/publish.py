@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
+from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.engines.models import MANIFEST
 from rlhi_dagster.evaluation.report import render
 from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.scores import comparisons
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.profiles import Profile
 
 SIMULATED = (

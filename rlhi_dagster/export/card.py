@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import yaml
 
+from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes

@@ -17,10 +17,10 @@ from typing import Any
 from rlhi_dagster import profiles
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.lineage.rows import Rows
+from rlhi_dagster.progress import Progress
 from rlhi_dagster.store import compaction, explain, garbage, references, stats, verify
 from rlhi_dagster.store.compaction import Tell, folders
 from rlhi_dagster.store.segments import ANSWERED_AT
-from rlhi_dagster.workers.progress import Progress
 
 EXAMPLES_SHOWN = 10
 """Problems shown of each folder."""

@@ -19,7 +19,7 @@ from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
 from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.findings import Finding
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
-from rlhi_dagster.preferences.candidates import donors
+from rlhi_dagster.personas.donors import donors
 from rlhi_dagster.tables import MESSAGES, REWARD_MODEL_SCORES
 from rlhi_dagster.training.human_preferences import HumanPairs
 

@@ -14,7 +14,7 @@ from rlhi_dagster.engines.models import MANIFEST, weights_digest
 from rlhi_dagster.training import card, gates
 from rlhi_dagster.training.artefacts import PAIRS, put_in_place, trained_pairs
 from rlhi_dagster.workers import provenance
-from rlhi_dagster.workers.training_run import TrainingJob
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.weights import save_weights
 
 

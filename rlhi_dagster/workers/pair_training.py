@@ -23,10 +23,11 @@ from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training import memory
 from rlhi_dagster.workers.finishing import finish
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.memory import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
 from rlhi_dagster.workers.tokens import replied
-from rlhi_dagster.workers.training_run import Report, TrainingJob, fit, preflight
+from rlhi_dagster.workers.training_run import Report, fit, preflight
 
 
 def said(text: str) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from rlhi_dagster.workers.memory import shape_of
 from rlhi_dagster.workers.tokens import replied, token_counts
 
 if TYPE_CHECKING:
-    from rlhi_dagster.workers.training_run import TrainingJob
+    from rlhi_dagster.workers.job import TrainingJob
 
 _FLOAT32_BYTES, _BFLOAT16_BYTES = 4, 2
 

@@ -20,13 +20,14 @@ from trl import DPOTrainer
 
 from rlhi_dagster.engines.base import ChatRequest, trace
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.progress import Progress
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.reference import KIND, reference_key, told
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers.batching import extent
-from rlhi_dagster.workers.progress import Progress
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.sharding import share_out
-from rlhi_dagster.workers.training_run import Report, TrainingJob
+from rlhi_dagster.workers.training_run import Report
 
 COLUMNS = {"ref_chosen_logps": "chosen_logp", "ref_rejected_logps": "rejected_logp"}
 """What TRL reads in a row, and the store's names of it."""

@@ -70,7 +70,7 @@ def main() -> None:
         from rlhi_dagster.engines.chat_templates import load_tokenizer
         from rlhi_dagster.engines.models import ModelRef
         from rlhi_dagster.engines.unavailable import loading
-        from rlhi_dagster.workers.progress import Progress
+        from rlhi_dagster.progress import Progress
 
         job = pipes.extras
         model, out = ModelRef(**job["model"]), Path(job["out"])

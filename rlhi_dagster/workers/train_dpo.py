@@ -17,11 +17,12 @@ from rlhi_dagster.training.gates import TERM, is_ln2
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import masking
 from rlhi_dagster.workers.batching import Extent, LengthSorted
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
 from rlhi_dagster.workers.preference_term import PreferenceTerm
 from rlhi_dagster.workers.reference import References, StoredReferences, longest_first
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
-from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+from rlhi_dagster.workers.training_run import arguments, serve
 
 _PAIRS_BEFORE_TRAINING = 32
 """On which the loss before the first step is taken."""

@@ -11,8 +11,9 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.workers.batching import LengthSorted
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
-from rlhi_dagster.workers.training_run import TrainingJob, arguments, serve
+from rlhi_dagster.workers.training_run import arguments, serve
 
 
 class _Trainer(LengthSorted, RewardTrainer):  # type: ignore[misc]

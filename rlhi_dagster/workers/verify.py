@@ -19,9 +19,9 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
+from rlhi_dagster.progress import Progress
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.failures import told
-from rlhi_dagster.workers.progress import Progress
 
 SECONDS = 20.0
 """Most time for one comparison. math-verify itself gives up a step of it (two readings, one comparison) after 5 s."""

@@ -14,6 +14,7 @@ from typing import Any
 from dagster_pipes import PipesContext
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlhi_dagster.progress import Paced
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.curves import OBSERVED, measured
 from rlhi_dagster.training.settings import TrainingSettings
@@ -21,7 +22,6 @@ from rlhi_dagster.workers.batching import lengths
 from rlhi_dagster.workers.event_files import EventFiles
 from rlhi_dagster.workers.memory import peak_gib
 from rlhi_dagster.workers.probe import Probe
-from rlhi_dagster.workers.progress import Paced
 
 _SAID = {
     "loss": "loss {:.2f}",

@@ -10,10 +10,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
-from rlhi_dagster.metadata import fingerprint, result
+from rlhi_dagster.metadata import result
 from rlhi_dagster.partitions import against_base, months, recipes
 from rlhi_dagster.tables import RESPONSES, TURNS, USERS, Table
 

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from rlhi_dagster.metadata import bars, fingerprint, markdown_table, plot, result
+from rlhi_dagster.digests import fingerprint
+from rlhi_dagster.metadata import bars, markdown_table, plot, result
 from rlhi_dagster.tables import USERS
 
 

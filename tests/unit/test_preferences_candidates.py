@@ -9,13 +9,13 @@ import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.personas.conditioning import PersonaPlacement
+from rlhi_dagster.personas.donors import donors
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences.candidates import (
     candidate_requests,
     candidate_rewards,
     candidates,
     conditioned,
-    donors,
     opening_requests,
     reward_requests,
 )

@@ -13,8 +13,8 @@ import polars as pl
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.train_dpo import train
-from rlhi_dagster.workers.training_run import TrainingJob
 
 REQUESTS = ["How do I cook rice?", "I want to get better at dancing. How?", "When do I plant tulips?", "What should I do in Lima?"]
 SETTINGS = DPOSettings(

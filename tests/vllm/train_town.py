@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from rlhi_dagster import profiles
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.train_policy import train
-from rlhi_dagster.workers.training_run import TrainingJob
 
 SILENCE = [{"role": "user", "content": "Say nothing."}, {"role": "assistant", "content": ""}]
 

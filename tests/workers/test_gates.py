@@ -24,7 +24,8 @@ from rlhi_dagster.training.manifest_checks import (
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import train_dpo, train_sft, training_run
-from rlhi_dagster.workers.training_run import TrainingJob, Watch
+from rlhi_dagster.workers.job import TrainingJob
+from rlhi_dagster.workers.training_run import Watch
 
 WORDS = ["mint", "thyme", "sage", "river", "stone", "bread", "lamp", "winter", "garden", "tulip"]
 HOW = {

@@ -34,7 +34,7 @@ SETTINGS = {
 TRAIN = """
 import importlib, json, sys
 from rlhi_dagster.workers import pair_training
-from rlhi_dagster.workers.training_run import TrainingJob
+from rlhi_dagster.workers.job import TrainingJob
 
 job, available = json.loads(sys.argv[1])
 if available is not None:

@@ -20,10 +20,10 @@ from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.reference import KIND, reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import reference, train_dpo, train_reward, train_sft
+from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.pair_training import PairData, said
 from rlhi_dagster.workers.reference import References, StoredReferences
 from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
-from rlhi_dagster.workers.training_run import TrainingJob
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SETTINGS = DPOSettings(batch_size=4, micro_batch_size=4, max_length=4096, bf16=False, gradient_checkpointing=False, save_steps=50, seed=5)

@@ -23,7 +23,7 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import train_reward, train_sft
-from rlhi_dagster.workers.training_run import TrainingJob
+from rlhi_dagster.workers.job import TrainingJob
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
