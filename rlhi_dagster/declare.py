@@ -348,7 +348,9 @@ class Check:
             if run.partitions is not None:
                 inputs |= {name: inputs[name].filter(pl.col("month").is_in(list(run.partitions))) for name in self.of_run}
             with failures.told():
-                return self.holds(**inputs, **values).as_result(severity)
+                found = self.holds(**inputs, **values)
+            shown = {name: markdown_table(each) if isinstance(each, pl.DataFrame) else each for name, each in found.numbers.items()}
+            return dg.AssetCheckResult(passed=found.passed, metadata=shown, severity=severity)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         typed = {

@@ -52,8 +52,10 @@ def build(profile: Profile, key_prefix: Sequence[str] | str = ()) -> dg.Definiti
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return the code location."""
-    return build(profiles.current())
+    """Return the code location: the assets of the environment's profile, and what users have put into ``rlhi_dagster/defs``."""
+    made = build(profiles.current())
+    is_checkout = (profiles.ROOT / "pyproject.toml").is_file()  # an installed package has no folder to write to
+    return dg.Definitions.merge(made, dg.load_from_defs_folder(path_within_project=profiles.ROOT)) if is_checkout else made
 
 
 def declarations() -> Iterator[declare.Declaration]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dagster as dg
 import polars as pl
 
 from rlhi_dagster.tables import Table
@@ -22,15 +21,11 @@ class Finding:
 
     Attributes:
         passed: Whether the property holds.
-        numbers: What was counted, under stable keys; reported either way.
+        numbers: What was counted, under stable keys; reported either way. Small frames are shown as tables.
     """
 
     passed: bool
     numbers: Mapping[str, Any]
-
-    def as_result(self, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR) -> dg.AssetCheckResult:
-        """The finding as Dagster wants it."""
-        return dg.AssetCheckResult(passed=self.passed, metadata=dict(self.numbers), severity=severity)
 
 
 def matches_table(frame: pl.LazyFrame, table: Table) -> Finding:

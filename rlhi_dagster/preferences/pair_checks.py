@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import polars as pl
 
 from rlhi_dagster.findings import Finding
-from rlhi_dagster.metadata import markdown_table
 from rlhi_dagster.preferences.decontamination import LEAST_RUN_WORDS, by_message, last_request, user_messages
 from rlhi_dagster.preferences.settings import DecontaminationSettings
 from rlhi_dagster.preferences.union import contamination, eval_items
@@ -83,7 +82,7 @@ def pairs_are_decontaminated(pairs: pl.LazyFrame, eval_prompts: pl.LazyFrame, se
         "kept_pairs_that_repeat_an_item": len(repeating),
         **({"kept_examples": sorted(repeating)[:EXAMPLES]} if repeating else {}),
         **kinds,
-        "dropped_examples": markdown_table(dropped.group_by("kind", maintain_order=True).head(EXAMPLES)),
+        "dropped_examples": dropped.group_by("kind", maintain_order=True).head(EXAMPLES),
     }
     return Finding(not repeating, numbers)
 
