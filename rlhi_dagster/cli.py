@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import profiles
+from rlhi_dagster import profile_files, profiles
+from rlhi_dagster.engines.questions import prompts_in
 from rlhi_dagster.export import command as export_command
 from rlhi_dagster.forgetting import command as forget_command
 from rlhi_dagster.forgetting import marks
@@ -47,6 +48,12 @@ def home() -> Path:
             raise ValueError(f"{shipped}, the settings of the Dagster instance, was deleted: git restore {shipped}")
         shutil.copyfile(shipped, settings)
     return folder.absolute()
+
+
+def profile(name: str | None) -> str:
+    """The effective profile with where each value comes from and what it means."""
+    shown = profiles.load(name) if name else profiles.current()
+    return f"# outputs: {shown.root}\n{profile_files.text(shown, shown.origins)}"
 
 
 def summary() -> str:
@@ -187,6 +194,13 @@ def main() -> None:
     commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
     commands.add_parser("recipes", help="print the range of all recipes, for dg launch --partition-range")
     commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
+    showing = commands.add_parser(
+        "profile",
+        help="print every setting, where its value comes from and what it means",
+        description="The effective profile as YAML that is a profile itself. After each value: the file that says so (`default` if none "
+        "does), and what the setting means. Profiles: " + ", ".join(profiles.available()) + ", or the path of a YAML file.",
+    )
+    showing.add_argument("profile", metavar="PROFILE", nargs="?", help="name or path; the one of RLHI_PROFILE if not given")
     commands.add_parser("summary", help="print the score table and where the report lies")
     export_command.add_parser(commands)
     labelling = commands.add_parser(
@@ -244,41 +258,49 @@ def main() -> None:
     training_command.add_parser(commands)
     given = parser.parse_args()
     try:
-        match given.command:
-            case "store":
-                print(store_command.run(given, _tell))
-            case "persona":
-                print(persona_command.run(given))
-            case "why":
-                print(why_command.run(given))
-            case "example":
-                print(training_command.run(given))
-            case "forget":
-                print(forget_command.run(given))
-            case "months":
-                print(months())
-            case "recipes":
-                print(recipes())
-            case "home":
-                print(home())
-            case "summary":
-                print(summary())
-            case "export":
-                print(export_command.run(given, Lake(root=str(profiles.current().root / "lake")), profiles.current()))
-            case "label":
-                print(label(given.location, given.out, given.labels))
-            case "rates":
-                print(rates(given.location, given.labels))
-            case "plan":
-                print(plan(given.assets, given.partition_range))
-            case "diversity":
-                print(diversity(given.corpora, given.context))
+        with prompts_in(profiles.current().prompts):
+            run(given)
     except ValueError as error:
         sys.exit(f"rlhi: {error}")
     except OSError as error:
         if error.filename is None:
             raise
         sys.exit(f"rlhi: {_unusable(error)}")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    match given.command:
+        case "store":
+            print(store_command.run(given, _tell))
+        case "persona":
+            print(persona_command.run(given))
+        case "why":
+            print(why_command.run(given))
+        case "example":
+            print(training_command.run(given))
+        case "forget":
+            print(forget_command.run(given))
+        case "months":
+            print(months())
+        case "recipes":
+            print(recipes())
+        case "home":
+            print(home())
+        case "profile":
+            print(profile(given.profile))
+        case "summary":
+            print(summary())
+        case "export":
+            print(export_command.run(given, Lake(root=str(profiles.current().root / "lake")), profiles.current()))
+        case "label":
+            print(label(given.location, given.out, given.labels))
+        case "rates":
+            print(rates(given.location, given.labels))
+        case "plan":
+            print(plan(given.assets, given.partition_range))
+        case "diversity":
+            print(diversity(given.corpora, given.context))
 
 
 def _unusable(error: OSError) -> str:
