@@ -8,7 +8,6 @@ import polars as pl
 from rlhi_dagster import checks, declare, metadata
 from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation import scores as scoring
 from rlhi_dagster.evaluation.arithmetic import arithmetic_prompts
 from rlhi_dagster.evaluation.judging import judge_of, judge_recipes
@@ -21,6 +20,7 @@ from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.resources import Settings, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import BASE
 
 GROUP = "evaluation"
 WITH_BASE = dg.AssetIn(partition_mapping=against_base(recipes.names()))
@@ -100,7 +100,7 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     "report",
     GROUP,
     {"html", "matplotlib"},
-    reads=("source.name", "truth", "seed", "recipes"),
+    reads=("source.name", "truth", "seed", "recipes", "recipes_shown"),
     deps=["scores", "judgements", "responses", "checkpoints"],
 )
 def report(settings: Settings, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:

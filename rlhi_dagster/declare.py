@@ -3,8 +3,9 @@
 What belongs here: owners, kinds, code version, column schema, partitions and the single-run policy that lets one launch cover a range.
 
 A code version is the version of the body, and a digest of the settings that the body reads, so that an asset is stale when one of them has
-changed. A setting is a dotted path of the profile; ``engines.<role>``, of which only what bears on answers counts; or ``recipes``, all
-recipe files. The secret ``RLHI_SALT`` is not among them: a digest of it could be guessed at.
+changed. A setting is a dotted path of the profile; ``engines.<role>``, of which only what bears on answers counts; ``recipes``, of all
+recipes what bears on training; or ``recipes_shown``, what bears on the report alone. The secret ``RLHI_SALT`` is not among them: a digest
+of it could be guessed at.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def versioned(version: str, reads: Sequence[str], metadata: Mapping[str, Any]) -
 
 def _setting(name: str) -> Any:
     if name == "recipes":
-        return recipe_files.texts()
+        return recipe_files.trained()
+    if name == "recipes_shown":
+        return recipe_files.shown()
     section, _, role = name.partition(".")
     if section == "engines":
         return profiles.current().engine_of(cast("profiles.Role", role)).identity

@@ -10,11 +10,11 @@ import polars as pl
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatRequest
 from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
 from rlhi_dagster.resources import Settings, Workers, asking
 from rlhi_dagster.simulation import truth
 from rlhi_dagster.training.artefacts import hub_model
+from rlhi_dagster.training.recipes import BASE
 
 
 def judge_of(context: dg.AssetExecutionContext, settings: Settings, workers: Workers, items: pl.DataFrame, spent: list[CallStats]) -> Judge:

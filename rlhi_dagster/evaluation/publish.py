@@ -69,6 +69,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
             logs[name] = scanned
         else:
             frames[name] = scanned.collect()
+    arms = recipes.load_all()
     versions = {name: fingerprint(frame)[:12] for name, frame in frames.items() if name in {"preference_pairs", "eval_prompts"}}
     data = ReportData(
         headline={
@@ -79,7 +80,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
         },
         simulated=SIMULATED if profile.truth else "",
         deviations=DEVIATIONS,
-        recipes={name: recipes.load(name).description for name in recipes.names()},
+        recipes=arms,
         checkpoints=checkpoint_manifests(lake),
         show_samples=profile.truth is not None,
         **frames,
@@ -90,7 +91,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
     file, partial = folder / "index.html", folder / ".index.html.partial"
     partial.write_text(render(data), encoding="utf-8")
     partial.replace(file)
-    return file, comparisons(frames["judgements"])
+    return file, comparisons(frames["judgements"], recipes.comparisons(arms))
 
 
 def checkpoint_manifests(lake: Lake) -> dict[str, dict[str, object]]:

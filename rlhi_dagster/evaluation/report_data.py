@@ -5,11 +5,15 @@ What belongs here: the inputs of ``report.render`` and nothing else. What does n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+
+from rlhi_dagster.evaluation.report_plots import Mark, marks
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import Recipe, Role
 
 Frame = pl.DataFrame | pl.LazyFrame
 
@@ -24,7 +28,7 @@ class ReportData:
         headline: What ran, as shown: "Profile", "Source", "Data version", "Seed" and so on to their values.
         simulated: What is simulated in this run, in plain words; empty if nothing is.
         deviations: Where this run departs from the paper, one sentence each; `code` in backticks is set as code.
-        recipes: Recipe to one line that says what it is.
+        recipes: Every recipe; what it is, what it is compared with and how it is drawn.
         scores: ``SCORES`` of all recipes.
         judgements: ``JUDGEMENTS`` of all recipes.
         eval_prompts: ``EVAL_PROMPTS``.
@@ -48,7 +52,7 @@ class ReportData:
     headline: Mapping[str, str] = field(default_factory=dict)
     simulated: str = ""
     deviations: Sequence[str] = ()
-    recipes: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     scores: Frame | None = None
     judgements: Frame | None = None
     eval_prompts: Frame | None = None
@@ -66,6 +70,24 @@ class ReportData:
     preference_pairs: Frame | None = None
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     show_samples: bool = False
+
+    def ranked(self, present: Iterable[str]) -> list[str]:
+        """The recipes in ``present`` as they stand on the page; those without a file any more come last."""
+        order = recipes.ranked(self.recipes)
+        return sorted(set(present), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+    def mark(self, recipe: str) -> Mark:
+        """How a recipe is drawn."""
+        return marks(self.recipes).get(recipe, Mark("--muted"))
+
+    def is_control(self, recipe: str) -> bool:
+        """Whether a recipe is there as a control."""
+        return recipe in self.recipes and self.recipes[recipe].role is Role.CONTROL
+
+    def leading(self, present: Iterable[str]) -> list[str]:
+        """The base and the treatments in ``present``, as they stand on the page."""
+        found = {name for name, recipe in self.recipes.items() if name == recipes.BASE or recipe.role is Role.TREATMENT}
+        return self.ranked(found & set(present))
 
     def table(self, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
         """The named table's ``columns``, or ``None`` if it is missing or has no rows."""

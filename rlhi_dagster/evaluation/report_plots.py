@@ -12,12 +12,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from rlhi_dagster.evaluation.report_page import Html, escape, percent
+from rlhi_dagster.training.recipes import Recipe, Role, ranked
 
 WIDTH = 4.4
 """Width of a plot in inches; at 72 units an inch it fits a phone at about full size."""
@@ -32,7 +34,11 @@ _TONES = {
     "#0000b3": "--s-rewrites",
     "#0000b4": "--s-rewards",
     "#0000b5": "--s-other",
+    "#0000b6": "--s-more",
 }
+_FAMILIES = tuple(_TONES.values())[4:]
+"""The first is that of the base."""
+_SYMBOLS = "osD^v"
 _MARKER = {variable: colour for colour, variable in _TONES.items()}
 _INK, _MUTED, _GRID, _PAPER = (_MARKER[name] for name in ("--ink", "--muted", "--grid", "--paper"))
 
@@ -71,13 +77,17 @@ class Series:
     points: Sequence[tuple[int, float, float | None, float | None]]
 
 
-def mark_of(recipe: str) -> Mark:
-    """The look of a recipe: its family gives the colour, controls of a family are hollow."""
-    for family, tone in (("base", "--s-base"), ("sft", "--s-sft"), ("dpo_rewrites", "--s-rewrites"), ("dpo_rewards", "--s-rewards")):
-        if recipe == family or recipe.startswith(f"{family}_"):
-            is_control = family.startswith("dpo") and recipe != family
-            return Mark(tone, is_control, "s" if recipe.endswith("_shuffled_persona") else "o")
-    return Mark("--s-other")
+def marks(arms: Mapping[str, Recipe]) -> dict[str, Mark]:
+    """The look of every recipe: its family gives the colour, controls are hollow, and recipes that would look alike get other symbols."""
+    names = ranked(arms)
+    families = list(dict.fromkeys(arms[name].family for name in names))
+    found, alike = {}, Counter[tuple[str, bool]]()
+    for name in names:
+        place, is_control = families.index(arms[name].family), arms[name].role is Role.CONTROL
+        tone = _FAMILIES[place if place < len(_FAMILIES) else 1 + (place - 1) % (len(_FAMILIES) - 1)]
+        found[name] = Mark(tone, is_control, _SYMBOLS[alike[tone, is_control] % len(_SYMBOLS)])
+        alike[tone, is_control] += 1
+    return found
 
 
 def forest(rows: Sequence[Row], name: str, *, zero: bool = False, limits: tuple[float, float] | None = None, unit: str = "\u202f%") -> Html:
@@ -274,6 +284,6 @@ def _inlined(svg: str, name: str) -> Html:
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = body.replace("xlink:href=", "href=")
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
-    body = re.sub(r"#0000[ab][1-5]", lambda match: f"var({_TONES[match.group()]})", body)
+    body = re.sub(r"#0000[ab][1-6]", lambda match: f"var({_TONES[match.group()]})", body)
     body = re.sub(r"\s*\n\s*", " ", body[body.index(">") + 1 :])
     return Html(f'<svg viewBox="{view.group(1)}" role="img" aria-label="{escape(name)}">{body}')

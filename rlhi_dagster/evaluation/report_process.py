@@ -32,8 +32,7 @@ from rlhi_dagster.evaluation.report_page import (
     rate,
     table,
 )
-from rlhi_dagster.evaluation.report_plots import Mark, bars, curves, mark_of, padded
-from rlhi_dagster.evaluation.report_results import recipe_rank
+from rlhi_dagster.evaluation.report_plots import Mark, bars, curves, padded
 from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.reward_order import reward_order
 from rlhi_dagster.training.curves import final_numbers, held_out_points
@@ -105,7 +104,7 @@ def rewards(data: ReportData) -> Section:
 def training(data: ReportData) -> Section:
     """What happened while training: curves and a table per recipe."""
     title = "Training"
-    recipes = sorted(data.checkpoints, key=recipe_rank)
+    recipes = data.ranked(data.checkpoints)
     if not recipes:
         return Section("training", title, missing("checkpoints", "checkpoints"))
     lines, drawn = [], {}
@@ -120,7 +119,7 @@ def training(data: ReportData) -> Section:
         for panel in _PANELS
     }
     plots = [
-        figure(curves(list(panels.items()), mark_of(recipe), f"Training curves of {recipe}", limits), recipe)
+        figure(curves(list(panels.items()), data.mark(recipe), f"Training curves of {recipe}", limits), recipe)
         for recipe, panels in drawn.items()
         if panels
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.evaluation import BASE, Benchmark, Metric
+from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.judges import count_illegible
 from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.report_page import (
@@ -32,22 +32,12 @@ from rlhi_dagster.evaluation.report_page import (
     share_cell,
     table,
 )
-from rlhi_dagster.evaluation.report_plots import Row, Series, category_points, forest, mark_of
+from rlhi_dagster.evaluation.report_plots import Row, Series, category_points, forest
 from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
 from rlhi_dagster.tables import JUDGEMENTS, SCORES
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import BASE
 
-RECIPE_ORDER = (
-    BASE,
-    "sft_rewrites",
-    "dpo_rewrites",
-    "dpo_rewrites_no_persona",
-    "dpo_rewrites_from_scratch",
-    "dpo_rewards",
-    "dpo_rewards_user_agnostic",
-    "dpo_rewards_shuffled_persona",
-)
-MAIN_RECIPES = (BASE, "sft_rewrites", "dpo_rewrites", "dpo_rewards")
-SAMPLE_RECIPES = (BASE, "dpo_rewrites", "dpo_rewards")
 SAMPLES = 6
 
 METRIC_WORDS = {
@@ -69,11 +59,6 @@ _PRIMARY = (Metric.ALL_PREFERENCES_MET, Metric.WIN_RATE)
 _LOWER_IS_BETTER = (Metric.MALFORMED,)
 
 
-def recipe_rank(recipe: str) -> tuple[int, str]:
-    """Where a recipe stands on the page: the known ones first, in the order of `RECIPE_ORDER`, then by name."""
-    return (RECIPE_ORDER.index(recipe) if recipe in RECIPE_ORDER else len(RECIPE_ORDER), recipe)
-
-
 def lead(data: ReportData) -> Html:
     """The top of the page: the result in a sentence per method, the numbers behind it, and what ran."""
     rows = _scores(data)
@@ -82,9 +67,9 @@ def lead(data: ReportData) -> Html:
     if primary:
         metric = Metric(primary[0]["metric"])
         by_recipe = {row["recipe"]: row for row in primary}
-        shown = [by_recipe[recipe] for recipe in SAMPLE_RECIPES if recipe in by_recipe]
+        shown = [by_recipe[recipe] for recipe in data.leading(by_recipe)]
         body.append(paragraph(inline(_verdict_in_words(rows, shown)), cls="lede"))
-        body.append(element("div", *(_card(row, metric) for row in shown), cls="cards"))
+        body.append(element("div", *(_card(data, row, metric) for row in shown), cls="cards"))
     else:
         body.append(missing("scores", "scores"))
     if data.headline:
@@ -104,7 +89,7 @@ def results(data: ReportData) -> Section:
         for judge in judges:
             of_metric = [row for row in rows if row["metric"] == metric and row["judge"] == judge]
             if of_metric:
-                plots.append(_forest(metric, judge, of_metric))
+                plots.append(_forest(data, metric, judge, of_metric))
     intro = paragraph(
         "Each line is a recipe: the point is the value, the bar its 95 % interval, resampled over users. "
         "Hollow points are controls, which should stay near the base if the method works for the reason it claims."
@@ -116,7 +101,7 @@ def differences(data: ReportData) -> Section:
     """The claims as paired differences in plain words."""
     title = "What beats what"
     judgements = data.table("judgements", list(JUDGEMENTS.columns))
-    found = None if judgements is None else comparisons(judgements)
+    found = None if judgements is None else comparisons(judgements, recipes.comparisons(data.recipes))
     if found is None or found.is_empty():
         return Section("comparisons", title, missing("paired comparisons (they need at least two recipes)", "judgements"))
     body: list[object] = [
@@ -131,7 +116,7 @@ def differences(data: ReportData) -> Section:
         rows = list(group.iter_rows(named=True))
         first = [row for row in rows if row["metric"] == metrics[0]]
         body.append(element("h3", f"{METRIC_WORDS[metrics[0]]} ({benchmark}, judge {judge})"))
-        body.append(figure(_difference_forest(first, METRIC_WORDS[metrics[0]]), "Differences in percentage points", cls="single"))
+        body.append(figure(_difference_forest(data, first, METRIC_WORDS[metrics[0]]), "Differences in percentage points", cls="single"))
         body.append(element("ul", *(element("li", _sentence(row, metrics[0])) for row in first), cls="sentences"))
         if metrics[1:]:
             body.append(_other_differences(rows, metrics[1:]))
@@ -157,11 +142,11 @@ def cold_start(data: ReportData) -> Section:
     ]
     for judge in curve["judge"].unique().sort():
         of_judge = curve.filter(judge=judge)
-        recipes = sorted(of_judge["recipe"].unique(), key=recipe_rank)
-        plotted = [recipe for recipe in recipes if recipe in MAIN_RECIPES]
+        names = data.ranked(of_judge["recipe"])
+        plotted = [recipe for recipe in names if not data.is_control(recipe)]
         series = [
             Series(
-                mark_of(recipe),
+                data.mark(recipe),
                 [
                     (labels.index(row["earlier_conversations"]), row["value"], row["ci_low"], row["ci_high"])
                     for row in of_judge.filter(recipe=recipe).iter_rows(named=True)
@@ -172,9 +157,9 @@ def cold_start(data: ReportData) -> Section:
         if series:
             plot = category_points(labels, series, f"{METRIC_WORDS[metric]} by history", axis="earlier conversations", limits=(0, 1.02))
             body.append(figure(plot, METRIC_WORDS[metric], f"judge {judge}; 95 % intervals", cls="single"))
-            body.append(legend((recipe, mark_of(recipe).css, "hollow" if mark_of(recipe).is_hollow else "") for recipe in plotted))
+            body.append(legend((recipe, data.mark(recipe).css, "hollow" if data.mark(recipe).is_hollow else "") for recipe in plotted))
         cells = {(row["recipe"], row["earlier_conversations"]): row for row in of_judge.iter_rows(named=True)}
-        lines = [[recipe, *(_cell(cells.get((recipe, label))) for label in labels)] for recipe in recipes]
+        lines = [[recipe, *(_cell(cells.get((recipe, label))) for label in labels)] for recipe in names]
         body.append(table(["recipe", *labels], lines, f"{METRIC_WORDS[metric]} by earlier conversations; judge {judge}"))
     return Section("history", title, join(body))
 
@@ -182,7 +167,7 @@ def cold_start(data: ReportData) -> Section:
 def reasoning(data: ReportData) -> Section:
     """Accuracy on the items with known answers."""
     title = "Reasoning"
-    rows = sorted((row for row in _scores(data) if row["metric"] == Metric.ACCURACY), key=lambda row: recipe_rank(row["recipe"]))
+    rows = [row for row in _scores(data) if row["metric"] == Metric.ACCURACY]
     if not rows:
         return Section("reasoning", title, missing("accuracy on problems with known answers", "scores"))
     lines = [
@@ -203,7 +188,7 @@ def samples(data: ReportData) -> Section | None:
     responses = data.table("responses", ["recipe", "prompt_id", "reply", "error"])
     if prompts is None or responses is None:
         return Section("samples", title, missing("replies", "eval_prompts", "responses"))
-    recipes = [recipe for recipe in SAMPLE_RECIPES if recipe in responses["recipe"]]
+    names = data.leading(responses["recipe"])
     items = prompts.filter(benchmark=Benchmark.USER_EVAL.value).sort("prompt_id")
     chosen = items.gather([len(items) * position // SAMPLES for position in range(SAMPLES)] if len(items) > SAMPLES else range(len(items)))
     replies = {(row["recipe"], row["prompt_id"]): row for row in responses.iter_rows(named=True)}
@@ -212,17 +197,18 @@ def samples(data: ReportData) -> Section | None:
         f"{len(chosen)} held-out requests, evenly spaced over all {len(items):,} in the order of their ids, not chosen by outcome. "
         "All text here is simulated."
     )
-    shown = [
-        _sample(item, [(recipe, replies.get((recipe, item["prompt_id"])), verdicts.get((recipe, item["prompt_id"]))) for recipe in recipes])
-        for item in chosen.iter_rows(named=True)
-    ]
+    shown = []
+    for item in chosen.iter_rows(named=True):
+        keys = [(recipe, item["prompt_id"]) for recipe in names]
+        shown.append(_sample(data, item, [(key[0], replies.get(key), verdicts.get(key)) for key in keys]))
     return Section("samples", title, join([intro, *shown]))
 
 
 def _scores(data: ReportData) -> list[dict[str, Any]]:
     found = data.table("scores", list(SCORES.columns))
     rows = [] if found is None else found.filter(pl.col("value").is_not_null()).rows(named=True)
-    return sorted(rows, key=lambda row: (recipe_rank(row["recipe"]), row["benchmark"], row["metric"], row["judge"]))
+    order = data.ranked(row["recipe"] for row in rows)
+    return sorted(rows, key=lambda row: (order.index(row["recipe"]), row["benchmark"], row["metric"], row["judge"]))
 
 
 def _primary_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -253,7 +239,7 @@ def _verdict_in_words(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, 
     return f"On requests of users that training never saw, {'; '.join(parts)}." if parts else "No trained recipe has been scored yet."
 
 
-def _card(row: dict[str, Any], metric: Metric) -> Html:
+def _card(data: ReportData, row: dict[str, Any], metric: Metric) -> Html:
     about = f"{METRIC_WORDS[metric].lower()}, {bracket(row['ci_low'], row['ci_high'])}, n = {row['n']:,}"
     return element(
         "div",
@@ -261,11 +247,11 @@ def _card(row: dict[str, Any], metric: Metric) -> Html:
         element("div", percent(row["value"]), cls="value"),
         element("div", about, cls="about"),
         cls="card",
-        style=f"--tone:{mark_of(row['recipe']).css}",
+        style=f"--tone:{data.mark(row['recipe']).css}",
     )
 
 
-def _forest(metric: Metric, judge: str, rows: Sequence[dict[str, Any]]) -> Html:
+def _forest(data: ReportData, metric: Metric, judge: str, rows: Sequence[dict[str, Any]]) -> Html:
     lines = [
         Row(
             row["recipe"],
@@ -273,7 +259,7 @@ def _forest(metric: Metric, judge: str, rows: Sequence[dict[str, Any]]) -> Html:
             row["ci_low"],
             row["ci_high"],
             f"{percent(row['value'])} {bracket(row['ci_low'], row['ci_high'])}",
-            mark_of(row["recipe"]),
+            data.mark(row["recipe"]),
         )
         for row in rows
     ]
@@ -285,7 +271,7 @@ def _forest(metric: Metric, judge: str, rows: Sequence[dict[str, Any]]) -> Html:
     return figure(forest(lines, f"{METRIC_WORDS[metric]} by recipe", limits=limits), METRIC_WORDS[metric], about)
 
 
-def _difference_forest(rows: Sequence[dict[str, Any]], name: str) -> Html:
+def _difference_forest(data: ReportData, rows: Sequence[dict[str, Any]], name: str) -> Html:
     lines = [
         Row(
             f"{row['left']} \u2212 {row['right'].removeprefix(row['left'] + '_')}",
@@ -293,7 +279,7 @@ def _difference_forest(rows: Sequence[dict[str, Any]], name: str) -> Html:
             row["ci_low"],
             row["ci_high"],
             f"{points(row['difference']).removesuffix(' points')} {bracket(row['ci_low'], row['ci_high'])}",
-            mark_of(row["left"]),
+            data.mark(row["left"]),
         )
         for row in rows
     ]
@@ -324,19 +310,19 @@ def _score_table(data: ReportData, rows: Sequence[dict[str, Any]]) -> Html:
     judges = sorted({row["judge"] for row in rows} - {NO_JUDGE})
     heads = [METRIC_WORDS[metric] + (f" ({judge})" if len(judges) > 1 and judge != NO_JUDGE else "") for metric, judge in columns]
     caption = f"All numbers with 95 % intervals; n counts requests, not verdicts. Judge: {', '.join(judges)}."
-    recipes = sorted({row["recipe"] for row in rows}, key=recipe_rank)
+    names = data.ranked(row["recipe"] for row in rows)
     lines = [
         [
             _recipe_name(data, recipe),
             *(_cell(cells.get((recipe, metric.value, judge))) for metric, judge in columns),
         ]
-        for recipe in recipes
+        for recipe in names
     ]
     return table(["recipe", *heads], lines, caption)
 
 
 def _recipe_name(data: ReportData, recipe: str) -> Html:
-    return join([recipe, element("small", data.recipes[recipe])]) if recipe in data.recipes else escape(recipe)
+    return join([recipe, element("small", data.recipes[recipe].description)]) if recipe in data.recipes else escape(recipe)
 
 
 def _judge_remarks(data: ReportData, rows: Sequence[dict[str, Any]]) -> Html:
@@ -393,7 +379,7 @@ def _verdicts(data: ReportData) -> dict[tuple[str, str], str]:
     return words
 
 
-def _sample(item: dict[str, Any], replies: Sequence[tuple[str, dict[str, Any] | None, str | None]]) -> Html:
+def _sample(data: ReportData, item: dict[str, Any], replies: Sequence[tuple[str, dict[str, Any] | None, str | None]]) -> Html:
     request = "\n\n".join(
         message["content"] if message["role"] == "user" else f"{message['role']}: {message['content']}" for message in item["prompt"]
     )
@@ -407,7 +393,7 @@ def _sample(item: dict[str, Any], replies: Sequence[tuple[str, dict[str, Any] | 
                 paragraph(verdict or "not judged", cls="verdict"),
                 paragraph(reply, cls="text"),
                 cls="reply",
-                style=f"--tone:{mark_of(recipe).css}",
+                style=f"--tone:{data.mark(recipe).css}",
             )
         )
     persona = item["persona"] or "Nothing is known about this user yet."
