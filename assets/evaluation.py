@@ -100,7 +100,7 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     "report",
     GROUP,
     {"html", "matplotlib"},
-    reads=("source.name", "truth", "seed", "recipes", "recipes_shown"),
+    reads=("truth", "seed", "recipes", "recipes_shown", "max_pairs", *declare.DEVIATING),
     deps=["scores", "judgements", "responses", "checkpoints"],
 )
 def report(settings: Settings, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:

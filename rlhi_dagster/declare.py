@@ -38,6 +38,22 @@ MONTHS = months(profiles.current().first_month)
 RECIPES = recipes(recipe_files.names())
 OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "max_pairs", "validation_fraction", "seed")
 """Settings that decide how recipes train, and on which pairs."""
+DEVIATING = (
+    "source",
+    "labeller",
+    "personas",
+    "sampling",
+    "policy",
+    "pair_judge",
+    "rewrites",
+    "candidates",
+    "reward",
+    "reasoning",
+    "dpo",
+    "dpo_on_rewards",
+    "evaluation",
+)
+"""Settings of which the report says where they depart from the paper."""
 
 Declare = Callable[[Callable[..., Any]], dg.AssetsDefinition]
 

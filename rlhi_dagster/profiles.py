@@ -52,6 +52,17 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     top_p: float = Field(gt=0, le=1, description="Nucleus mass.")
     max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        if (self.temperature, self.top_p) == (0.6, 0.9):
+            return []
+        return [f"Replies are sampled at temperature {self.temperature:g} and top-p {self.top_p:g} instead of 0.6 and 0.9."]
+
+
+def _named(model: str | None) -> str:
+    """A model in a sentence: of a local folder the name only."""
+    return f"`{Path(model).name if model and Path(model).is_dir() else model}`"
+
 
 def _require_revision(hub_model: str | None, hub_revision: str | None) -> None:
     if hub_model and not hub_revision and not Path(hub_model).is_dir():
@@ -88,6 +99,16 @@ class PolicySettings(BaseModel, frozen=True, extra="forbid"):
         _require_revision(self.hub_model, self.hub_revision)
         return self
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        if self.town:
+            millions = self.town.parameters / 1e6
+            return [
+                f"The policy is a model of {millions:.1f} million parameters that is trained here; the paper's is Llama-3.1-8B-Instruct."
+            ]
+        of_paper = str(self.hub_model).endswith("Llama-3.1-8B-Instruct")
+        return [] if of_paper else [f"The policy is {_named(self.hub_model)}; the paper's is Llama-3.1-8B-Instruct."]
+
 
 class HumanPreferences(BaseModel, frozen=True, extra="forbid"):
     """Pairs that people ranked, in hh-rlhf's layout: JSON lines of `chosen` and `rejected` transcripts."""
@@ -118,6 +139,14 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
         _require_revision(self.hub_model, self.hub_revision)
         return self
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        said = ["The reward model sees the persona; for the paper, sources disagree on whether it does."]
+        if self.hub_model is None:
+            return ["The reward model is trained here, on rewrites against their originals; the paper's is Athene-RM-8B.", *said]
+        of_paper = self.hub_model.endswith("Athene-RM-8B")
+        return said if of_paper else [f"The reward model is {_named(self.hub_model)}; the paper's is Athene-RM-8B.", *said]
+
 
 class LabelledSettings(BaseModel, frozen=True, extra="forbid"):
     """Labelled follow-ups."""
@@ -146,6 +175,16 @@ class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
         _require_revision(self.hub_model, self.hub_revision)
         return self
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        if self.hub_model is None:
+            who = "a trained classifier"
+        elif self.sure == 1:
+            who = _named(self.hub_model)
+        else:
+            who = f"a trained classifier and, where it is less than {100 * self.sure:g} % sure, from {_named(self.hub_model)}"
+        return [f"Feedback labels come from {who}; the paper used GPT-4o."]
+
 
 class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
     """Who writes personas, of what, and how much."""
@@ -171,6 +210,18 @@ class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"{language} cannot be told from other languages; give one of {', '.join(CODES)}")
         return language
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        if self.writer is None:
+            return [
+                "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a "
+                "language model write a summary."
+            ]
+        return [
+            f"Personas are lines that {_named(self.writer.hub_model)} keeps up to date, each citing words of the user that are checked; "
+            "the paper has a language model, unnamed, write a summary."
+        ]
+
 
 class PairJudgeSettings(BaseModel, frozen=True, extra="forbid"):
     """Who tells whether criticism fits a reply and whether a rewrite meets it."""
@@ -186,6 +237,15 @@ class PairJudgeSettings(BaseModel, frozen=True, extra="forbid"):
         if (self.kind == "chat") != (self.model is not None):
             raise ValueError("pair_judge: kind chat needs a model, the other kinds take none")
         return self
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        rules = {"rule": "a rule tells", "town": "the town's grammar tells"}
+        who = f"{_named(self.model.hub_model)} tells" if self.model else rules[self.kind]
+        return [
+            f"A follow-up kept from the logs is tested against the regenerated reply, and the rewrite against the follow-up: {who} whether "
+            "the criticism fits and whether it is met. The paper does not say."
+        ]
 
 
 class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
@@ -215,6 +275,16 @@ class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
     languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
     toxicity: bool = Field(default=True, description="Drop pairs whose rewrite has words of abuse that the request does not.")
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        limits = [f"at least {self.min_reward:g}"] if self.min_reward is not None else []
+        if self.min_reward_margin is not None:
+            over = f"at least {self.min_reward_margin:g} over" if self.min_reward_margin else "not below"
+            limits.append(f"{over} the original's")
+        if not limits:
+            return ["No reward model filters the rewrites, as one does in the paper."]
+        return [f"A rewrite is kept if its reward is {' and '.join(limits)}; a reward model filters the paper's, how is unknown."]
+
 
 class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
     """How criticised replies are rewritten, and which rewrites become pairs."""
@@ -236,6 +306,19 @@ class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
         "dialogues only.",
     )
     filters: PairFilterSettings = Field(default=PairFilterSettings(), description="Which rewrites become pairs.")
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        fates = {
+            "drop": "the pair is dropped",
+            "logged": "the logged reply is the rejected side, and the pair is flagged",
+            "keep": "the pair stays",
+        }
+        said = [f"Where a follow-up does not fit the regenerated reply, {fates[self.inapplicable]}; the paper does not say."]
+        if self.form == "dialogue":
+            who = "the policy" if self.rewriter is None else _named(self.rewriter.hub_model)
+            said.append(f"Rewrites are how {who} goes on after the feedback; nothing instructs it to revise its reply.")
+        return [*said, *self.filters.deviations()]
 
 
 class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
@@ -261,6 +344,24 @@ class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
         description="Leave out requests of users of whom nothing is known yet; the paper uses every first request."
     )
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        requests = ["of users of whom something is known"] if self.with_persona_only else []
+        requests += [f"at most {self.max_requests:,} a month"] if self.max_requests else []
+        said = {
+            f"{self.count} candidates a request instead of 64.": self.count != 64,
+            f"Candidates are sampled for first requests {', '.join(requests)}, not for every one.": bool(requests),
+            f"{self.pairs_per_request} pairs a request: best against worst, as in the paper, and the next best against the next worst.": (
+                self.pairs_per_request > 1
+            ),
+            f"Sides of a pair differ in reward by at least {self.min_margin:g}; the paper names no bound.": self.min_margin > 0,
+            f"A reply's reward is lowered by {self.length_penalty:g} per 1,000 characters; the paper's is not.": self.length_penalty > 0,
+        }
+        return [sentence for sentence, holds in said.items() if holds]
+
+
+_SAMPLE_SOLUTIONS = "data/sample/prm800k.jsonl"
+
 
 class ReasoningSettings(BaseModel, frozen=True, extra="forbid"):
     """Erroneous solutions and the simulated user who points at the error."""
@@ -270,6 +371,15 @@ class ReasoningSettings(BaseModel, frozen=True, extra="forbid"):
     simulated_user: HubModel | None = Field(
         default=None, description="Chat model that points at the first wrong step; null for a template."
     )
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        said = [] if self.errors == 10_000 else [f"At most {self.errors:,} erroneous solutions instead of 10,000."]
+        if self.prm800k == _SAMPLE_SOLUTIONS:
+            said.append("The erroneous solutions are of simulated sums, in the layout of PRM800K, which the paper takes them from.")
+        if self.simulated_user is None:
+            said.append("A template points at the wrong step; in the paper a language model plays the user.")
+        return said
 
 
 class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
@@ -319,6 +429,14 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
         if self.judge_model and not self.judge_revision and not Path(self.judge_model).is_dir():
             raise ValueError(f"judge_model {self.judge_model} needs judge_revision")
         return self
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        town = "The judge is the simulated users' own preferences; the paper's judges are closed models."
+        chat = f"The judge is {_named(self.judge_model)}, asked in both orders; the paper's judges are closed models."
+        sums = f"; {self.arithmetic_problems} sums stand in for them" if self.arithmetic_problems else ""
+        absent = "AlpacaEval 2.0, Arena-Hard, OlympiadBench, Minerva, GPQA and MMLU-Pro"
+        return [town if self.judge == "town" else chat, f"The paper's other benchmarks are not run ({absent}){sums}."]
 
 
 class Profile(BaseModel, frozen=True, extra="forbid"):
@@ -381,6 +499,14 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         if self.engine_of("reward").kind == "openai":
             raise ValueError("engines.reward: a server of chat completions gives no rewards; set it to transformers or vllm")
         return self
+
+    def deviations(self) -> list[str]:
+        """Where a run with this profile departs from the paper, a sentence each; `code` is in backticks."""
+        parts = (self.source, self.labeller, self.personas, self.sampling, self.policy, self.pair_judge, self.rewrites, self.candidates)
+        said = [sentence for part in (*parts, self.reward, self.reasoning) for sentence in part.deviations()]
+        said += self.dpo.deviations("DPO")
+        said += self.dpo_on_rewards.deviations("DPO on pairs by reward") if self.dpo_on_rewards else []
+        return [*said, *self.evaluation.deviations()]
 
     def engine_of(self, role: Role) -> EngineSettings:
         """How the model of a role is run."""

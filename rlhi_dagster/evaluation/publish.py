@@ -24,20 +24,6 @@ SIMULATED = (
     "numbers say whether the method and this code work on users that behave as described; they say nothing about people or about "
     "large models."
 )
-DEVIATIONS = (
-    "Feedback labels come from a trained classifier, and for what it is not sure of from a chat model where the profile names one; the "
-    "paper used GPT-4o.",
-    "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a language model "
-    "write a summary.",
-    "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the defect are dropped; "
-    "the paper does not say.",
-    "Rewrites are the policy's own continuation after the feedback, without a reward-model filter.",
-    "The reward model sees the persona; for the paper, sources disagree on whether it does.",
-    "Training uses as many pairs for every recipe, so that arms differ in kind and not in amount.",
-    "In the sample: 16 candidates instead of 64, a likelihood term on the chosen reply beside the DPO loss, and a learning rate for a "
-    "model of under two million parameters.",
-    "Judges: in the sample the simulated users' own preferences; elsewhere an open chat model, both orders. The paper's judges are closed.",
-)
 _TABLES = [
     "scores",
     "judgements",
@@ -79,7 +65,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
             **{f"Data version of {name}": version for name, version in versions.items()},
         },
         simulated=SIMULATED if profile.truth else "",
-        deviations=DEVIATIONS,
+        deviations=[*profile.deviations(), *recipes.deviations(arms, profile.max_pairs)],
         recipes=arms,
         checkpoints=checkpoint_manifests(lake),
         show_samples=profile.truth is not None,

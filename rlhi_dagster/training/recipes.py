@@ -167,6 +167,14 @@ def comparisons(arms: Mapping[str, Recipe]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
 
 
+def deviations(arms: Mapping[str, Recipe], max_pairs: int | None) -> list[str]:
+    """Where the recipes depart from the paper, whose arms have 2,832 to 4,538 pairs."""
+    others = [f"`{name}`" for name in ranked(arms) if arms[name].pairs == "all"]
+    most = f", {max_pairs:,} at most" if max_pairs else ""
+    but = f" but {', '.join(others)}" if others else ""
+    return [f"Training uses as many pairs for every recipe{but}{most}, so that arms differ in kind and not in amount."]
+
+
 def trained() -> dict[str, Any]:
     """Every recipe's fields that bear on training and on what its model is shown, by name; read without judging them."""
     return {name: _fields(name, shown=False) for name in names()}
