@@ -11,12 +11,12 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation import scores as scoring
 from rlhi_dagster.evaluation.arithmetic import arithmetic_prompts
 from rlhi_dagster.evaluation.judging import judge_of, judge_recipes
-from rlhi_dagster.evaluation.publish import write_report
 from rlhi_dagster.evaluation.replies import requests, responses_of
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.partitions import against_base
 from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.report.write import write_report
 from rlhi_dagster.resources import Settings, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes

@@ -1,21 +1,38 @@
 """What the report page is made from.
 
-What belongs here: the inputs of ``report.render`` and nothing else. What does not: reading the lake (the asset does) and drawing.
+What belongs here: the inputs of ``page.render``, and how recipes stand and look on it. What does not: reading the lake (``write``) and
+drawing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.evaluation.report_plots import Mark, marks
+from rlhi_dagster.plots import SERIES, Mark
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import Recipe, Role
 
 Frame = pl.DataFrame | pl.LazyFrame
+_SYMBOLS = "osD^v"
+
+
+def marks(arms: Mapping[str, Recipe]) -> dict[str, Mark]:
+    """The look of every recipe: its family gives the colour, controls are hollow, and recipes that would look alike get other symbols."""
+    names = recipes.ranked(arms)
+    families = list(dict.fromkeys(arms[name].family for name in names))
+    found, alike = {}, Counter[tuple[str, bool]]()
+    for name in names:
+        place, is_control = families.index(arms[name].family), arms[name].role is Role.CONTROL
+        # The first family is that of the base; grey is its alone.
+        tone = SERIES[place if place < len(SERIES) else 1 + (place - 1) % (len(SERIES) - 1)]
+        found[name] = Mark(tone, is_control, _SYMBOLS[alike[tone, is_control] % len(_SYMBOLS)])
+        alike[tone, is_control] += 1
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +61,7 @@ class ReportData:
         reward_pairs: ``REWARD_PAIRS``.
         candidate_rewards: ``CANDIDATE_REWARDS``.
         preference_pairs: ``PREFERENCE_PAIRS``.
-        checkpoints: Recipe to its checkpoint's manifest: ``method``, ``steps`` (a list of {``step``, ``loss``, ``rewards/margins``,
-            ``logps/chosen``, ``logps/rejected``}), ``step0_loss``, ``pairs``, ``seconds``; all optional.
+        checkpoints: Recipe to its checkpoint's manifest; nothing in it is needed.
         show_samples: Whether to print conversations; for simulated text only.
     """
 

@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rlhi_dagster import plots
 from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.evaluation.report import ReportData, render
-from rlhi_dagster.evaluation.report_plots import marks
 from rlhi_dagster.evaluation.scores import scores
+from rlhi_dagster.report.data import ReportData, marks
+from rlhi_dagster.report.page import render
 from rlhi_dagster.tables import (
     CANDIDATE_REWARDS,
     CONTEXTUAL_DIVERSITY,
@@ -254,8 +255,8 @@ def test_every_section_is_there_with_n_and_interval(page: str) -> None:
     assert re.search(r"<code>dpo_rewrites</code> minus <code>base</code>: <b>\+\d\d\.\d points \[\d+\.\d, \d+\.\d\]</b>, n = 120", page)
     assert 'class="missing"' not in page
     # Plots take their colours from the page, in light and in dark.
-    assert "#0000" not in page
-    assert "var(--s-rewrites)" in page
+    assert not {colour for colour in plots.PALETTE.values() if colour in page[page.index("</style>") :]}
+    assert "var(--s-2)" in page
 
 
 def test_no_treatment_is_drawn_as_a_control() -> None:

@@ -1,4 +1,4 @@
-"""Filling the report from the lake and writing it."""
+"""Filling the report from the lake and writing it; what the page looks like is not said here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from rlhi_dagster.engines.models import MANIFEST
-from rlhi_dagster.evaluation.report import render
-from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.scores import comparisons
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.metadata import fingerprint
 from rlhi_dagster.profiles import Profile
+from rlhi_dagster.report.data import ReportData
+from rlhi_dagster.report.page import render
 from rlhi_dagster.training import recipes
 
 SIMULATED = (
