@@ -33,7 +33,7 @@ def manifest(chosen: int = 50, **changed: Any) -> dict[str, Any]:
 
 
 def titles(figure: Any) -> list[str]:
-    return [axes.get_title() for axes in figure.axes]
+    return [axes.get_title(loc="left") for axes in figure.axes]
 
 
 def test_methods_share_names_and_numbers_that_are_none_are_left_out() -> None:
