@@ -22,7 +22,7 @@ from rlhi_dagster.training import artefacts, manifest_checks, pair_sets, recipes
 from rlhi_dagster.training.curves import curves
 from rlhi_dagster.training.origin import origin
 
-GROUP = "training"
+GROUP = "online"
 _TABLES = {
     "online_candidates": "One row is one of N replies that the policy of a round wrote to a request, with its reward; no row for a recipe "
     "without rounds.",

@@ -1,8 +1,7 @@
-"""From preference pairs to checkpoints: the starting policy, the reward model, the union of pairs, and a checkpoint per recipe."""
+"""From preference pairs to checkpoints: the starting policy, the reward model, and a checkpoint per recipe."""
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,12 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import declare, metadata, profiles
-from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
 from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences import Strategy, decontamination, online, pair_checks, union
+from rlhi_dagster.preferences import Strategy, online
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import TrainingRun, Workers
@@ -127,36 +124,6 @@ def reward_model_scores(
         rows_without_a_pair=metadata.bars({f"{each.name}: {reason}": n for each in sets for reason, n in each.broken.items()}),
         **accuracies,
         **calls.metadata(),
-    )
-
-
-@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
-def preference_pairs(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    workers: dg.ResourceParam[Workers],
-    rewrite_pairs: pl.LazyFrame,
-    reward_pairs: pl.LazyFrame,
-    reasoning_pairs: pl.LazyFrame,
-    eval_prompts: pl.LazyFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
-    profile, clean = settings.profile, settings.profile.pairs.decontamination
-    offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
-    items = union.eval_items(eval_prompts.collect(), clean.benchmarks)
-    embed = partial(workers.embed, context, MiniLM.name)
-    hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
-    pairs = union.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
-    fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
-    by_source = fates.filter("is_kept").group_by("source").len().sort("source")
-    return metadata.result(
-        "preference_pairs",
-        pairs,
-        kept_pairs=int(pairs["is_kept"].sum()),
-        train_pairs=len(fates.filter("is_kept", pl.col("split") == "train")),
-        fates=metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows())),
-        kept_by_source=metadata.bars(dict(by_source.iter_rows())),
-        fates_by_source=metadata.markdown_table(fates.group_by("source", "fate").len("pairs").sort("source", "fate")),
     )
 
 
@@ -274,27 +241,9 @@ def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     )
 
 
-table_checks = [declare.matches_table(name) for name in ("preference_pairs", "reward_model_scores", "token_budget")]
+table_checks = [declare.matches_table(name) for name in ("reward_model_scores", "token_budget")]
 fits = declare.check("token_budget", budget.pairs_fit, warns=True)
 prefers_preferred = declare.check("reward_model_scores", reward_scores.reward_model_prefers_preferred, warns=True)
-pairs_are_sound = [
-    declare.check(
-        "preference_pairs",
-        pair_checks.offered_pairs_are_conserved,
-        rewrite="rewrite_pairs",
-        reward="reward_pairs",
-        reasoning="reasoning_pairs",
-    ),
-    declare.check(
-        "preference_pairs",
-        pair_checks.pairs_are_decontaminated,
-        eval_prompts="eval_prompts",
-        settings=lambda run: run.profile.pairs.decontamination,
-    ),
-    declare.check("preference_pairs", pair_checks.no_held_out_user_in_training, users="users"),
-    declare.check("preference_pairs", pair_checks.chosen_differs_from_rejected),
-    declare.check("preference_pairs", personas_precede_use, personas="personas", turns="turns"),
-]
 
 
 def _checkpoints(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
