@@ -18,11 +18,13 @@ from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 from rlhi_dagster.workers.progress import Progress
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         job, stop = pipes.extras, Stop(pipes.log.warning)

@@ -21,6 +21,7 @@ from rlhi_dagster.engines.calls import StoppedError
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 from rlhi_dagster.workers.progress import Progress
 
 SECONDS = 20.0
@@ -89,6 +90,7 @@ def _serve(line: Connection) -> None:
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         items, stop = pl.read_parquet(pipes.extras["items"]), Stop(pipes.log.warning)
