@@ -7,8 +7,9 @@ in hand and imports the rest itself.
 
 The parent holds no device, no seed and no thread that minds: it never asks CUDA for anything (a child could not use a device then), and
 Polars, which starts threads when it is imported, is left to the workers. The two libraries whose threads remain, OpenBLAS (of NumPy) and
-jemalloc (of PyArrow), restart them in a child. ``multiprocessing``'s own fork server would do much of this, but its children first import the main
-module of whoever asked, which is all of Dagster here, leave without exit handlers, and keep the server alive when the run is killed.
+jemalloc (of PyArrow), restart them in a child. The fork server of ``multiprocessing`` would do much of this, but its children first import
+the main module of whoever asked, which is all of Dagster here, leave without exit handlers, and keep the server alive when the run is
+killed.
 
 What belongs here: what to import, forking and what ties a worker's life to its parent's. What does not: asking for a worker
 (``starting.py``) and what a worker does.
