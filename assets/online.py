@@ -17,7 +17,7 @@ from rlhi_dagster.preferences import online, online_checks
 from rlhi_dagster.resources import Settings, TrainingRun, Workers, call_metadata
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import artefacts, pair_sets, recipes
-from rlhi_dagster.training.curves import curves
+from rlhi_dagster.training.curves import compared
 from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
@@ -148,7 +148,7 @@ def _results(
     yield dg.MaterializeResult(
         asset_key="online_policies",
         data_version=dg.DataVersion(version),
-        metadata={"curves": metadata.plot(curves(manifests))} if manifests else {},
+        metadata={"curves": metadata.picture(compared(lake.artefact_path("online_policies"), manifests))} if manifests else {},
     )
 
 

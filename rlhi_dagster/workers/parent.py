@@ -44,6 +44,8 @@ LIBRARIES = (
     "torch.distributed.checkpoint.state_dict",
     "torch.distributed.fsdp",
     "torch.utils.tensorboard",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
 )
 """What workers spend seconds to import, in the order in which most of them need it."""
 NUMBER = struct.Struct("!q")
