@@ -20,7 +20,7 @@ from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import TrainingRun, Workers
 from rlhi_dagster.settings import Settings
 from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores
-from rlhi_dagster.training.curves import curves, final_numbers
+from rlhi_dagster.training.curves import compared, final_numbers, picture
 from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
@@ -196,12 +196,14 @@ def checkpoints(
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
-        picture = metadata.plot(curves({name: manifest}))
-        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": picture}, partition_key=name)
+        drawn = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
+        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": drawn}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
-    compared = {"curves_compared": metadata.plot(curves(manifests))} if len(manifests) > 1 else {}
-    return dg.MaterializeResult(data_version=version, metadata={"pairs_per_recipe": count, **compared})
+    shown: dict[str, Any] = {"pairs_per_recipe": count}
+    if len(manifests) > 1:
+        shown["curves_compared"] = metadata.picture(compared(lake.artefact_path("checkpoints"), manifests))
+    return dg.MaterializeResult(data_version=version, metadata=shown)
 
 
 def _last_round(
@@ -234,7 +236,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     shown: dict[str, Any] = {name: manifest[name] for name in _SHOWN if name in manifest}
-    drawn: dict[str, Any] = {"curves": metadata.plot(curves({out.name: manifest}))} if manifest.get("steps") else {}
+    drawn: dict[str, Any] = {"curves": metadata.picture(picture(out, manifest))} if manifest.get("steps") else {}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["model"]["revision"]),
         metadata={"path": dg.MetadataValue.path(out), "model": manifest["model"]["name"], **shown, **final_numbers(manifest), **drawn},

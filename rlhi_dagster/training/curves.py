@@ -8,15 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlhi_dagster import plots
+from rlhi_dagster import pictures, plots
+from rlhi_dagster.engines.models import digest_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FILE = "curves.png"
+"""In the folder of an artefact: the picture of its own curves."""
+_COMPARED = ".curves"
+"""In the folder of an asset: pictures of several of its artefacts, named by the digest of their manifests."""
 OBSERVED = "observed"
 """Key of a worker's message with numbers to show while it works: ``name`` of what is trained, ``line`` in words, and ``numbers``."""
 NAMES = {
@@ -187,6 +193,32 @@ def curves(
         elif shown:
             every[len(shown) - 1].set_xlabel("step")
     return figure
+
+
+def picture(folder: Path, manifest: Mapping[str, Any]) -> bytes | None:
+    """PNG of an artefact's curves, drawn by the worker that trained it; an artefact from before pictures were kept gets its own now.
+
+    Args:
+        folder: Of the artefact.
+        manifest: What is to be drawn.
+
+    Returns:
+        ``None`` for a picture that is too large to be shown.
+    """
+    return pictures.kept(folder / FILE, lambda: curves({folder.name: manifest}))
+
+
+def compared(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) -> bytes | None:
+    """PNG of several artefacts' curves, drawn when one of them is new.
+
+    Args:
+        folder: Of the asset that they belong to.
+        manifests: By name, in the order of their colours.
+
+    Returns:
+        ``None`` for a picture that is too large to be shown.
+    """
+    return pictures.kept(folder / _COMPARED / f"{digest_of(list(manifests.items()))}.png", lambda: curves(manifests))
 
 
 @dataclass(frozen=True, slots=True)
