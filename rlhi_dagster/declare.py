@@ -45,7 +45,7 @@ from rlhi_dagster.settings import Settings, UndeclaredSettingError
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes as recipe_files
 
-# Both are marked beta in Dagster 1.13; the version is pinned, and a line per asset would bury other warnings.
+# Both are marked beta in Dagster 1.13; the project stays below 1.14, and a line per asset would bury other warnings.
 warnings.filterwarnings("ignore", message="(Parameter `backfill_policy`|Function `multi_observable_source_asset`)", category=BetaWarning)
 
 OWNERS = ["team:rlhi"]

@@ -11,8 +11,8 @@ import polars as pl
 class ContentDigest:
     """SHA-256 over a schema and rows added piece by piece; the order of rows, pieces and any file format make no difference.
 
-    A row counts through 64 bits that Polars hashes it to. Those are fixed for one version of Polars, which is pinned: a newer one may give
-    every table a new data version once.
+    A row counts through 64 bits that Polars hashes it to. Those are fixed for one version of Polars: another one may give every table a new
+    data version once.
     """
 
     def __init__(self, schema: pl.Schema) -> None:
