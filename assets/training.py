@@ -196,8 +196,8 @@ def checkpoints(
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
-        drawn = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
-        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": drawn}, partition_key=name)
+        curve = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
+        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": curve}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
     shown: dict[str, Any] = {"pairs_per_recipe": count}
