@@ -16,13 +16,14 @@ import torch
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, Sampling
 from rlhi_dagster.engines.choices import pick
-from rlhi_dagster.engines.loading import OpenAISettings, Price, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai import tries
 from rlhi_dagster.engines.openai.client import ServerRefusedError
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
 from rlhi_dagster.engines.openai.replies import retry_after, server_error
 from rlhi_dagster.engines.schemas import InvalidSchemaError
+from rlhi_dagster.engines.settings import OpenAISettings, Price
 from tests.servers import Asked, Told, completion, refused, serving
 
 MODEL = ModelRef("town/model", "r1")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.loading import OpenAISettings, Price
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai import batches, tries
 from rlhi_dagster.engines.openai.client import ServerRefusedError
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
+from rlhi_dagster.engines.settings import OpenAISettings, Price
 from tests.servers import Asked, Told, completion, serving
 
 MODEL = ModelRef("town/model", "r1")

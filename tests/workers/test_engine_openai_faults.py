@@ -16,13 +16,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai import tries
 from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine, summary
+from rlhi_dagster.engines.read import read_chat
+from rlhi_dagster.engines.settings import OpenAISettings
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
 from tests.servers import Asked, Told, completion, refused, serving
 

@@ -20,11 +20,11 @@ import torch
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling, too_long
 from rlhi_dagster.engines.choices import pick
-from rlhi_dagster.engines.loading import Price
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai.replies import Reply, Response
 from rlhi_dagster.engines.openai.requests import Call
 from rlhi_dagster.engines.schemas import checked
+from rlhi_dagster.engines.settings import Price
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.openai.client import ServerRefusedError, check_access
 from rlhi_dagster.engines.openai.replies import server_error
 from rlhi_dagster.engines.openai.tries import pause
+from rlhi_dagster.engines.settings import OpenAISettings
 
 _TOKEN = "rlhi_token"
 """Name under which a batch carries our word for it, by which it is found again."""

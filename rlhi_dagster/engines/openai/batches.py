@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.openai.answers import Judge, lacks_scores
 from rlhi_dagster.engines.openai.batch_api import BatchApi
 from rlhi_dagster.engines.openai.pending import Pending, PendingBatches
 from rlhi_dagster.engines.openai.replies import MalformedError, parse, server_error
 from rlhi_dagster.engines.openai.requests import Call, Dialect
 from rlhi_dagster.engines.openai.tries import refusal
+from rlhi_dagster.engines.settings import OpenAISettings
 
 MOST_LINES, MOST_BYTES = 50_000, 100_000_000
 """Of one batch: OpenAI takes so many lines, and twice the bytes."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import httpx
 
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit
 from rlhi_dagster.engines.openai.connections import Connections
 from rlhi_dagster.engines.openai.rate_limits import RateLimits
 from rlhi_dagster.engines.openai.replies import MalformedError, Response, ServerError, parse, retry_after, server_error
 from rlhi_dagster.engines.openai.requests import tokens_guessed
+from rlhi_dagster.engines.settings import OpenAISettings
 
 _OF_THE_MOMENT = {408, 409, 425, 429}
 _BUSY = {429, 503, 529}

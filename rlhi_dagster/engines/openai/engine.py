@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, Sampling
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai.answers import Judge
 from rlhi_dagster.engines.openai.batches import Batches
@@ -28,6 +27,7 @@ from rlhi_dagster.engines.openai.replies import server_error
 from rlhi_dagster.engines.openai.requests import Dialect
 from rlhi_dagster.engines.openai.tries import Solicitor
 from rlhi_dagster.engines.schemas import validator
+from rlhi_dagster.engines.settings import OpenAISettings
 
 _log = logging.getLogger(__name__)
 _RENDERERS = {"vllm", "sglang", "llamacpp"}
