@@ -7,20 +7,20 @@ import polars as pl
 
 from rlhi_dagster import declare, metadata
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation import scores as scoring
 from rlhi_dagster.evaluation.arithmetic import arithmetic_prompts
 from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
-from rlhi_dagster.evaluation.publish import write_report
 from rlhi_dagster.evaluation.replies import requests, responses_of
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.model_calls import Calls
 from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.report.write import write_report
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.judge import judge_recipes, judges
 from rlhi_dagster.settings import Settings
+from rlhi_dagster.training.recipes import BASE
 
 GROUP = "evaluation"
 
@@ -113,7 +113,7 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     "report",
     GROUP,
     {"html", "matplotlib"},
-    reads=("source.name", "truth", "seed", "recipes"),
+    reads=("truth", "seed", "recipes", "recipes_shown", "max_pairs", *declare.DEVIATING),
     deps=["scores", "judgements", "responses", "checkpoints"],
 )
 def report(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:

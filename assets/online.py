@@ -19,10 +19,10 @@ from rlhi_dagster.resources import TrainingRun, Workers
 from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import artefacts, manifest_checks, pair_sets, recipes
-from rlhi_dagster.training.curves import curves
+from rlhi_dagster.training.curves import compared
 from rlhi_dagster.training.origin import origin
 
-GROUP = "training"
+GROUP = "online"
 _TABLES = {
     "online_candidates": "One row is one of N replies that the policy of a round wrote to a request, with its reward; no row for a recipe "
     "without rounds.",
@@ -74,7 +74,7 @@ def online_rounds(
         )
         done += _rounds(context, profile, lake, workers, calls, plan, recipe, pairs)
     manifests = {name: each for name, each in _manifests(lake, arms, context.partition_keys).items() if each}
-    yield from _results(done, manifests, calls)
+    yield from _results(lake, done, manifests, calls)
 
 
 def _rounds(
@@ -116,7 +116,9 @@ def _rounds(
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def _results(done: Sequence[online.Round], manifests: Mapping[str, Mapping[str, Any]], calls: Calls) -> Iterator[dg.MaterializeResult[Any]]:
+def _results(
+    lake: Lake, done: Sequence[online.Round], manifests: Mapping[str, Mapping[str, Any]], calls: Calls
+) -> Iterator[dg.MaterializeResult[Any]]:
     candidates = pl.concat([TABLES["online_candidates"].empty(), *(each.candidates for each in done)])
     pairs = pl.concat([TABLES["online_pairs"].empty(), *(each.pairs for each in done)])
     rewards = candidates.group_by("recipe", "round", "split").agg(
@@ -143,7 +145,7 @@ def _results(done: Sequence[online.Round], manifests: Mapping[str, Mapping[str, 
     yield dg.MaterializeResult(
         asset_key="online_policies",
         data_version=dg.DataVersion(version),
-        metadata={"curves": metadata.plot(curves(manifests))} if manifests else {},
+        metadata={"curves": metadata.picture(compared(lake.artefact_path("online_policies"), manifests))} if manifests else {},
     )
 
 

@@ -1,15 +1,18 @@
-"""User-guided rewrites and user-based rewards, as preference pairs by month."""
+"""User-guided rewrites and user-based rewards, as preference pairs by month, and their union with those of reasoning."""
+
+from functools import partial
 
 import dagster as dg
 import polars as pl
 
 from rlhi_dagster import declare, metadata
+from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.model_calls import Calls
 from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
-from rlhi_dagster.preferences import pair_checks, reward_order, waterfall
+from rlhi_dagster.preferences import decontamination, pair_checks, reward_order, union, waterfall
 from rlhi_dagster.preferences import rewrites as rewriting
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
 from rlhi_dagster.resources import Workers
@@ -210,6 +213,36 @@ def reward_pairs(
     )
 
 
+@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
+def preference_pairs(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    workers: dg.ResourceParam[Workers],
+    rewrite_pairs: pl.LazyFrame,
+    reward_pairs: pl.LazyFrame,
+    reasoning_pairs: pl.LazyFrame,
+    eval_prompts: pl.LazyFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
+    profile, clean = settings.profile, settings.profile.pairs.decontamination
+    offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
+    items = union.eval_items(eval_prompts.collect(), clean.benchmarks)
+    embed = partial(workers.embed, context, MiniLM.name)
+    hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
+    pairs = union.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
+    fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
+    by_source = fates.filter("is_kept").group_by("source").len().sort("source")
+    return metadata.result(
+        "preference_pairs",
+        pairs,
+        kept_pairs=int(pairs["is_kept"].sum()),
+        train_pairs=len(fates.filter("is_kept", pl.col("split") == "train")),
+        fates=metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows())),
+        kept_by_source=metadata.bars(dict(by_source.iter_rows())),
+        fates_by_source=metadata.markdown_table(fates.group_by("source", "fate").len("pairs").sort("source", "fate")),
+    )
+
+
 def _fates(pairs: pl.DataFrame) -> dg.MarkdownMetadataValue:
     """Kept pairs and dropped ones by reason; one with several reasons counts under each."""
     fates = pairs.select(pl.when("is_kept").then(pl.lit(["kept"])).otherwise("drop_reasons").alias("fate")).explode(
@@ -226,3 +259,21 @@ accounting = [
     declare.check("reward_pairs", pair_checks.requests_are_accounted_for, candidates="candidates", of_run=["candidates"]),
 ]
 reads_the_persona = declare.check("candidate_rewards", reward_order.reward_reads_the_persona, warns=True)
+pairs_are_sound = [
+    declare.check(
+        "preference_pairs",
+        pair_checks.offered_pairs_are_conserved,
+        rewrite="rewrite_pairs",
+        reward="reward_pairs",
+        reasoning="reasoning_pairs",
+    ),
+    declare.check(
+        "preference_pairs",
+        pair_checks.pairs_are_decontaminated,
+        eval_prompts="eval_prompts",
+        settings=lambda run: run.profile.pairs.decontamination,
+    ),
+    declare.check("preference_pairs", pair_checks.no_held_out_user_in_training, users="users"),
+    declare.check("preference_pairs", pair_checks.chosen_differs_from_rejected),
+    declare.check("preference_pairs", personas_precede_use, personas="personas", turns="turns"),
+]

@@ -1,8 +1,7 @@
-"""From preference pairs to checkpoints: the starting policy, the reward model, the union of pairs, and a checkpoint per recipe."""
+"""From preference pairs to checkpoints: the starting policy, the reward model, and a checkpoint per recipe."""
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,18 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster import declare, metadata, profiles
-from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command
 from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences import Strategy, decontamination, online, pair_checks, union
+from rlhi_dagster.preferences import Strategy, online
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.resources import TrainingRun, Workers
 from rlhi_dagster.settings import Settings
 from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores
-from rlhi_dagster.training.curves import curves, final_numbers
+from rlhi_dagster.training.curves import compared, final_numbers, picture
 from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
@@ -130,36 +127,6 @@ def reward_model_scores(
     )
 
 
-@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
-def preference_pairs(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    workers: dg.ResourceParam[Workers],
-    rewrite_pairs: pl.LazyFrame,
-    reward_pairs: pl.LazyFrame,
-    reasoning_pairs: pl.LazyFrame,
-    eval_prompts: pl.LazyFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
-    profile, clean = settings.profile, settings.profile.pairs.decontamination
-    offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
-    items = union.eval_items(eval_prompts.collect(), clean.benchmarks)
-    embed = partial(workers.embed, context, MiniLM.name)
-    hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
-    pairs = union.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
-    fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
-    by_source = fates.filter("is_kept").group_by("source").len().sort("source")
-    return metadata.result(
-        "preference_pairs",
-        pairs,
-        kept_pairs=int(pairs["is_kept"].sum()),
-        train_pairs=len(fates.filter("is_kept", pl.col("split") == "train")),
-        fates=metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows())),
-        kept_by_source=metadata.bars(dict(by_source.iter_rows())),
-        fates_by_source=metadata.markdown_table(fates.group_by("source", "fate").len("pairs").sort("source", "fate")),
-    )
-
-
 @declare.table("token_budget", GROUP, {"huggingface"}, reads=declare.OF_RECIPES, deps=["policy"])
 def token_budget(
     context: dg.AssetExecutionContext,
@@ -229,12 +196,14 @@ def checkpoints(
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
-        picture = metadata.plot(curves({name: manifest}))
-        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": picture}, partition_key=name)
+        drawn = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
+        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": drawn}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
-    compared = {"curves_compared": metadata.plot(curves(manifests))} if len(manifests) > 1 else {}
-    return dg.MaterializeResult(data_version=version, metadata={"pairs_per_recipe": count, **compared})
+    shown: dict[str, Any] = {"pairs_per_recipe": count}
+    if len(manifests) > 1:
+        shown["curves_compared"] = metadata.picture(compared(lake.artefact_path("checkpoints"), manifests))
+    return dg.MaterializeResult(data_version=version, metadata=shown)
 
 
 def _last_round(
@@ -267,34 +236,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     shown: dict[str, Any] = {name: manifest[name] for name in _SHOWN if name in manifest}
-    drawn: dict[str, Any] = {"curves": metadata.plot(curves({out.name: manifest}))} if manifest.get("steps") else {}
+    drawn: dict[str, Any] = {"curves": metadata.picture(picture(out, manifest))} if manifest.get("steps") else {}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(manifest["model"]["revision"]),
         metadata={"path": dg.MetadataValue.path(out), "model": manifest["model"]["name"], **shown, **final_numbers(manifest), **drawn},
     )
 
 
-table_checks = [declare.matches_table(name) for name in ("preference_pairs", "reward_model_scores", "token_budget")]
+table_checks = [declare.matches_table(name) for name in ("reward_model_scores", "token_budget")]
 fits = declare.check("token_budget", budget.pairs_fit, warns=True)
 prefers_preferred = declare.check("reward_model_scores", reward_scores.reward_model_prefers_preferred, warns=True)
-pairs_are_sound = [
-    declare.check(
-        "preference_pairs",
-        pair_checks.offered_pairs_are_conserved,
-        rewrite="rewrite_pairs",
-        reward="reward_pairs",
-        reasoning="reasoning_pairs",
-    ),
-    declare.check(
-        "preference_pairs",
-        pair_checks.pairs_are_decontaminated,
-        eval_prompts="eval_prompts",
-        settings=lambda run: run.profile.pairs.decontamination,
-    ),
-    declare.check("preference_pairs", pair_checks.no_held_out_user_in_training, users="users"),
-    declare.check("preference_pairs", pair_checks.chosen_differs_from_rejected),
-    declare.check("preference_pairs", personas_precede_use, personas="personas", turns="turns"),
-]
 
 
 def _checkpoints(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:

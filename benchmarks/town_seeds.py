@@ -29,19 +29,12 @@ from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.evaluation.scores import item_values
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import BASE
 
 TRAININGS = ("sft", "dpo", "dpo_on_rewards")
 TABLES, MODELS = ("personas", "preference_pairs", "turns", "users"), ("policy", "reward_model")
 """What the job ``training`` reads and does not make."""
 SOURCES = ("rlhi_dagster", "assets")
-CONTRASTS = (
-    ("dpo_rewrites", "dpo_rewrites_no_persona"),
-    ("dpo_rewrites", "dpo_rewrites_from_scratch"),
-    ("dpo_rewrites", "sft_rewrites"),
-    ("dpo_rewards", "dpo_rewards_user_agnostic"),
-    ("dpo_rewards", "dpo_rewards_shuffled_persona"),
-    ("dpo_rewards_online", "dpo_rewards"),
-)
 
 
 def made_from(profile: Path, lake: Lake) -> dict[str, str]:
@@ -145,7 +138,9 @@ def main() -> None:
             f"| `{name}` | {told(rows[metric], rows['cluster'], '.3f', is_share=True)} | {shown} | {gain} | {seeds[malformed].max():.3f} |"
         )
     print("\n| | difference | by seed |\n|---|---|---|")
-    for left, right in CONTRASTS:
+    for left, right in recipes.comparisons(recipes.load_all()):
+        if right == BASE:
+            continue
         both = means.filter(recipe=left).join(means.filter(recipe=right), on="prompt_id", suffix="_other")
         seeds = {name: by_seed.filter(recipe=name).sort("seed")[metric] for name in (left, right)}
         shown = ", ".join(f"{one - other:+.3f}" for one, other in zip(seeds[left], seeds[right], strict=True))

@@ -8,8 +8,8 @@ that several profiles can stand side by side.
 
 A code version is the version of the body, and a digest of the settings that the body reads, so that an asset is stale when one of them has
 changed. A setting is a dotted path of the profile; ``models.<role>``, of which only what bears on answers counts; ``prompts.<name>``, a
-prompt; or ``recipes``, all recipe files. A body that reads what it does not declare fails (``settings.py``). The secret ``RLHI_SALT`` is
-not among them: a digest of it could be guessed at.
+prompt; ``recipes``, of all recipes what bears on training; or ``recipes_shown``, what bears on the report alone. A body that reads what it
+does not declare fails (``settings.py``). The secret ``RLHI_SALT`` is not among them: a digest of it could be guessed at.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dagster_shared.utils.warnings import BetaWarning
 
 from rlhi_dagster import failures
 from rlhi_dagster.conversations.sources import file_version
-from rlhi_dagster.engines.model_settings import Role
+from rlhi_dagster.engines.model_settings import ROLES, Role
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.engines.questions import prompts_in, text_of
 from rlhi_dagster.findings import Finding
@@ -51,6 +51,11 @@ warnings.filterwarnings("ignore", message="(Parameter `backfill_policy`|Function
 OWNERS = ["team:rlhi"]
 OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "max_pairs", "validation_fraction", "seed", "prompts.persona")
 """Settings that decide how recipes train, and on which pairs."""
+DEVIATING = (
+    *("source", "labeller", "personas", "sampling", "policy", "rewrites", "candidates", "reward", "reasoning"),
+    *("dpo", "dpo_on_rewards", "evaluation", *(f"models.{role}" for role in ROLES)),
+)
+"""Settings of which the report says where they depart from the paper."""
 
 Body = Callable[..., Any]
 
@@ -101,7 +106,9 @@ class Place:
     def _setting(self, name: str) -> Any:
         section, _, rest = name.partition(".")
         if name == "recipes":
-            return recipe_files.texts(self.profile.recipes)
+            return recipe_files.trained(self.profile.recipes)
+        if name == "recipes_shown":
+            return recipe_files.shown(self.profile.recipes)
         if section == "prompts":
             return text_of(rest, self.profile.prompts)
         if section == "models":

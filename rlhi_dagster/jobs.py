@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def preference_data(place: Place) -> Job:
     """The job that makes preference pairs."""
     groups = dg.AssetSelection.groups("conversations", "feedback", "reconstruction", "personas", "preferences", "reasoning")
-    others = ("policy", "reward_model", "reward_model_scores", "eval_prompts", "preference_pairs", "token_budget")
+    others = ("policy", "reward_model", "reward_model_scores", "eval_prompts", "token_budget")
     return dg.define_asset_job(
         "preference_data",
         selection=groups | dg.AssetSelection.assets(*map(place.key, others)),

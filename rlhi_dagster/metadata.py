@@ -7,13 +7,13 @@ asset reports (its module says).
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
+from rlhi_dagster import pictures
 from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.tables import TABLES
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from rlhi_dagster.lake import Staged
 
 _CELL_CHARACTERS = 80
-_PLOT_DPI = (100, 80, 60)
-_PLOT_COLOURS = 128
-"""A drawing has few; a palette of them makes a picture a third as large as full colour does."""
-_PLOT_BYTES = 60_000
 
 
 def result(table_name: str, rows: pl.DataFrame | Staged, /, **metadata: Any) -> dg.MaterializeResult[Any]:
@@ -72,19 +68,15 @@ def markdown_table(frame: pl.DataFrame, max_rows: int = 30) -> dg.MarkdownMetada
 
 
 def plot(figure: Figure) -> dg.MarkdownMetadataValue:
-    """Embed a matplotlib figure as a PNG of at most 60 kB, drawn coarser if need be. Use sparingly: it is stored in the event log.
+    """Embed a matplotlib figure as a small picture. Use sparingly: it is stored in the event log."""
+    return picture(pictures.png(figure))
 
-    A picture that does not fit even so is replaced by a sentence that says so: hours of work must not fail over a drawing.
-    """
-    from PIL import Image
 
-    for dpi in _PLOT_DPI:
-        drawn, file = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight")
-        Image.open(drawn).convert("RGB").quantize(_PLOT_COLOURS, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
-        if len(file.getvalue()) <= _PLOT_BYTES:
-            return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")
-    return dg.MetadataValue.md(f"The picture is left out: more than {_PLOT_BYTES:,} bytes at {_PLOT_DPI[-1]} dots per inch.")
+def picture(png: bytes | None) -> dg.MarkdownMetadataValue:
+    """Embed a PNG; ``None``, one that was too large, is a sentence that says so: hours of work must not fail over a drawing."""
+    if png is None:
+        return dg.MetadataValue.md(f"The picture is left out: it has more than {pictures.MAX_BYTES:,} bytes, however coarse.")
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def number(value: Any) -> float | None:

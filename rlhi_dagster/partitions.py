@@ -11,8 +11,9 @@ from datetime import date
 
 import dagster as dg
 
+from rlhi_dagster.training.recipes import BASE
+
 MONTH_FORMAT = "%Y-%m"
-BASE_RECIPE = "base"
 
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -38,14 +39,14 @@ def recipes(names: Sequence[str]) -> dg.StaticPartitionsDefinition:
     Raises:
         ValueError: ``base`` is missing, or a name occurs twice.
     """
-    if BASE_RECIPE not in names or len(set(names)) != len(names):
-        raise ValueError(f"recipes must be distinct and include {BASE_RECIPE!r}, not {', '.join(names)}")
+    if BASE not in names or len(set(names)) != len(names):
+        raise ValueError(f"recipes must be distinct and include {BASE!r}, not {', '.join(names)}")
     return dg.StaticPartitionsDefinition(list(names))
 
 
 def against_base(names: Sequence[str]) -> dg.StaticPartitionMapping:
     """Let recipe ``r`` depend on the partitions ``r`` and ``base`` of an upstream asset with the same recipes."""
-    return dg.StaticPartitionMapping({name: list(names) if name == BASE_RECIPE else [name] for name in names})
+    return dg.StaticPartitionMapping({name: list(names) if name == BASE else [name] for name in names})
 
 
 def partitions_of_run(tags: Mapping[str, str], partitions: dg.PartitionsDefinition | None) -> list[str] | None:

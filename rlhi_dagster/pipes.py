@@ -1,12 +1,14 @@
 """The asset's side of Dagster Pipes: a worker runs to its end, and if it fails the run says why in one sentence.
 
-What belongs here: starting a worker, reading how it ended, and making a failure of that. What does not: what a worker counts as expected
-(``workers/failures.py``), and which workers there are and what they are asked (``resources.py``).
+What belongs here: handing a worker its job, reading its messages and how it ended, and making a failure of that. What does not: how its
+process comes to be (``starting.py``), what a worker counts as expected (``workers/failures.py``), and which workers there are and what
+they are asked (``resources.py``).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -18,10 +20,9 @@ from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 from dagster_pipes import PipesDefaultMessageWriter, PipesMessage, PipesParams
 
-from rlhi_dagster import observations, profiles
+from rlhi_dagster import observations, profiles, starting
 
 _SECONDS_TO_STOP = 600
 """How long a worker that is told to stop may take to finish what it has in hand."""
@@ -124,16 +125,20 @@ def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], 
         dg.Failure: The worker failed; the description says why. Retries are not allowed where it said so itself: the same would happen.
     """
     messages = Messages(context)
-    client = dg.PipesSubprocessClient(
-        env={"TOKENIZERS_PARALLELISM": "false"},
-        cwd=str(profiles.ROOT),
-        message_reader=messages,
-        termination_timeout_seconds=_SECONDS_TO_STOP,
-    )
-    try:
-        return client.run(context=context, command=command, extras=job).get_custom_messages()
-    except DagsterPipesExecutionError as error:
-        raise failure(worker, int(str(error).rpartition(" ")[2]), messages.exception) from None
+    injector = dg.PipesTempFileContextInjector()
+    with dg.open_pipes_session(context=context, extras=dict(job), context_injector=injector, message_reader=messages) as session:
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **session.get_bootstrap_env_vars()}
+        process = starting.start(command, environment, str(profiles.ROOT))
+        try:
+            status = process.wait()
+        except dg.DagsterExecutionInterruptedError:
+            context.log.info(f"this run is to end: worker {worker} finishes what it has in hand")
+            process.send_signal(signal.SIGINT)
+            process.wait(_SECONDS_TO_STOP)
+            raise
+    if status:
+        raise failure(worker, status, messages.exception)
+    return session.get_custom_messages()
 
 
 def failure(worker: str, status: int, exception: Mapping[str, Any] | None) -> dg.Failure:

@@ -33,13 +33,13 @@ from rlhi_dagster.evaluation.settings import EvaluationSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings
 from rlhi_dagster.personas.settings import PersonaSettings
-from rlhi_dagster.preferences.settings import CandidateSettings, PairSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import CandidateSettings, PairSettings, RewriteSettings, pair_judge_deviations
 from rlhi_dagster.profile_files import ROOT, ProfileError, absolute, available, slug
 from rlhi_dagster.reasoning.settings import ReasoningSettings
 from rlhi_dagster.training import recipes as recipe_files
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
-from rlhi_dagster.training.starting_models import HumanPreferences, PolicySettings, RewardSettings
+from rlhi_dagster.training.starting_models import HumanPreferences, PolicySettings, RewardSettings, policy_deviations
 
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
 
@@ -158,6 +158,23 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     def player(self, role: Role) -> Player:
         """Who plays a role that one plays; of several judges the first."""
         return self.players(role)[0]
+
+    def deviations(self) -> list[str]:
+        """Where a run with this profile departs from the paper, a sentence each; `code` is in backticks."""
+        said = [*self.source.deviations(), *self.labeller.deviations(self._model("labeller"))]
+        said += [*self.personas.deviations(self._model("persona_writer")), *self.sampling.deviations()]
+        said += policy_deviations(self.policy, self._model("policy"))
+        said += pair_judge_deviations(self.player("pair_judge").builtin, self._model("pair_judge"))
+        said += self.rewrites.deviations(None if self.player("rewriter").owner == "policy" else self._model("rewriter"))
+        said += [*self.candidates.deviations(), *self.reward.deviations(self._model("reward"))]
+        said += [*self.reasoning.deviations(self._model("simulated_user")), *self.dpo.deviations("DPO")]
+        said += self.dpo_on_rewards.deviations("DPO on pairs by reward") if self.dpo_on_rewards else []
+        return [*said, *self.evaluation.deviations([None if each.builtin else each.name for each in self.players("judge")])]
+
+    def _model(self, role: Role) -> str | None:
+        """Name of the model that plays a role; ``None`` if it is a program."""
+        player = self.player(role)
+        return None if player.builtin else player.name
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained: the profile's settings for its method and sources, with the recipe's own changes."""

@@ -21,6 +21,8 @@ _SAYS_ONLY = "rlhi_dagster.training.origin"
 """What a manifest says of its pairs makes no difference to what is trained."""
 _OF_OBJECTS = {"settings": Settings, "workers": Workers, "profile": profiles.Profile}
 """What these names hold, by the project's convention."""
+_OF_RECIPES = {"load": {"recipes"}, "ranked": {"recipes_shown"}}
+"""Functions of ``training.recipes``, and what is read through them."""
 _ASKING = {"asking", "chat", "engine"}
 """Calls that name the role of a model."""
 
@@ -50,8 +52,8 @@ def _of_one(function: Body) -> tuple[frozenset[str], tuple[Body, ...]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     lost = list(_renamed(function, tree))
     assert not lost, f"{function.__qualname__} gives the profile another name: {lost}"
-    is_recipe = (function.__module__, function.__name__) == ("rlhi_dagster.training.recipes", "load")
-    read = _paths(tree, is_profile=_owner(function) is profiles.Profile) | _roles(tree) | ({"recipes"} if is_recipe else set())
+    recipes = _OF_RECIPES.get(function.__name__, set()) if function.__module__ == "rlhi_dagster.training.recipes" else set()
+    read = _paths(tree, is_profile=_owner(function) is profiles.Profile) | _roles(tree) | recipes
     return frozenset(read), tuple(_named(function, tree))
 
 

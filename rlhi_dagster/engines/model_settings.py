@@ -42,6 +42,12 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     top_p: float = Field(gt=0, le=1, description="Nucleus mass.")
     max_new_tokens: int = Field(ge=1, description="Longest reply in tokens.")
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        if (self.temperature, self.top_p) == (0.6, 0.9):
+            return []
+        return [f"Replies are sampled at temperature {self.temperature:g} and top-p {self.top_p:g} instead of 0.6 and 0.9."]
+
 
 class OwnSampling(BaseModel, frozen=True, extra="forbid"):
     """What of the profile's sampling a role has otherwise."""

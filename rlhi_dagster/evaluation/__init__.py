@@ -40,7 +40,3 @@ class Benchmark(StrEnum):
 
     USER_EVAL = "user_eval"
     ARITHMETIC = "arithmetic"
-
-
-BASE = "base"
-"""The recipe every other one is compared with: the starting policy, untrained."""

@@ -9,12 +9,12 @@ item without a user is its own cluster. A reply that is missing or broken meets 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from rlhi_dagster.evaluation import BASE, Benchmark, Metric
+from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.intervals import Estimate, estimate
 from rlhi_dagster.evaluation.judges import Order, Verdict
 from rlhi_dagster.tables import SCORES
@@ -35,17 +35,6 @@ _MINUS_BASE = {
     Metric.PREFERENCES_MET_MINUS_BASE: Metric.PREFERENCES_MET,
     Metric.ALL_PREFERENCES_MET_MINUS_BASE: Metric.ALL_PREFERENCES_MET,
 }
-
-CLAIMS = (
-    ("dpo_rewrites", BASE),
-    ("dpo_rewrites", "dpo_rewrites_no_persona"),
-    ("dpo_rewrites", "dpo_rewrites_from_scratch"),
-    ("dpo_rewrites", "sft_rewrites"),
-    ("dpo_rewards", BASE),
-    ("dpo_rewards", "dpo_rewards_user_agnostic"),
-    ("dpo_rewards", "dpo_rewards_shuffled_persona"),
-)
-"""What the project claims, as (recipe, compared with): each trained recipe against the base and against its controls."""
 
 COMPARED_METRICS = (Metric.ALL_PREFERENCES_MET, Metric.PREFERENCES_MET, Metric.WIN_RATE, Metric.MALFORMED, Metric.ACCURACY)
 
@@ -214,17 +203,21 @@ def compare(
     return Comparison(found.value, found.ci_low, found.ci_high, found.n, found.clusters, found.minimum_detectable_effect)
 
 
-def comparisons(judgements: pl.DataFrame) -> pl.DataFrame:
-    """The comparisons behind the project's `CLAIMS`, for the recipes that are present.
+def comparisons(judgements: pl.DataFrame, claims: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """Paired differences between recipes that are present.
+
+    Args:
+        judgements: ``JUDGEMENTS`` of all recipes.
+        claims: (should be better, compared with), as `training.recipes.comparisons` gives them.
 
     Returns:
-        One row per claim, benchmark, judge and metric that both sides have: `Comparison` with its keys, in the order of `CLAIMS`
+        One row per claim, benchmark, judge and metric that both sides have: `Comparison` with its keys, in the order of ``claims``
         and `COMPARED_METRICS`.
     """
     items = item_values(judgements)
     groups = items.select("benchmark", "judge").unique().sort("benchmark", "judge").rows()
     rows = []
-    for left, right in CLAIMS:
+    for left, right in claims:
         for benchmark, judge in sorted(groups, key=lambda group: (group[0] != Benchmark.USER_EVAL, group)):
             of_judge = items.filter(benchmark=benchmark, judge=judge)
             for metric in COMPARED_METRICS:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from rlhi_dagster import plots
 from rlhi_dagster.evaluation.intervals import wilson
 from rlhi_dagster.feedback import cascade
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Card = Mapping[str, Any]
@@ -44,22 +44,24 @@ def table(card: Card) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"labeller": pl.String, "n": pl.Int64, **dict.fromkeys(METRICS.values(), pl.String)})
 
 
+@plots.style(7)
 def reliability_plot(card: Card) -> Figure:
     """Share of right labels over confidence on conversations that the heads had not seen, with Wilson intervals and the diagonal."""
     found = card["cross_validation"]["calibration"]
-    figure, axes = _figure_and_axes()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    figure, (axes,) = plots.canvas(4.0, 2.8)
+    axes.plot([0, 1], [0, 1], color=plots.MUTED, linewidth=1)
     for point in found["reliability"]:
         low, high = wilson(point["accuracy"], point["n"])
-        axes.plot([point["confidence"]] * 2, [low, high], color="black", linewidth=1)
-        axes.plot(point["confidence"], point["accuracy"], "o", color="black", markersize=3 + 6 * np.sqrt(point["n"] / 300))
+        axes.plot([point["confidence"]] * 2, [low, high], color=plots.MAIN, linewidth=1)
+        axes.plot(point["confidence"], point["accuracy"], "o", color=plots.MAIN, markersize=3 + 6 * np.sqrt(point["n"] / 300))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel(f"confidence (calibration error {found['error']:.3f}; {found['error_if_perfect']:.3f} if perfect)", fontsize=7)
-    axes.set_ylabel("share of right labels", fontsize=7)
+    axes.set_xlabel(f"confidence (calibration error {found['error']:.3f}; {found['error_if_perfect']:.3f} if perfect)")
+    axes.set_ylabel("share of right labels")
     return figure
 
 
+@plots.style(7)
 def cascade_plot(card: Card, confidence: np.ndarray) -> Figure | None:
     """Quality of the cascade over the share of follow-ups that the model labels.
 
@@ -75,35 +77,24 @@ def cascade_plot(card: Card, confidence: np.ndarray) -> Figure | None:
     measured = card.get("test", {}).get("cascade", {}).get("curve", [])
     if not measured and not len(confidence):
         return None
-    figure, axes = _figure_and_axes()
+    figure, (axes,) = plots.canvas(4.0, 2.8)
     shares = [point["share_to_model"] for point in measured]
     for name, shown, style in (("accuracy", "accuracy", "-"), ("reattempt_f1", "F1, re-attempt with feedback", "--")):
         if measured:
-            axes.plot(shares, [point[name]["value"] for point in measured], style, color="black", linewidth=1.2, label=shown)
+            axes.plot(shares, [point[name]["value"] for point in measured], style, color=plots.INK, linewidth=1.2, label=shown)
             lows, highs = ([point[name][end] for point in measured] for end in ("ci_low", "ci_high"))
-            axes.fill_between(shares, lows, highs, color="black", alpha=0.08, linewidth=0)
+            axes.fill_between(shares, lows, highs, color=plots.INK, alpha=0.08, linewidth=0)
     if len(confidence):
         own = [(share, mean) for _, share, mean in cascade.costs(confidence) if np.isfinite(mean)]
         axes.plot(
-            *zip(*own, strict=True), ":", color="tab:blue", linewidth=1.5, label="expected accuracy of what the\nclassifier keeps, this run"
+            *zip(*own, strict=True), ":", color=plots.MAIN, linewidth=1.5, label="expected accuracy of what the\nclassifier keeps, this run"
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("share of follow-ups that the model labels", fontsize=7)
-    axes.legend(fontsize=6, frameon=False, loc="lower right")
+    axes.set_xlabel("share of follow-ups that the model labels")
+    axes.legend(loc="lower right")
     return figure
 
 
 def _figure(metric: Mapping[str, float]) -> str:
     return f"{metric['value']:.3f} [{metric['ci_low']:.3f}, {metric['ci_high']:.3f}]"
-
-
-def _figure_and_axes() -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.0, 2.8))
-    axes = figure.add_subplot()
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.set_layout_engine("tight")
-    return figure, axes

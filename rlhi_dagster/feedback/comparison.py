@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlhi_dagster import plots
 from rlhi_dagster.feedback import corpora, diversity
 
 if TYPE_CHECKING:
@@ -64,21 +65,9 @@ def text(rows: diversity.Rows, compared: Sequence[diversity.Comparison]) -> str:
 
 def drawing(rows: diversity.Rows) -> Figure:
     """Distance by corpus, the highest on top: a dot with its interval."""
-    from matplotlib.figure import Figure
-
     shown = sorted((row for row in rows if row["value"] is not None), key=lambda row: (row["value"], row["corpus"]))
-    figure = Figure(figsize=(4.5, 0.6 + 0.28 * max(len(shown), 1)))
-    axes = figure.add_subplot()
-    for position, row in enumerate(shown):
-        if row["ci_low"] is not None:
-            axes.plot([row["ci_low"], row["ci_high"]], [position, position], color="black", linewidth=1)
-        axes.plot(row["value"], position, "o", color="black", markersize=4)
-    axes.set_yticks(range(len(shown)), [f"{row['corpus']} ({row['n']:,})" for row in shown])
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_xlabel("mean pairwise cosine distance, 95 % interval", fontsize=7)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    lines = [(f"{row['corpus']} ({row['n']:,})", row["value"], row["ci_low"], row["ci_high"]) for row in shown]
+    figure, _ = plots.intervals(lines, "mean pairwise cosine distance, 95 % interval")
     return figure
 
 

@@ -24,3 +24,13 @@ class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
     training: LabelledSettings | None = Field(
         default=None, description="Labelled follow-ups to train the classifier from; null for the one that comes with the project."
     )
+
+    def deviations(self, model: str | None) -> list[str]:
+        """Where this departs from the paper; ``model`` labels beside the classifier, if any."""
+        if model is None:
+            who = "a trained classifier"
+        elif self.sure == 1:
+            who = f"`{model}`"
+        else:
+            who = f"a trained classifier and, where it is less than {100 * self.sure:g} % sure, from `{model}`"
+        return [f"Feedback labels come from {who}; the paper used GPT-4o."]

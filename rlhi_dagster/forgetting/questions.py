@@ -14,7 +14,6 @@ import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, trace
 from rlhi_dagster.engines.read import read_chat
-from rlhi_dagster.evaluation import BASE
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
 from rlhi_dagster.feedback.chat_labeller import ChatLabeller
 from rlhi_dagster.feedback.labels import follow_ups
@@ -23,6 +22,7 @@ from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.training.recipes import BASE
 
 _NONE = ChatAnswer(None, "not_in_store", None, 0, 0)
 

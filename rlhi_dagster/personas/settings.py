@@ -31,3 +31,15 @@ class PersonaSettings(BaseModel, frozen=True, extra="forbid"):
         if language not in CODES:
             raise ValueError(f"{language} cannot be told from other languages; give one of {', '.join(CODES)}")
         return language
+
+    def deviations(self, model: str | None) -> list[str]:
+        """Where this departs from the paper; ``model`` writes the lines, ``None`` if rules do."""
+        if model is None:
+            return [
+                "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a "
+                "language model write a summary."
+            ]
+        return [
+            f"Personas are lines that `{model}` keeps up to date, each citing words of the user that are checked; the paper has a language "
+            "model, unnamed, write a summary."
+        ]

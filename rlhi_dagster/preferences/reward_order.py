@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rlhi_dagster import plots
 from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.findings import Finding
 
@@ -127,19 +128,14 @@ def reads_the_persona(order: pl.DataFrame) -> Finding:
     return Finding(passed, {"requests": found["n"], "users": found["users"], **limits, **measured})
 
 
+@plots.style(7)
 def drawing(candidate_rewards: pl.DataFrame) -> Figure:
     """How many requests have which rank correlation with the order under the user's own persona, by control condition."""
-    from matplotlib.figure import Figure
-
     requests = by_request(candidate_rewards).drop_nulls("spearman")
-    figure = Figure(figsize=(3.0 * len(CONTROLS), 2.2))
-    for place, condition in enumerate(CONTROLS):
-        axes = figure.add_subplot(1, len(CONTROLS), place + 1)
+    figure, every = plots.canvas(3.0 * len(CONTROLS), 2.2, columns=len(CONTROLS))
+    for axes, condition in zip(every, CONTROLS, strict=True):
         values = requests.filter(condition=condition)["spearman"]
-        axes.hist(values.to_list(), bins=20, range=(-1, 1), color="black")
-        axes.set_title(f"own against {condition}, {len(values):,} requests", fontsize=7)
-        axes.set_xlabel("rank correlation of a request's candidates", fontsize=7)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+        axes.hist(values.to_list(), bins=20, range=(-1, 1), color=plots.MAIN)
+        axes.set_title(f"own against {condition}, {len(values):,} requests")
+        axes.set_xlabel("rank correlation of a request's candidates")
     return figure

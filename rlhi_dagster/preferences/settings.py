@@ -36,6 +36,16 @@ class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
     languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
     toxicity: bool = Field(default=True, description="Drop pairs whose rewrite has words of abuse that the request does not.")
 
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        limits = [f"at least {self.min_reward:g}"] if self.min_reward is not None else []
+        if self.min_reward_margin is not None:
+            over = f"at least {self.min_reward_margin:g} over" if self.min_reward_margin else "not below"
+            limits.append(f"{over} the original's")
+        if not limits:
+            return ["No reward model filters the rewrites, as one does in the paper."]
+        return [f"A rewrite is kept if its reward is {' and '.join(limits)}; a reward model filters the paper's, how is unknown."]
+
 
 class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
     """How criticised replies are rewritten, and which rewrites become pairs."""
@@ -56,6 +66,19 @@ class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
         "dialogues only.",
     )
     filters: PairFilterSettings = Field(default=PairFilterSettings(), description="Which rewrites become pairs.")
+
+    def deviations(self, model: str | None) -> list[str]:
+        """Where this departs from the paper; ``model`` rewrites, ``None`` if the policy does."""
+        fates = {
+            "drop": "the pair is dropped",
+            "logged": "the logged reply is the rejected side, and the pair is flagged",
+            "keep": "the pair stays",
+        }
+        said = [f"Where a follow-up does not fit the regenerated reply, {fates[self.inapplicable]}; the paper does not say."]
+        if self.form == "dialogue":
+            who = "the policy" if model is None else f"`{model}`"
+            said.append(f"Rewrites are how {who} goes on after the feedback; nothing instructs it to revise its reply.")
+        return [*said, *self.filters.deviations()]
 
 
 class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
@@ -80,6 +103,21 @@ class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
     with_persona_only: bool = Field(
         description="Leave out requests of users of whom nothing is known yet; the paper uses every first request."
     )
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        requests = ["of users of whom something is known"] if self.with_persona_only else []
+        requests += [f"at most {self.max_requests:,} a month"] if self.max_requests else []
+        said = {
+            f"{self.count} candidates a request instead of 64.": self.count != 64,
+            f"Candidates are sampled for first requests {', '.join(requests)}, not for every one.": bool(requests),
+            f"{self.pairs_per_request} pairs a request: best against worst, as in the paper, and the next best against the next worst.": (
+                self.pairs_per_request > 1
+            ),
+            f"Sides of a pair differ in reward by at least {self.min_margin:g}; the paper names no bound.": self.min_margin > 0,
+            f"A reply's reward is lowered by {self.length_penalty:g} per 1,000 characters; the paper's is not.": self.length_penalty > 0,
+        }
+        return [sentence for sentence, holds in said.items() if holds]
 
 
 class DecontaminationSettings(BaseModel, frozen=True, extra="forbid"):
@@ -109,3 +147,13 @@ class PairSettings(BaseModel, frozen=True, extra="forbid"):
     decontamination: DecontaminationSettings = Field(
         default=DecontaminationSettings(), description="What counts as an evaluation item among the pairs."
     )
+
+
+def pair_judge_deviations(program: str | None, model: str | None) -> list[str]:
+    """Where the judge of follow-ups and rewrites departs from the paper; it is a program of this project or a model."""
+    rules = {"rule": "a rule tells", "town": "the town's grammar tells"}
+    who = f"`{model}` tells" if program is None else rules[program]
+    return [
+        f"A follow-up kept from the logs is tested against the regenerated reply, and the rewrite against the follow-up: {who} whether the "
+        "criticism fits and whether it is met. The paper does not say."
+    ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rlhi_dagster import plots
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.preferences.filters import DropReason
 
@@ -86,27 +87,22 @@ def shares(pairs: pl.DataFrame) -> pl.DataFrame:
     ).sort("strategy", pl.col("reason").replace_strict(order, return_dtype=pl.Int64()))
 
 
+@plots.style(6)
 def drawing(accounted: pl.DataFrame) -> Figure:
     """One panel a strategy: a bar for what is left after each step, with what a reason drops at its end; counts on a logarithmic axis."""
-    from matplotlib.figure import Figure
-
     panels = accounted.partition_by("strategy", maintain_order=True)
     height = 0.5 + 0.17 * max([1, *map(len, panels)])
-    figure = Figure(figsize=(3.9 * max(len(panels), 1), height))
-    for position, panel in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), position)
+    figure, every = plots.canvas(3.9 * max(len(panels), 1), height, columns=max(len(panels), 1))
+    for axes, panel in zip(every, panels, strict=False):
         for place, row in enumerate(panel.iter_rows(named=True)):
-            axes.barh(place, max(row["left"], 0.5), color="0.35", height=0.7)
+            axes.barh(place, max(row["left"], 0.5), color=plots.MAIN, height=0.7)
             if row["is_drop"]:
-                axes.barh(place, row["dropped"], left=max(row["left"], 0.5), color="tab:red", height=0.7)
+                axes.barh(place, row["dropped"], left=max(row["left"], 0.5), color=plots.BAD, height=0.7)
             shown = f"{row['left']:,}" + (f" (−{row['dropped']:,})" if row["is_drop"] else "")
-            axes.text(max(row["left"] + row["dropped"] * row["is_drop"], 0.5) * 1.1, place, shown, va="center", fontsize=6)
+            axes.text(max(row["left"] + row["dropped"] * row["is_drop"], 0.5) * 1.1, place, shown, va="center")
         axes.set_xscale("log")
         axes.set_xlim(0.5, 4 * max(1, *panel["left"].to_list()))
         axes.set_yticks(range(len(panel)), [step.replace("_", " ") for step in panel["step"]])
         axes.invert_yaxis()
-        axes.set_title(f"{panel['strategy'][0]}", fontsize=8)
-        axes.tick_params(labelsize=6)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+        axes.set_title(f"{panel['strategy'][0]}")
     return figure

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from rlhi_dagster import plots
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.findings import Finding
 from rlhi_dagster.tables import TOKEN_BUDGET
@@ -130,6 +131,7 @@ def pairs_fit(budget: pl.LazyFrame, limit: float = LEFT_OUT_LIMIT) -> Finding:
     return Finding(not off, {"limit": limit, "pairs": int(shares["n"].sum()), "recipes_off": off, **found})
 
 
+@plots.style(7)
 def lengths(told: pl.DataFrame, limits: Mapping[str, int]) -> Figure:
     """Tokens of the longer side of each recipe's pairs.
 
@@ -139,24 +141,18 @@ def lengths(told: pl.DataFrame, limits: Mapping[str, int]) -> Figure:
         told: From `fates`.
         limits: ``max_length`` of every recipe.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 0.6 + 0.3 * max(len(limits), 1)))
-    axes = figure.add_subplot()
+    figure, (axes,) = plots.canvas(5.2, 0.6 + 0.3 * max(len(limits), 1))
     names = sorted(limits, reverse=True)
     for height, name in enumerate(names):
         found = told.filter(pl.col("recipe") == name)["longest"].to_numpy()
-        axes.plot([limits[name]] * 2, [height - 0.4, height + 0.4], color="tab:red", linewidth=1.2)
+        axes.plot([limits[name]] * 2, [height - 0.4, height + 0.4], color=plots.BAD, linewidth=1.2)
         if len(found):
             low, quarter, half, three_quarters, high = np.quantile(found, _QUANTILES).tolist()
-            axes.plot([low, high], [height, height], color="tab:blue", linewidth=1)
-            axes.plot([quarter, three_quarters], [height, height], color="tab:blue", linewidth=5, solid_capstyle="butt")
+            axes.plot([low, high], [height, height], color=plots.MAIN, linewidth=1)
+            axes.plot([quarter, three_quarters], [height, height], color=plots.MAIN, linewidth=5, solid_capstyle="butt")
             axes.plot([half], [height], color="white", marker="|", markersize=5)
-            axes.plot([int(found.max())], [height], color="tab:blue", marker=".", markersize=4)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+            axes.plot([int(found.max())], [height], color=plots.MAIN, marker=".", markersize=4)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xscale("log")
-    axes.set_xlabel("tokens of prompt and longer side", fontsize=7)
-    axes.tick_params(axis="x", labelsize=6)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    axes.set_xlabel("tokens of prompt and longer side")
     return figure

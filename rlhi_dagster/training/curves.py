@@ -1,7 +1,6 @@
-"""Training curves: what a trainer's numbers are called, and a picture of them for the asset page.
+"""Training curves: what a trainer's numbers are called, and the picture of them, in the UI and on the report's page.
 
-What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and the report's own picture
-(``evaluation/report_plots.py``).
+What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and how pictures look (``plots.py``).
 """
 
 from __future__ import annotations
@@ -9,13 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from rlhi_dagster import pictures, plots
+from rlhi_dagster.engines.models import digest_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FILE = "curves.png"
+"""In the folder of an artefact: the picture of its own curves."""
+_COMPARED = ".curves"
+"""In the folder of an asset: pictures of several of its artefacts, named by the digest of their manifests."""
 OBSERVED = "observed"
 """Key of a worker's message with numbers to show while it works: ``name`` of what is trained, ``line`` in words, and ``numbers``."""
 NAMES = {
@@ -70,6 +77,7 @@ COMPARED = {
 """Panels of a picture of several artefacts."""
 _DASHED = {"logp_chosen": "logp_rejected", "tokens_per_second": "useful_tokens_per_second"}
 """A panel's second quantity."""
+_LOOKS = {"training": "-", "held-out users": "o", "chosen snapshot": "|"}
 _Points = Sequence[tuple[int, Mapping[str, float]]]
 _POINTS = 40
 
@@ -107,43 +115,110 @@ def final_numbers(manifest: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def curves(manifests: Mapping[str, Mapping[str, Any]]) -> Figure:
+def recorded(manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the quantities that an artefact recorded."""
+    return {name for _, numbers in (*training_points(manifest), *held_out_points(manifest)) for name in numbers}
+
+
+def ends(manifests: Mapping[str, Mapping[str, Any]], panels: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Ends of each panel's axis that hold all values of all artefacts with a little air, to draw them apart and compare them."""
+    points = [numbers for manifest in manifests.values() for _, numbers in (*training_points(manifest), *held_out_points(manifest))]
+    found = {}
+    for key in panels:
+        values = [numbers[name] for numbers in points for name in (key, _DASHED.get(key, key)) if name in numbers] or [0.0]
+        air = 0.06 * (max(values) - min(values)) or 0.5
+        found[key] = (min(values) - air, max(values) + air)
+    return found
+
+
+def curves(
+    manifests: Mapping[str, Mapping[str, Any]],
+    *,
+    panels: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    panel: tuple[float, float] = (2.5, 1.75),
+    columns: int | None = None,
+    size: float = 7,
+) -> Figure:
     """Small multiples over training steps; panels that no artefact recorded are left out.
 
     Of one artefact everything: lines are training points, dots held-out users, with two standard errors where there is one; a vertical line
     marks the snapshot that was chosen, a horizontal one ln 2, where the DPO term starts. Of several what they are compared by,
     on held-out users if there are any, with a ring around the chosen snapshot. Long runs are drawn as means of at most ``_POINTS`` equal
     spans.
+
+    Args:
+        manifests: Name to manifest of each artefact.
+        panels: Title of each quantity to show, in order; without it `PANELS` or `COMPARED`, with a legend below.
+        colours: Colour of each artefact.
+        limits: Ends of the axes of quantities (`ends`).
+        panel: Width and height of a panel in inches.
+        columns: Panels in a row.
+        size: Of text.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    runs = {name: _Run.of(manifest, f"C{order % 10}") for order, (name, manifest) in enumerate(manifests.items())}
+    colours = colours or {name: f"C{order % 10}" for order, name in enumerate(manifests)}
+    runs = {name: _Run.of(manifest, colours[name]) for name, manifest in manifests.items()}
     is_one = len(runs) == 1
-    recorded = {name for run in runs.values() for _, numbers in (*run.trained, *run.held_out) for name in numbers}
-    shown = {key: title for key, title in (PANELS if is_one else COMPARED).items() if key in recorded}
-    columns = min(max(len(shown), 1), 4 if is_one else 3)
+    known = set[str]().union(*map(recorded, manifests.values()))
+    shown = {key: title for key, title in (panels or (PANELS if is_one else COMPARED)).items() if key in known}
+    columns = min(max(len(shown), 1), columns or (4 if is_one else 3))
     rows = max(-(-len(shown) // columns), 1)
-    figure = Figure(figsize=(2.5 * columns, 1.75 * rows + 0.4), layout="constrained")
-    for position, (key, title) in enumerate(shown.items(), 1):
-        axes = figure.add_subplot(rows, columns, position)
-        for run in runs.values():
-            (_draw if is_one else _compare)(axes, key, run)
-        if key == "preference_loss":
-            axes.axhline(math.log(2), color="grey", linewidth=0.7, linestyle=":")
-            axes.annotate("ln 2", (1, math.log(2)), xycoords=("axes fraction", "data"), fontsize=6, color="grey", ha="right", va="bottom")
-        if key == "samples_malformed":
-            axes.set_ylim(0, max(0.1, 1.1 * axes.dataLim.y1))
-        axes.set_title(title, fontsize=8)
-        axes.tick_params(labelsize=6)
-        axes.spines[["top", "right"]].set_visible(False)
-    if is_one and shown:
-        looks = {"training": "-", "held-out users": "o", "chosen snapshot": "|"}
-        handles = [Line2D([], [], color="grey", label=label, **_look(mark)) for label, mark in looks.items()]
-    else:
-        handles = [Line2D([], [], color=run.colour, linewidth=1, label=name) for name, run in runs.items()]
-    figure.legend(handles=handles, fontsize=7, frameon=False, loc="outside lower center", ncols=4)
+    with plots.style(size):
+        figure, every = plots.canvas(panel[0] * columns, panel[1] * rows + 0.4, rows, columns)
+        for axes, (key, title) in zip(every, shown.items(), strict=False):
+            for run in runs.values():
+                (_draw if is_one else _compare)(axes, key, run)
+            if key == "preference_loss":
+                axes.axhline(math.log(2), color=plots.MUTED, linewidth=0.7, linestyle=":")
+                axes.annotate("ln 2", (1, math.log(2)), xycoords=("axes fraction", "data"), color=plots.MUTED, ha="right", va="bottom")
+            if key == "samples_malformed":
+                axes.set_ylim(0, max(0.1, 1.1 * axes.dataLim.y1))
+            if limits:
+                axes.set_ylim(*limits[key])
+            axes.set_title(title, loc="left", color=plots.MUTED, pad=4)
+            axes.grid(axis="y")
+            axes.locator_params(axis="y", nbins=4)
+        for unused in every[len(shown) :]:
+            figure.delaxes(unused)
+        if panels is None:
+            handles = (
+                [Line2D([], [], color=plots.MUTED, label=label, **_look(mark)) for label, mark in _LOOKS.items()]
+                if is_one and shown
+                else [Line2D([], [], color=run.colour, linewidth=1, label=name) for name, run in runs.items()]
+            )
+            figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        elif shown:
+            every[len(shown) - 1].set_xlabel("step")
     return figure
+
+
+def picture(folder: Path, manifest: Mapping[str, Any]) -> bytes | None:
+    """PNG of an artefact's curves, drawn by the worker that trained it; an artefact from before pictures were kept gets its own now.
+
+    Args:
+        folder: Of the artefact.
+        manifest: What is to be drawn.
+
+    Returns:
+        ``None`` for a picture that is too large to be shown.
+    """
+    return pictures.kept(folder / FILE, lambda: curves({folder.name: manifest}))
+
+
+def compared(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) -> bytes | None:
+    """PNG of several artefacts' curves, drawn when one of them is new.
+
+    Args:
+        folder: Of the asset that they belong to.
+        manifests: By name, in the order of their colours.
+
+    Returns:
+        ``None`` for a picture that is too large to be shown.
+    """
+    return pictures.kept(folder / _COMPARED / f"{digest_of(list(manifests.items()))}.png", lambda: curves(manifests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +249,7 @@ def _draw(axes: Axes, key: str, run: _Run) -> None:
         reach = 2 * errors.get(step, 0.0)
         axes.plot([step, step], [value - reach, value + reach], linewidth=0.8, color=run.colour)
     if run.held_out and run.chosen is not None:
-        axes.axvline(run.chosen, color="grey", linewidth=0.7, alpha=0.7)
+        axes.axvline(run.chosen, color=plots.MUTED, linewidth=0.7, alpha=0.7)
 
 
 def _compare(axes: Axes, key: str, run: _Run) -> None:

@@ -92,7 +92,7 @@ def only_replies_carry_loss(manifests: Mapping[str, Mapping[str, Any] | None]) -
 def manifests(lake: Lake, asset: str, recipes: Iterable[str] | None) -> dict[str, Mapping[str, Any] | None]:
     """Manifests by recipe: of the recipes given, or of every one that is there; ``None`` where there is none."""
     if recipes is None:
-        recipes = sorted(path.name for path in lake.artefact_path(asset).glob("*") if path.is_dir())
+        recipes = sorted(path.name for path in lake.artefact_path(asset).glob("[!.]*") if path.is_dir())
     return {recipe: manifest(lake.artefact_path(asset, recipe)) for recipe in recipes}
 
 

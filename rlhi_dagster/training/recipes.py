@@ -1,12 +1,15 @@
 """Training recipes: one YAML file each; the file's stem is the recipe's name and partition key.
 
-What belongs here: the shape of a recipe and how a wrong one is told. What does not: which pairs it draws (``pair_sets.py``) and the values
-of its settings, which are the profile's where the recipe says nothing.
+What belongs here: the shape of a recipe, how a wrong one is told, in which order recipes are shown and which are compared. What does not:
+which pairs one draws (``pair_sets.py``), the values of its settings, which are the profile's where the recipe says nothing, and drawing.
+
+The fields in ``SHOWN`` say how a recipe is shown and make no difference to how it is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -31,10 +34,34 @@ class Trains(Protocol):
         ...
 
 
+SHOWN = ("description", "role", "family", "against")
+"""Fields of a recipe that nothing but the report reads."""
+BASE = "base"
+"""The untrained policy: every treatment is compared with it."""
+
+
+class Role(StrEnum):
+    """What a recipe is there for."""
+
+    TREATMENT = "treatment"
+    """Should beat the base."""
+    CONTROL = "control"
+    """Lacks what a treatment should gain by, and should stay near the base if that is what it gains by."""
+    BASELINE = "baseline"
+    """What treatments are measured against."""
+
+
 class Recipe(BaseModel, frozen=True, extra="forbid"):
     """One training arm."""
 
     description: str = Field(min_length=1, description="What the arm is, in a sentence.")
+    role: Role = Field(default=Role.TREATMENT, description="`treatment`, `control` (drawn hollow) or `baseline`.")
+    family: str = Field(default="", description="Recipes of a family share a colour and stand together; the sources if left out.")
+    against: tuple[str, ...] = Field(
+        default=(),
+        description="Recipes that it is compared with on the same requests; a treatment always with `base`, too. A control names "
+        "what it is the control of.",
+    )
     method: Literal["none", "sft", "dpo"] = Field(description="`none` is the starting policy itself.")
     sources: tuple[Source, ...] = Field(
         default=(), description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many."
@@ -52,6 +79,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     )
     persona: Literal["own", "none"] = Field(default="own", description="Persona shown in training and evaluation.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Training settings that differ from the profile's.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_are_the_family(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("family") and isinstance(given.get("sources", ()), list | tuple):
+            return {**given, "family": " and ".join(map(str, given.get("sources", ()))) or BASE}
+        return given
 
     @model_validator(mode="after")
     def _pairs_or_none(self) -> Recipe:
@@ -99,12 +133,15 @@ def load(name: str, folder: str | None = None) -> Recipe:
     if file is None:
         raise RecipeError(f"no recipe {name}; there are {', '.join(names(folder))}")
     try:
-        return Recipe.model_validate(yaml.safe_load(file.read_text()))
+        recipe = Recipe.model_validate(yaml.safe_load(file.read_text()))
     except ValidationError as error:
         problems = "; ".join(f"{field}: {message}" if field else message for field, message in _problems(error))
         raise RecipeError(f"recipe {name}.yaml: {problems}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {name}.yaml is no YAML: {' '.join(str(error).split())}") from error
+    if strangers := sorted({*recipe.against} - ({*names(folder)} - {name})):
+        raise RecipeError(f"recipe {name}.yaml: against: no other recipe {', '.join(strangers)}; there are {', '.join(names(folder))}")
+    return recipe
 
 
 def load_all(folder: str | None = None) -> dict[str, Recipe]:
@@ -112,9 +149,51 @@ def load_all(folder: str | None = None) -> dict[str, Recipe]:
     return {name: load(name, folder) for name in names(folder)}
 
 
-def texts(folder: str | None = None) -> dict[str, str]:
-    """Every recipe's file as it stands, by name; read without judging it."""
-    return {name: file.read_text() for name, file in sorted(_files(folder).items())}
+def ranked(arms: Mapping[str, Recipe]) -> list[str]:
+    """Names in the order in which they are shown.
+
+    The base and the other baselines first, then a family after the other: those of one source in the order of ``Source``, then mixed ones;
+    in a family treatments before controls, then by name.
+    """
+    order, roles = list(Source), list(Role)
+    of_family: dict[str, list[tuple[int, list[int]]]] = {}
+    for recipe in arms.values():
+        of_family.setdefault(recipe.family, []).append((len(recipe.sources), [order.index(source) for source in recipe.sources]))
+
+    def rank(name: str) -> tuple[Any, ...]:
+        recipe = arms[name]
+        return (name != BASE, recipe.role != Role.BASELINE, min(of_family[recipe.family]), recipe.family, roles.index(recipe.role), name)
+
+    return sorted(arms, key=rank)
+
+
+def comparisons(arms: Mapping[str, Recipe]) -> list[tuple[str, str]]:
+    """Which recipes are compared, as (should be better, compared with): treatments with the base, and all with what they are against."""
+    order = {name: place for place, name in enumerate(ranked(arms))}
+    found = {(name, BASE) for name, recipe in arms.items() if recipe.role is Role.TREATMENT and BASE in arms}
+    for name, recipe in arms.items():
+        for other in set(recipe.against) & set(arms):
+            is_less = recipe.role is not Role.TREATMENT and arms[other].role is Role.TREATMENT
+            found.add((other, name) if is_less else (name, other))
+    return sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
+
+
+def deviations(arms: Mapping[str, Recipe], max_pairs: int | None) -> list[str]:
+    """Where the recipes depart from the paper, whose arms have 2,832 to 4,538 pairs."""
+    others = [f"`{name}`" for name in ranked(arms) if arms[name].pairs == "all"]
+    most = f", {max_pairs:,} at most" if max_pairs else ""
+    but = f" but {', '.join(others)}" if others else ""
+    return [f"Training uses as many pairs for every recipe{but}{most}, so that arms differ in kind and not in amount."]
+
+
+def trained(folder: str | None = None) -> dict[str, Any]:
+    """Every recipe's fields that bear on training and on what its model is shown, by name; read without judging them."""
+    return {name: _fields(file, shown=False) for name, file in sorted(_files(folder).items())}
+
+
+def shown(folder: str | None = None) -> dict[str, Any]:
+    """Every recipe's fields in ``SHOWN``, by name; read without judging them."""
+    return {name: _fields(file, shown=True) for name, file in sorted(_files(folder).items())}
 
 
 def training_settings(arms: Mapping[str, Recipe], profile: Trains) -> dict[str, TrainingSettings]:
@@ -143,6 +222,15 @@ def _files(folder: str | None) -> dict[str, Any]:
     """Files of all recipes by name."""
     laid_over = [*_folder().iterdir(), *(Path(folder).iterdir() if folder else ())]
     return {entry.name.removesuffix(".yaml"): entry for entry in laid_over if entry.name.endswith(".yaml")}
+
+
+def _fields(file: Any, *, shown: bool) -> Any:
+    text = file.read_text()
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return {field: value for field, value in given.items() if (field in SHOWN) == shown} if isinstance(given, dict) else text
 
 
 def _folder() -> Any:

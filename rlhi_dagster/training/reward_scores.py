@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rlhi_dagster import plots
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
 from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.findings import Finding
@@ -141,18 +142,9 @@ def backbone(manifest: dict[str, Any]) -> str:
 
 def drawing(scores: pl.DataFrame) -> Figure:
     """Accuracies with their intervals, one line a cell, beside chance."""
-    from matplotlib.figure import Figure
-
     rows = scores.filter(pl.col("n") > 0).sort("pairs", "condition", descending=True).to_dicts()
-    figure = Figure(figsize=(5, 0.6 + 0.3 * len(rows)))
-    axes = figure.add_subplot()
-    for place, row in enumerate(rows):
-        axes.plot([row["ci_low"], row["ci_high"]], [place, place], linewidth=1, color="tab:blue")
-        axes.plot([row["value"]], [place], "o", markersize=4, color="tab:blue")
-    axes.axvline(CHANCE, linewidth=0.8, linestyle=":", color="grey")
-    axes.set_yticks(range(len(rows)), [f"{row['pairs']}, {row['condition']} (n = {row['n']:,})" for row in rows], fontsize=7)
+    lines = [(f"{row['pairs']}, {row['condition']} (n = {row['n']:,})", row["value"], row["ci_low"], row["ci_high"]) for row in rows]
+    figure, axes = plots.intervals(lines, "preferred reply has the higher reward")
+    axes.axvline(CHANCE, linewidth=0.8, linestyle=":", color=plots.MUTED)
     axes.set_xlim(0, 1)
-    axes.tick_params(axis="x", labelsize=7)
-    axes.set_xlabel("preferred reply has the higher reward", fontsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure

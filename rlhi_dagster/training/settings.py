@@ -92,6 +92,24 @@ class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
         description="Fall of the log-probability of held-out preferred replies, nats a token, past which a snapshot is not chosen. Ours.",
     )
 
+    def deviations(self, what: str) -> list[str]:
+        """Where this departs from the paper's training logs, whose values are the defaults; ``what`` names what is trained."""
+        paper = DPOSettings()
+        changed = [
+            f"{name.replace('_', ' ')} {getattr(self, name):g} instead of {getattr(paper, name):g}"
+            for name in ("beta", "learning_rate", "batch_size", "warmup_steps", "weight_decay", "max_grad_norm", "max_length")
+            if getattr(self, name) != getattr(paper, name)
+        ]
+        passes = "one pass" if self.epochs == 1 else f"{self.epochs:g} passes"
+        said = [f"{what}: {passes} over the pairs, and the snapshot with the lowest loss on held-out users is kept; the paper makes many."]
+        said += [f"{what}: {', '.join(changed)}."] if changed else []
+        said += [f"{what}: low-rank adapters of rank {self.lora.rank} instead of all weights."] if self.lora else []
+        if self.sft_weight:
+            said.append(
+                f"{what}: a likelihood term on the chosen reply, of weight {self.sft_weight:g}, beside the loss; the paper has none."
+            )
+        return said
+
 
 def warmup_steps(settings: TrainingSettings, rows: int) -> int:
     """Steps of warm-up of a run on ``rows`` rows: as set, but at most a third of its steps, so that it comes to the peak and decays."""

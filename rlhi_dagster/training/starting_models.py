@@ -39,3 +39,19 @@ class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     human_preferences: tuple[HumanPreferences, ...] = Field(
         default=(), description="Sets of human preferences on which the reward model's accuracy is reported beside that on held-out pairs."
     )
+
+    def deviations(self, model: str | None) -> list[str]:
+        """Where this departs from the paper; ``model`` is the reward model, ``None`` for one trained here."""
+        said = ["The reward model sees the persona; for the paper, sources disagree on whether it does."]
+        if model is None:
+            return ["The reward model is trained here, on rewrites against their originals; the paper's is Athene-RM-8B.", *said]
+        return said if model.endswith("Athene-RM-8B") else [f"The reward model is `{model}`; the paper's is Athene-RM-8B.", *said]
+
+
+def policy_deviations(town: PolicySettings | None, model: str | None) -> list[str]:
+    """Where the policy departs from the paper's; ``model`` is its name, ``None`` for the town's."""
+    if model is None and town is not None:
+        millions = town.town.parameters / 1e6
+        return [f"The policy is a model of {millions:.1f} million parameters that is trained here; the paper's is Llama-3.1-8B-Instruct."]
+    of_paper = str(model).endswith("Llama-3.1-8B-Instruct")
+    return [] if of_paper else [f"The policy is `{model}`; the paper's is Llama-3.1-8B-Instruct."]

@@ -20,10 +20,12 @@ from rlhi_dagster.progress import Progress
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         job, stop = pipes.extras, Stop(pipes.log.warning)

@@ -1,4 +1,4 @@
-"""From a trained model to its artefact: weights, tokenizer, pair ids, manifest and card, written aside and put in place at once."""
+"""From a trained model to its artefact: weights, tokenizer, pair ids, manifest, card and curves, written aside and put in place at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
-from rlhi_dagster.training import card, gates
+from rlhi_dagster.training import card, curves, gates
 from rlhi_dagster.training.artefacts import PAIRS, put_in_place, trained_pairs
 from rlhi_dagster.workers import provenance
 from rlhi_dagster.workers.job import TrainingJob
@@ -64,6 +64,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         pl.concat([earlier, pl.read_parquet(job.train, columns=["pair_id"])]).write_parquet(partial / PAIRS)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     (partial / card.FILE).write_text(card.card(manifest), encoding="utf-8")
+    curves.picture(partial, manifest)
     put_in_place(partial, job.out)
     shutil.rmtree(job.work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -25,6 +25,7 @@ from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 
 class Generation:
@@ -76,6 +77,7 @@ def run_batch(batch: Mapping[str, Any], sampling: Sampling, desk: Desk) -> CallS
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         desk = Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))

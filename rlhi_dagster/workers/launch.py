@@ -8,7 +8,6 @@ What belongs here: counting devices, starting ranks, and ending with them and wi
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import signal
@@ -31,11 +30,10 @@ from dagster_pipes import (
 
 from rlhi_dagster.workers.answering import ECHO_SECONDS
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 SECONDS_TO_STOP = 600
 """How long ranks may take to finish the step in hand and to write a snapshot when they are told to stop."""
-_PR_SET_PDEATHSIG = 1
-"""Of Linux' prctl(2): the signal that a process gets when its parent dies."""
 
 
 def rank() -> int:
@@ -49,12 +47,6 @@ def open_pipes() -> PipesContext:
         return open_dagster_pipes()
     silent = {**os.environ, DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": os.devnull})}
     return open_dagster_pipes(params_loader=PipesMappingParamsLoader(silent))
-
-
-def end_with_parent() -> None:
-    """Have this process told to stop (SIGTERM) when the one that started it dies, however it dies; on Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def processes(settings: Mapping[str, Any]) -> int:

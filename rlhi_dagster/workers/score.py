@@ -17,10 +17,12 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         job, desk = pipes.extras, Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))

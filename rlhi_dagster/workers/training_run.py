@@ -26,6 +26,7 @@ from rlhi_dagster.training.settings import warmup_steps
 from rlhi_dagster.workers import launch, readiness, sharding
 from rlhi_dagster.workers.failures import told
 from rlhi_dagster.workers.job import TrainingJob
+from rlhi_dagster.workers.parent import end_with_parent
 from rlhi_dagster.workers.probe import Probe
 from rlhi_dagster.workers.stopping import StopAtSignal
 from rlhi_dagster.workers.tokens import token_counts
@@ -106,7 +107,7 @@ def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
 
     All that this worker and those after it will train is checked before the first. Every process that trains runs this (``launch.py``).
     """
-    launch.end_with_parent()
+    end_with_parent()
     with launch.open_pipes() as pipes, told():
         meet()
         jobs, later = ([TrainingJob.from_dict(entry) for entry in pipes.extras[part]] for part in ("jobs", "later"))

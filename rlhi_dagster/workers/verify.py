@@ -22,6 +22,7 @@ from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.progress import Progress
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 SECONDS = 20.0
 """Most time for one comparison. math-verify itself gives up a step of it (two readings, one comparison) after 5 s."""
@@ -89,6 +90,7 @@ def _serve(line: Connection) -> None:
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
         items, stop = pl.read_parquet(pipes.extras["items"]), Stop(pipes.log.warning)

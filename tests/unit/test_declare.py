@@ -141,9 +141,9 @@ NOTHING: set[str] = set()
 @pytest.mark.parametrize(
     ("changes", "affected"),
     [
-        ({"candidates": {"min_margin": 5}}, {"online_candidates", "online_pairs", "online_policies", "reward_pairs"}),
+        ({"candidates": {"min_margin": 5}}, {"online_candidates", "online_pairs", "online_policies", "report", "reward_pairs"}),
         ({"held_out_fraction": 0.1}, {"users"}),
-        ({"dpo": {"beta": 0.9}}, TRAINED),
+        ({"dpo": {"beta": 0.9}}, TRAINED | {"report"}),
         ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
     ],
 )

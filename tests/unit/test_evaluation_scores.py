@@ -8,6 +8,7 @@ from rlhi_dagster.evaluation import Metric
 from rlhi_dagster.evaluation.intervals import estimate, wilson
 from rlhi_dagster.evaluation.scores import by_earlier_conversations, compare, comparisons, item_values, scores
 from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES, SCORES
+from rlhi_dagster.training import recipes
 
 
 def judgements(recipe: str, items: list[dict]) -> pl.DataFrame:
@@ -115,13 +116,13 @@ def test_compare_uses_only_items_both_answered() -> None:
 
 def test_comparisons_are_the_claims_whose_recipes_are_present() -> None:
     frames = [judgements(name, [{"met": float(i % 2)} for i in range(6)]) for name in ("base", "dpo_rewards", "dpo_rewards_user_agnostic")]
-    found = comparisons(pl.concat(frames))
+    found = comparisons(pl.concat(frames), recipes.comparisons(recipes.load_all()))
     assert found.select("left", "right").unique(maintain_order=True).rows() == [
         ("dpo_rewards", "base"),
         ("dpo_rewards", "dpo_rewards_user_agnostic"),
     ]
     assert found["metric"].to_list()[:4] == ["all_preferences_met", "preferences_met", "win_rate", "malformed"]
-    assert comparisons(JUDGEMENTS.empty()).is_empty()
+    assert comparisons(JUDGEMENTS.empty(), []).is_empty()
 
 
 def test_a_pair_judged_twice_in_one_order_is_refused() -> None:

@@ -79,5 +79,5 @@ def test_plot_embeds_a_small_png_with_all_colours_and_refuses_a_large_one(monkey
     for order in range(10):
         red, green, blue = (round(255 * part) for part in mpl.colors.to_rgb(f"C{order}"))
         assert any(max(abs(red - r), abs(green - g), abs(blue - b)) <= 8 for r, g, b in kept), order
-    monkeypatch.setattr("rlhi_dagster.metadata._PLOT_BYTES", 100)
+    monkeypatch.setattr("rlhi_dagster.pictures.MAX_BYTES", 100)
     assert "left out" in plot(figure).md_str

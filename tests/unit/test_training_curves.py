@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhi_dagster.training import curves as training_curves
 from rlhi_dagster.training.curves import COMPARED, PANELS, curves, final_numbers, measured
 
 SHOWN = ("margin", "logp_chosen", "kl", "samples_malformed")
@@ -33,7 +35,7 @@ def manifest(chosen: int = 50, **changed: Any) -> dict[str, Any]:
 
 
 def titles(figure: Any) -> list[str]:
-    return [axes.get_title() for axes in figure.axes]
+    return [axes.get_title(loc="left") for axes in figure.axes]
 
 
 def test_methods_share_names_and_numbers_that_are_none_are_left_out() -> None:
@@ -80,3 +82,34 @@ def test_several_recipes_are_compared_on_held_out_users() -> None:
 
 def test_nothing_recorded_is_an_empty_picture() -> None:
     assert titles(curves({})) == titles(curves({"base": {}})) == []
+
+
+def test_a_picture_is_drawn_once_and_stays_with_its_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, drawn = tmp_path / "dpo", list[list[str]]()
+    folder.mkdir()
+    draw = training_curves.curves
+    monkeypatch.setattr(training_curves, "curves", lambda manifests: drawn.append(list(manifests)) or draw(manifests))
+    first = training_curves.picture(folder, manifest())
+    assert first
+    assert first.startswith(b"\x89PNG")
+    assert [file.name for file in folder.iterdir()] == ["curves.png"]
+    assert training_curves.picture(folder, manifest()) == first
+    assert drawn == [["dpo"]]
+
+
+def test_a_comparison_is_drawn_again_when_one_of_its_artefacts_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list[list[str]]()
+    draw = training_curves.curves
+    monkeypatch.setattr(training_curves, "curves", lambda manifests: drawn.append(list(manifests)) or draw(manifests))
+    both = {"a": manifest(), "b": manifest(chosen=100)}
+    first = training_curves.compared(tmp_path, both)
+    assert first == training_curves.compared(tmp_path, both)
+    assert len(drawn) == 1
+    assert training_curves.compared(tmp_path, both | {"b": manifest(chosen=50)}) != first
+    assert drawn == [["a", "b"]] * 2
+
+
+def test_a_picture_that_is_too_large_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhi_dagster.pictures.MAX_BYTES", 100)
+    assert training_curves.picture(tmp_path, manifest()) is None
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import pytest
 from rlhi_dagster import declare, partitions
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
+from rlhi_dagster.resources import TrainingRun
 from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, unfit
@@ -62,6 +63,56 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
     assert [name for name, recipe in recipes.load_all().items() if recipe.pairs == "all"] == ["dpo_reasoning"]
 
 
+def test_what_is_compared_with_what() -> None:
+    assert recipes.comparisons(recipes.load_all()) == [
+        ("dpo_rewrites", "base"),
+        ("dpo_rewrites", "sft_rewrites"),
+        ("dpo_rewrites", "dpo_rewrites_from_scratch"),
+        ("dpo_rewrites", "dpo_rewrites_no_persona"),
+        ("dpo_rewards", "base"),
+        ("dpo_rewards", "dpo_rewards_shuffled_persona"),
+        ("dpo_rewards", "dpo_rewards_user_agnostic"),
+        ("dpo_rewards_online", "base"),
+        ("dpo_rewards_online", "dpo_rewards"),
+        ("dpo_reasoning", "base"),
+        ("dpo_rewrites_and_rewards", "base"),
+        ("dpo_rewrites_and_rewards", "dpo_rewrites"),
+        ("dpo_rewrites_and_rewards", "dpo_rewards"),
+    ]
+
+
+def test_a_recipe_says_how_it_is_shown_or_is_a_treatment_of_its_sources() -> None:
+    assert (OWN.role, OWN.family, OWN.against) == ("treatment", "rewrites", ())
+    assert (BOTH.family, Recipe(description="x", method="none").family) == ("rewrites and rewards", "base")
+    control = OWN.model_copy(update={"role": recipes.Role.CONTROL, "against": ("own", "base")})
+    arms = {"base": recipes.load("base"), "own": OWN, "control": control, "both": BOTH}
+    assert recipes.ranked(arms) == ["base", "own", "control", "both"]
+    assert recipes.comparisons(arms) == [("own", "base"), ("own", "control"), ("control", "base"), ("both", "base")]
+
+
+def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(text: str) -> tuple[object, ...]:
+        (tmp_path / "mine.yaml").write_text(text)
+        arms = recipes.load_all()
+        sets = drawn_sets(pairs(6), arms, None, 0.5, 7)["mine"]
+        run = TrainingRun(
+            "mine", "dpo", None, sets.train, sets.validation, recipes.training_settings(arms, load("sample"))["mine"], tmp_path, {}
+        )
+        return run.inputs, declare._setting("recipes"), declare._setting("recipes_shown")
+
+    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
+    (tmp_path / "base.yaml").write_text("description: x\nmethod: none\n")
+    inputs, trained, shown = read("description: x\nmethod: dpo\nsources: [rewrites]\n")
+    for field in ("description: y", "description: x\nrole: control", "description: x\nfamily: f", "description: x\nagainst: [base]"):
+        found = read(f"{field}\nmethod: dpo\nsources: [rewrites]\n")
+        assert found[:2] == (inputs, trained)
+        assert found[2] != shown
+    assert read("description: x\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")[0] != inputs
+    assert read("description: x\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")[1:] != (trained, shown)
+    (tmp_path / "mine.yaml").write_text("- [")
+    assert declare._setting("recipes")["mine"] == "- ["
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -84,6 +135,9 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
         ("method: none\n", "description"),
         ("description: x\nmethod: dpo\n", "source"),
         ("description: x\nmethod: none\nsources: [rewrites]\n", "source"),
+        ("description: x\nmethod: none\nrole: contrl\n", "role: .*'treatment', 'control' or 'baseline'"),
+        ("description: x\nmethod: none\nagainst: base\n", "against"),
+        ("description: x\nmethod: none\nagainst: [bas, mine]\n", "against: no other recipe bas, mine; there are mine"),
     ],
 )
 def test_a_wrong_recipe_names_the_file_and_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, field: str) -> None:

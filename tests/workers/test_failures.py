@@ -129,6 +129,7 @@ def test_a_disk_that_is_full_midway_is_told_and_leaves_nothing_half_written(job:
 
     assert dg.materialize([trains]).success
     assert json.loads((out / MANIFEST).read_text())["chosen"]["of"] == 4
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG"), "the worker draws what the asset shows"
 
 
 @pytest.mark.parametrize("state", [None, "", '{"epoch": 1.0, "log_his'])

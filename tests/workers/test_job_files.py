@@ -22,7 +22,7 @@ def materialized(root: Path) -> bool:
 def test_job_files_go_when_their_worker_has_finished_and_stay_for_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "sitecustomize.py").write_text("import sys\nif 'verify' in ' '.join(sys.orig_argv): sys.exit('no')\n")
+    (broken / "sitecustomize.py").write_text("import sys\nif 'rlhi_dagster.workers' in ' '.join(sys.orig_argv): sys.exit('no')\n")
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", str(broken))
         assert not materialized(tmp_path)

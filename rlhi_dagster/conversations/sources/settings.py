@@ -38,6 +38,9 @@ class SourceField(StrEnum):
     MESSAGES = "messages"
 
 
+_OF_PAPER = "hf://datasets/allenai/WildChat-1M/data/*.parquet"
+
+
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """A source of conversations and what is accepted from it."""
 
@@ -62,6 +65,11 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     drop_toxic: bool = Field(default=True, description="Quarantine conversations that the source itself flags as toxic.")
 
     redaction: RedactionSettings = Field(default=RedactionSettings(), description="What is replaced in messages.")
+
+    def deviations(self) -> list[str]:
+        """Where this departs from the paper."""
+        said = [] if self.location == _OF_PAPER else [f"The conversations are those of {self.name}; the paper's are all of WildChat-1M."]
+        return [*said, *(["Conversations that the source flags as toxic are left out; the paper does not say."] if self.drop_toxic else [])]
 
     @field_validator("assumed_start")
     @classmethod

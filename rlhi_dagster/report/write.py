@@ -1,4 +1,4 @@
-"""Filling the report from the lake and writing it."""
+"""Filling the report from the lake and writing it; what the page looks like is not said here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import polars as pl
 
 from rlhi_dagster.digests import fingerprint
 from rlhi_dagster.engines.models import MANIFEST
-from rlhi_dagster.evaluation.report import render
-from rlhi_dagster.evaluation.report_data import ReportData
 from rlhi_dagster.evaluation.scores import comparisons
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.profiles import Profile
+from rlhi_dagster.report.data import ReportData
+from rlhi_dagster.report.page import render
+from rlhi_dagster.training import recipes
 
 SIMULATED = (
     "Users, their preferences, their messages and the logged replies are simulated: a town in which every user has a hidden "
@@ -22,20 +23,6 @@ SIMULATED = (
     "candidates, the reward model, training and every interval, with a policy of under two million parameters trained here. The "
     "numbers say whether the method and this code work on users that behave as described; they say nothing about people or about "
     "large models."
-)
-DEVIATIONS = (
-    "Feedback labels come from a trained classifier, and for what it is not sure of from a chat model where the profile names one; the "
-    "paper used GPT-4o.",
-    "Persona lines are extracted by rule from what users asked for, each with the messages that support it; the paper has a language model "
-    "write a summary.",
-    "A follow-up kept from the logs is tested against the regenerated reply, and pairs whose reply lacks the defect are dropped; "
-    "the paper does not say.",
-    "Rewrites are the policy's own continuation after the feedback, without a reward-model filter.",
-    "The reward model sees the persona; for the paper, sources disagree on whether it does.",
-    "Training uses as many pairs for every recipe, so that arms differ in kind and not in amount.",
-    "In the sample: 16 candidates instead of 64, a likelihood term on the chosen reply beside the DPO loss, and a learning rate for a "
-    "model of under two million parameters.",
-    "Judges: in the sample the simulated users' own preferences; elsewhere an open chat model, both orders. The paper's judges are closed.",
 )
 _TABLES = [
     "scores",
@@ -68,6 +55,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
             logs[name] = scanned
         else:
             frames[name] = scanned.collect()
+    arms = profile.arms
     versions = {name: fingerprint(frame)[:12] for name, frame in frames.items() if name in {"preference_pairs", "eval_prompts"}}
     data = ReportData(
         headline={
@@ -77,8 +65,8 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
             **{f"Data version of {name}": version for name, version in versions.items()},
         },
         simulated=SIMULATED if profile.truth else "",
-        deviations=DEVIATIONS,
-        recipes={name: arm.description for name, arm in profile.arms.items()},
+        deviations=[*profile.deviations(), *recipes.deviations(arms, profile.max_pairs)],
+        recipes=arms,
         checkpoints=checkpoint_manifests(lake, profile),
         show_samples=profile.truth is not None,
         **frames,
@@ -89,7 +77,7 @@ def write_report(profile: Profile, lake: Lake) -> tuple[Path, pl.DataFrame]:
     file, partial = folder / "index.html", folder / ".index.html.partial"
     partial.write_text(render(data), encoding="utf-8")
     partial.replace(file)
-    return file, comparisons(frames["judgements"])
+    return file, comparisons(frames["judgements"], recipes.comparisons(arms))
 
 
 def checkpoint_manifests(lake: Lake, profile: Profile) -> dict[str, dict[str, object]]:

@@ -1,17 +1,38 @@
 """What the report page is made from.
 
-What belongs here: the inputs of ``report.render`` and nothing else. What does not: reading the lake (the asset does) and drawing.
+What belongs here: the inputs of ``page.render``, and how recipes stand and look on it. What does not: reading the lake (``write``) and
+drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.plots import SERIES, Mark
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import Recipe, Role
+
 Frame = pl.DataFrame | pl.LazyFrame
+_SYMBOLS = "osD^v"
+
+
+def marks(arms: Mapping[str, Recipe]) -> dict[str, Mark]:
+    """The look of every recipe: its family gives the colour, controls are hollow, and recipes that would look alike get other symbols."""
+    names = recipes.ranked(arms)
+    families = list(dict.fromkeys(arms[name].family for name in names))
+    found, alike = {}, Counter[tuple[str, bool]]()
+    for name in names:
+        place, is_control = families.index(arms[name].family), arms[name].role is Role.CONTROL
+        # The first family is that of the base; grey is its alone.
+        tone = SERIES[place if place < len(SERIES) else 1 + (place - 1) % (len(SERIES) - 1)]
+        found[name] = Mark(tone, is_control, _SYMBOLS[alike[tone, is_control] % len(_SYMBOLS)])
+        alike[tone, is_control] += 1
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +45,7 @@ class ReportData:
         headline: What ran, as shown: "Profile", "Source", "Data version", "Seed" and so on to their values.
         simulated: What is simulated in this run, in plain words; empty if nothing is.
         deviations: Where this run departs from the paper, one sentence each; `code` in backticks is set as code.
-        recipes: Recipe to one line that says what it is.
+        recipes: Every recipe; what it is, what it is compared with and how it is drawn.
         scores: ``SCORES`` of all recipes.
         judgements: ``JUDGEMENTS`` of all recipes.
         eval_prompts: ``EVAL_PROMPTS``.
@@ -40,15 +61,14 @@ class ReportData:
         reward_pairs: ``REWARD_PAIRS``.
         candidate_rewards: ``CANDIDATE_REWARDS``.
         preference_pairs: ``PREFERENCE_PAIRS``.
-        checkpoints: Recipe to its checkpoint's manifest: ``method``, ``steps`` (a list of {``step``, ``loss``, ``rewards/margins``,
-            ``logps/chosen``, ``logps/rejected``}), ``step0_loss``, ``pairs``, ``seconds``; all optional.
+        checkpoints: Recipe to its checkpoint's manifest; nothing in it is needed.
         show_samples: Whether to print conversations; for simulated text only.
     """
 
     headline: Mapping[str, str] = field(default_factory=dict)
     simulated: str = ""
     deviations: Sequence[str] = ()
-    recipes: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     scores: Frame | None = None
     judgements: Frame | None = None
     eval_prompts: Frame | None = None
@@ -66,6 +86,24 @@ class ReportData:
     preference_pairs: Frame | None = None
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     show_samples: bool = False
+
+    def ranked(self, present: Iterable[str]) -> list[str]:
+        """The recipes in ``present`` as they stand on the page; those without a file any more come last."""
+        order = recipes.ranked(self.recipes)
+        return sorted(set(present), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+    def mark(self, recipe: str) -> Mark:
+        """How a recipe is drawn."""
+        return marks(self.recipes).get(recipe, Mark("--muted"))
+
+    def is_control(self, recipe: str) -> bool:
+        """Whether a recipe is there as a control."""
+        return recipe in self.recipes and self.recipes[recipe].role is Role.CONTROL
+
+    def leading(self, present: Iterable[str]) -> list[str]:
+        """The base and the treatments in ``present``, as they stand on the page."""
+        found = {name for name, recipe in self.recipes.items() if name == recipes.BASE or recipe.role is Role.TREATMENT}
+        return self.ranked(found & set(present))
 
     def table(self, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
         """The named table's ``columns``, or ``None`` if it is missing or has no rows."""

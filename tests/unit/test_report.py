@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster.evaluation import BASE
+from rlhi_dagster import plots
 from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.evaluation.report import ReportData, render
 from rlhi_dagster.evaluation.scores import scores
+from rlhi_dagster.report.data import ReportData, marks
+from rlhi_dagster.report.page import render
 from rlhi_dagster.tables import (
     CANDIDATE_REWARDS,
     CONTEXTUAL_DIVERSITY,
@@ -29,9 +30,12 @@ from rlhi_dagster.tables import (
     USERS,
     Table,
 )
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import BASE, Recipe, Role
 
 LEVELS = [("all", "all"), *(("turn", turn) for turn in ("2", "3", "4", "5", ">5")), ("month", "2023-04"), ("month", "2023-05")]
 
+MINE = "mine"
 RECIPES = {
     BASE: (0.12, 0.45, 0.01),
     "sft_rewrites": (0.42, 0.65, 0.01),
@@ -40,6 +44,7 @@ RECIPES = {
     "dpo_rewrites_no_persona": (0.16, 0.5, 0.02),
     "dpo_rewards_user_agnostic": (0.19, 0.5, 0.01),
     "dpo_rewards_shuffled_persona": (0.14, 0.5, 0.12),
+    MINE: (0.6, 0.5, 0.02),
 }
 START = datetime(2023, 4, 1, tzinfo=UTC)
 ATTACK = '<script>alert("x")</script><img src="https://example.org/a.png">'
@@ -117,7 +122,10 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
         headline={"Profile": "sample", "Source": "the sample town, six months", "Data version": "3f1c9a0b77de", "Seed": "7"},
         simulated="Users, requests and replies come from a simulation.\n\nTheir preferences are known to the judge `town` only.",
         deviations=["Personas are built from rules instead of by a language model.", "`beta` is 0.1 as in the paper."],
-        recipes={BASE: "the starting policy", "dpo_rewrites": "rewrites that follow the user's feedback"},
+        recipes={
+            name: recipe.model_copy(update={"description": recipe.description + attack}) for name, recipe in recipes.load_all().items()
+        }
+        | {MINE: Recipe(description="My own idea.", method="dpo", sources=("rewards",), against=("dpo_rewards",))},
         scores=scores(judgements, all_responses, judgements.filter(recipe=BASE)),
         judgements=judgements,
         eval_prompts=eval_prompts,
@@ -191,7 +199,7 @@ def manifest(recipe: str, rng: np.random.Generator) -> dict:
     for step in range(1, 81):
         progress = 1 - np.exp(-step / 25)
         row = {"step": step, "loss": float(0.693 - 0.5 * progress + 0.03 * rng.normal())}
-        if recipe.startswith("dpo"):
+        if recipe != "sft_rewrites":
             row |= {
                 "rewards/margins": float(4 * progress + 0.2 * rng.normal()),
                 "logps/chosen": float(-60 + 8 * progress * (-1 if "shuffled" in recipe else 1) + rng.normal()),
@@ -247,8 +255,38 @@ def test_every_section_is_there_with_n_and_interval(page: str) -> None:
     assert re.search(r"<code>dpo_rewrites</code> minus <code>base</code>: <b>\+\d\d\.\d points \[\d+\.\d, \d+\.\d\]</b>, n = 120", page)
     assert 'class="missing"' not in page
     # Plots take their colours from the page, in light and in dark.
-    assert "#0000" not in page
-    assert "var(--s-rewrites)" in page
+    assert not {colour for colour in plots.PALETTE.values() if colour in page[page.index("</style>") :]}
+    assert "var(--s-2)" in page
+
+
+def test_no_treatment_is_drawn_as_a_control() -> None:
+    arms = recipes.load_all()
+    looks = marks(arms)
+    assert {name for name, mark in looks.items() if mark.is_hollow} == {
+        "dpo_rewards_shuffled_persona",
+        "dpo_rewards_user_agnostic",
+        "dpo_rewrites_from_scratch",
+        "dpo_rewrites_no_persona",
+    }
+    assert len(set(looks.values())) == len(arms)
+    of_rewards = [looks[name].tone for name in arms if name.startswith("dpo_rewards")]
+    assert len(of_rewards) == 4
+    assert len(set(of_rewards)) == 1
+
+
+def test_a_recipe_of_ones_own_is_shown_as_what_it_is(page: str) -> None:
+    for other in (BASE, "dpo_rewards"):
+        assert f"<code>mine</code> minus <code>{other}</code>: <b>" in page
+    history = page[page.index('<section id="history">') : page.index('<section id="reasoning">')]
+    assert re.search(r'class="legend">(?:(?!</ul>).)*mine', history, re.S)
+    assert "dpo_rewards_user_agnostic" not in history[: history.index("<table>")]
+    assert "My own idea." in page
+
+
+def test_a_recipe_whose_file_is_gone_is_still_shown() -> None:
+    data = made_up(users=4)
+    arms = {name: recipe for name, recipe in data.recipes.items() if name != "dpo_rewrites" and recipe.role is not Role.CONTROL}
+    assert "dpo_rewrites" in render(replace(data, recipes=arms))
 
 
 def test_missing_inputs_are_named_with_their_assets() -> None:

@@ -1,0 +1,310 @@
+"""The report's results: scores, comparisons, cold start, reasoning, samples.
+
+What belongs here: what sections about replies and verdicts show; ``None`` where a table for it is missing. What does not: how the data and
+checkpoints came to be (``process``), text and markup (``page.html``) and the statistics themselves (``evaluation.scores``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from rlhi_dagster import plots
+from rlhi_dagster.evaluation import Benchmark, Metric
+from rlhi_dagster.evaluation.judges import count_illegible
+from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
+from rlhi_dagster.report.data import ReportData
+from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, percent, points, share
+from rlhi_dagster.tables import JUDGEMENTS, SCORES
+from rlhi_dagster.training import recipes
+from rlhi_dagster.training.recipes import BASE
+
+SAMPLES = 6
+
+METRIC_WORDS = {
+    Metric.ALL_PREFERENCES_MET: "All preferences met",
+    Metric.PREFERENCES_MET: "Preferences met",
+    Metric.WIN_RATE: "Win rate against base",
+    Metric.MALFORMED: "Malformed replies",
+    Metric.ERROR_RATE: "No reply (errors)",
+    Metric.POSITION_BIAS: "Verdict follows order",
+    Metric.ACCURACY: "Right answers",
+}
+_METRIC_NOTES = {
+    Metric.ALL_PREFERENCES_MET: "share of replies that are intact and meet every preference of their user",
+    Metric.PREFERENCES_MET: "mean share of the user's preferences a reply meets",
+    Metric.WIN_RATE: "both orders averaged, ties count half",
+    Metric.MALFORMED: "share of replies that are broken text; lower is better",
+}
+_PRIMARY = (Metric.ALL_PREFERENCES_MET, Metric.WIN_RATE)
+_LOWER_IS_BETTER = (Metric.MALFORMED,)
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def lead(data: ReportData) -> dict[str, Any] | None:
+    """The top of the page: the result in a sentence per method, and the numbers behind it as cards."""
+    rows = _scores(data)
+    by_recipe = {row["recipe"]: row for row in _primary_rows(rows)}
+    if not by_recipe:
+        return None
+    shown = [by_recipe[recipe] for recipe in data.leading(by_recipe)]
+    cards = [
+        {
+            "name": row["recipe"],
+            "value": percent(row["value"]),
+            "about": f"{METRIC_WORDS[row['metric']].lower()}, {bracket(row['ci_low'], row['ci_high'])}, n = {row['n']:,}",
+            "colour": data.mark(row["recipe"]).css,
+        }
+        for row in shown
+    ]
+    return {"sentence": _verdict_in_words(rows, shown), "cards": cards}
+
+
+def results(data: ReportData) -> dict[str, Any] | None:
+    """Every recipe on the held-out users' requests: forest plots and the table behind them."""
+    rows = [row for row in _scores(data) if row["benchmark"] == Benchmark.USER_EVAL]
+    if not rows:
+        return None
+    of = {(metric, judge): [row for row in rows if (row["metric"], row["judge"]) == (metric, judge)] for metric, judge in _columns(rows)}
+    figures = [_forest(data, metric, judge, of[metric, judge]) for metric, judge in of if metric in _METRIC_NOTES]
+    return {"figures": figures, "table": _score_table(data, rows), "remarks": _judge_remarks(data, rows)}
+
+
+def differences(data: ReportData) -> list[dict[str, Any]] | None:
+    """The claims as paired differences in plain words, by benchmark and judge."""
+    judgements = data.table("judgements", list(JUDGEMENTS.columns))
+    found = None if judgements is None else comparisons(judgements, recipes.comparisons(data.recipes))
+    if found is None or found.is_empty():
+        return None
+    groups = []
+    for (benchmark, judge), group in found.group_by("benchmark", "judge", maintain_order=True):
+        metrics = [Metric(name) for name in group["metric"].unique(maintain_order=True)]
+        rows = [row | dict(zip(("tone", "word"), _in_words(row), strict=True)) for row in group.iter_rows(named=True)]
+        first, name = [row for row in rows if row["metric"] == metrics[0]], METRIC_WORDS[metrics[0]]
+        groups.append(
+            {
+                "title": f"{name} ({benchmark}, judge {judge})",
+                "figure": figure(_difference_forest(data, first), name, "Differences in percentage points"),
+                "rows": first,
+                "of_users": benchmark == Benchmark.USER_EVAL,
+                "others": _other_differences(rows, metrics[1:]) if metrics[1:] else None,
+            }
+        )
+    return groups
+
+
+def cold_start(data: ReportData) -> dict[str, Any] | None:
+    """The primary metric by number of the user's earlier conversations."""
+    primary = _primary_rows(_scores(data))
+    metric = Metric(primary[0]["metric"]) if primary else Metric.ALL_PREFERENCES_MET
+    judgements = data.table("judgements", list(JUDGEMENTS.columns))
+    prompts = data.table("eval_prompts", ["prompt_id", "benchmark", "earlier_conversations"])
+    curve = None if judgements is None or prompts is None else by_earlier_conversations(judgements, prompts, metric)
+    if curve is None or curve.is_empty():
+        return None
+    labels, words = [label for label, _, _ in HISTORY_BUCKETS], METRIC_WORDS[metric]
+    of_judges = []
+    for judge in curve["judge"].unique().sort():
+        of_judge = curve.filter(judge=judge)
+        names = data.ranked(of_judge["recipe"])
+        looks = {recipe: data.mark(recipe) for recipe in names if not data.is_control(recipe)}
+        cells = {(row["recipe"], row["earlier_conversations"]): row for row in of_judge.iter_rows(named=True)}
+        series = [
+            plots.Series(
+                mark,
+                [
+                    (place, row["value"], row["ci_low"], row["ci_high"])
+                    for place, label in enumerate(labels)
+                    if (row := cells.get((recipe, label)))
+                ],
+            )
+            for recipe, mark in looks.items()
+        ]
+        drawn = plots.category_points(labels, series, axis="earlier conversations", limits=(0, 1.02))
+        lines = [[recipe, *(share(cells.get((recipe, label))) for label in labels)] for recipe in names]
+        of_judges.append(
+            {
+                "figure": figure(drawn, f"{words} by history", words, f"judge {judge}; 95 % intervals", looks) if series else None,
+                "table": Table(["recipe", *labels], lines, f"{words} by earlier conversations; judge {judge}"),
+            }
+        )
+    return {"metric": words, "judges": of_judges}
+
+
+def reasoning(data: ReportData) -> Table | None:
+    """Accuracy on the items with known answers."""
+    lines = [
+        [row["recipe"], row["benchmark"], percent(row["value"]), bracket(row["ci_low"], row["ci_high"]), f"{row['n']:,}", row["judge"]]
+        for row in _scores(data)
+        if row["metric"] == Metric.ACCURACY
+    ]
+    columns = ["recipe", "benchmark", "right answers", "95 % interval", "n", "judge"]
+    return Table(columns, lines, text_columns=(1, 5)) if lines else None
+
+
+def samples(data: ReportData) -> dict[str, Any] | None:
+    """A few held-out requests with the replies side by side."""
+    prompts = data.table("eval_prompts", ["prompt_id", "benchmark", "prompt", "persona"])
+    responses = data.table("responses", ["recipe", "prompt_id", "reply", "error"])
+    if not data.show_samples or prompts is None or responses is None:
+        return None
+    items = prompts.filter(benchmark=Benchmark.USER_EVAL.value).sort("prompt_id")
+    chosen = items.gather([len(items) * position // SAMPLES for position in range(SAMPLES)] if len(items) > SAMPLES else range(len(items)))
+    replies = {(row["recipe"], row["prompt_id"]): row for row in responses.iter_rows(named=True)}
+    verdicts, names = _verdicts(data), data.leading(responses["recipe"])
+    shown = [
+        {
+            "request": "\n\n".join(("" if turn["role"] == "user" else f"{turn['role']}: ") + turn["content"] for turn in item["prompt"]),
+            "persona": item["persona"] or "Nothing is known about this user yet.",
+            "replies": [
+                {
+                    "recipe": recipe,
+                    "colour": data.mark(recipe).css,
+                    "text": _reply(replies.get((recipe, item["prompt_id"]))),
+                    "verdict": verdicts.get((recipe, item["prompt_id"])) or "not judged",
+                }
+                for recipe in names
+            ],
+        }
+        for item in chosen.iter_rows(named=True)
+    ]
+    return {"items": shown, "of": len(items)}
+
+
+def _scores(data: ReportData) -> list[dict[str, Any]]:
+    found = data.table("scores", list(SCORES.columns))
+    rows = [] if found is None else found.filter(pl.col("value").is_not_null()).rows(named=True)
+    order = data.ranked(row["recipe"] for row in rows)
+    return sorted(rows, key=lambda row: (order.index(row["recipe"]), row["benchmark"], row["metric"], row["judge"]))
+
+
+def _columns(rows: Rows) -> list[tuple[Metric, str]]:
+    """Metrics and judges that there are, as the page shows them."""
+    found = {(Metric(row["metric"]), row["judge"]) for row in rows if row["metric"] in METRIC_WORDS}
+    return sorted(found, key=lambda each: (list(METRIC_WORDS).index(each[0]), each[1]))
+
+
+def _primary_rows(rows: Rows) -> Rows:
+    """Rows of the metric the page leads with, of one judge: all preferences met where a judge can tell, else the win rate."""
+    for metric in _PRIMARY:
+        found = [row for row in rows if row["metric"] == metric and row["benchmark"] == Benchmark.USER_EVAL]
+        if found:
+            judge = min(row["judge"] for row in found)
+            return [row for row in found if row["judge"] == judge]
+    return []
+
+
+def _verdict_in_words(rows: Rows, shown: Rows) -> str:
+    """The page's first sentence: what each trained recipe reaches and how far that is from the base."""
+    gains = {(row["recipe"], row["judge"]): row for row in rows if row["metric"] == Metric.ALL_PREFERENCES_MET_MINUS_BASE}
+    parts = []
+    for row in shown:
+        if row["recipe"] == BASE:
+            continue
+        if row["metric"] == Metric.WIN_RATE:
+            parts.append(
+                f"`{row['recipe']}` wins {percent(row['value'])} {bracket(row['ci_low'], row['ci_high'])} of comparisons with the base"
+            )
+        else:
+            gain = gains.get((row["recipe"], row["judge"]))
+            over = f", {points(gain['value'])} {bracket(gain['ci_low'], gain['ci_high'])} against the base" if gain else ""
+            parts.append(f"`{row['recipe']}` meets every preference in {percent(row['value'])} of its replies{over}")
+    return f"On requests of users that training never saw, {'; '.join(parts)}." if parts else "No trained recipe has been scored yet."
+
+
+def _forest(data: ReportData, metric: Metric, judge: str, rows: Rows) -> Figure:
+    lines = [_line(data, row["recipe"], row["recipe"], row, percent(row["value"])) for row in rows]
+    highest = max(max(line.value, line.high or 0.0) for line in lines)
+    limits = (0.0, 1.0) if metric not in _LOWER_IS_BETTER else (0.0, min(1.0, max(0.05, highest * 1.08)))
+    counts = sorted({row["n"] for row in rows})
+    n = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
+    words = METRIC_WORDS[metric]
+    return figure(plots.forest(lines, limits=limits), f"{words} by recipe", words, f"{_METRIC_NOTES[metric]}; {n}, judge {judge}")
+
+
+def _difference_forest(data: ReportData, rows: Rows) -> Any:
+    lines = [
+        _line(
+            data,
+            row["left"],
+            f"{row['left']} \u2212 {row['right'].removeprefix(row['left'] + '_')}",
+            row | {"value": row["difference"]},
+            points(row["difference"]).removesuffix(" points"),
+        )
+        for row in rows
+    ]
+    return plots.forest(lines, zero=True, unit="")
+
+
+def _line(data: ReportData, recipe: str, label: str, row: Mapping[str, Any], text: str) -> plots.Row:
+    low, high = row["ci_low"], row["ci_high"]
+    return plots.Row(label, row["value"], low, high, f"{text} {bracket(low, high)}", data.mark(recipe))
+
+
+def _other_differences(rows: Rows, metrics: Sequence[Metric]) -> Table:
+    cells = {(row["left"], row["right"], row["metric"]): row for row in rows}
+
+    def cell(row: Mapping[str, Any] | None) -> Cell:
+        if row is None:
+            return Cell(NONE)
+        about = (bracket(row["ci_low"], row["ci_high"]), f"n = {row['n']:,}")
+        return Cell(points(row["difference"]), [*((part, "") for part in about), (row["word"], row["tone"])])
+
+    sides = dict.fromkeys((row["left"], row["right"]) for row in rows)
+    lines = [[f"{left} minus {right}", *(cell(cells.get((left, right, metric.value))) for metric in metrics)] for left, right in sides]
+    return Table(["comparison", *(METRIC_WORDS[metric] for metric in metrics)], lines, "The same comparisons on the other measures.")
+
+
+def _score_table(data: ReportData, rows: Rows) -> Table:
+    cells = {(row["recipe"], row["metric"], row["judge"]): row for row in rows}
+    columns, judges = _columns(rows), sorted({row["judge"] for row in rows} - {NO_JUDGE})
+    heads = [METRIC_WORDS[metric] + (f" ({judge})" if len(judges) > 1 and judge != NO_JUDGE else "") for metric, judge in columns]
+    lines = [
+        [
+            Cell(recipe, [(data.recipes[recipe].description, "")] if recipe in data.recipes else []),
+            *(share(cells.get((recipe, metric.value, judge))) for metric, judge in columns),
+        ]
+        for recipe in data.ranked(row["recipe"] for row in rows)
+    ]
+    caption = f"All numbers with 95 % intervals; n counts requests, not verdicts. Judge: {', '.join(judges)}."
+    return Table(["recipe", *heads], lines, caption)
+
+
+def _judge_remarks(data: ReportData, rows: Rows) -> str:
+    judgements = data.table("judgements", ["verdict", "recipe", "opponent"])
+    remarks = []
+    if judgements is not None:
+        remarks.append(f"{count_illegible(judgements):,} of {len(judgements):,} verdicts were illegible and count for nothing.")
+    if any(row["metric"] == Metric.POSITION_BIAS for row in rows):
+        remarks.append("A verdict that follows the order names the same position both ways round, whoever wrote the reply there.")
+    return " ".join(remarks)
+
+
+def _in_words(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(tone, verdict) of a difference, from its interval alone."""
+    low, high = row["ci_low"], row["ci_high"]
+    if low is None or high is None:
+        return "open", "no variation, so no interval"
+    if low <= 0 <= high:
+        return "open", "not told apart"
+    return ("good", "better") if (low > 0) != (row["metric"] in _LOWER_IS_BETTER) else ("bad", "worse")
+
+
+def _verdicts(data: ReportData) -> dict[tuple[str, str], str]:
+    judgements = data.table("judgements", ["recipe", "prompt_id", "judge", "order", "preferences_met", "is_malformed"])
+    if judgements is None:
+        return {}
+    words = {}
+    for row in judgements.sort("recipe", "prompt_id", "judge", "order", descending=True).iter_rows(named=True):
+        met = row["preferences_met"]
+        parts = ["malformed"] if row["is_malformed"] else []
+        parts += [f"meets {percent(met, 0)} of the preferences"] if met is not None else []
+        words[row["recipe"], row["prompt_id"]] = ", ".join(parts)
+    return words
+
+
+def _reply(row: Mapping[str, Any] | None) -> str:
+    return "no reply" if row is None else row["reply"] if row["reply"] is not None else f"error: {row['error']}"
