@@ -71,7 +71,7 @@ class Calls:
         """The model of a player: an artefact of the lake, or one that was made elsewhere.
 
         Raises:
-            FileNotFoundError: The artefact has not been made; the message says what makes it.
+            NotMadeError: The artefact has not been made.
             UnresolvedModelError: The model cannot be found; the message says why.
         """
         if player.owner in ARTEFACTS:
