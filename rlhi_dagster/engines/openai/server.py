@@ -115,13 +115,9 @@ class Connections:
 
 @dataclass(slots=True)
 class Tally:
-    """What an engine has sent so far.
+    """What an engine has sent so far: HTTP requests, those of them that came after a fault, by its reason, and error rows by reason.
 
-    Attributes:
-        requests: Of HTTP.
-        retries: Those of them that came after a fault, by its reason.
-        errors: Error rows by reason.
-        has_answered: Some request was answered, so address and model are right.
+    Once a request ``has_answered``, address and model are known to be right.
     """
 
     requests: int = 0
