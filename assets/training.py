@@ -10,9 +10,9 @@ import polars as pl
 
 from rlhi_dagster import declare, metadata, profiles
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
 from rlhi_dagster.model_calls import Calls
 from rlhi_dagster.preferences import Strategy, online
 from rlhi_dagster.preferences.rewrites import unscored_pairs
@@ -215,7 +215,7 @@ def _last_round(
     start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
     if set(pairs["model"]) != {start.identity}:
         told = f"recipe {name}: its last round is not of {start.identity}"
-        raise dg.Failure(f"{told}; run: {command('online_pairs', [name])}", allow_retries=False)
+        raise NotMadeError(told, "online_pairs", [name])
     sets = pair_sets.kept_sets(pairs, recipe, profile.seed)
     said = origin("online_pairs", pairs, sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
     trained = recipes.training_settings({name: recipe}, profile)[name]

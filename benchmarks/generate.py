@@ -21,12 +21,11 @@ from pathlib import Path
 
 import polars as pl
 
-from rlhi_dagster.engines import calls as calling
-from rlhi_dagster.engines import vllm_streaming
+from rlhi_dagster.engines import ask, vllm_streaming
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.engines.settings import VllmSettings
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.engines.vllm import VllmChatEngine
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.workers.answering import Desk
@@ -103,12 +102,12 @@ Way = Callable[[VllmChatEngine, list[ChatRequest], Sampling], tuple[int, float |
 
 def in_drawn_order(engine: VllmChatEngine, requests: list[ChatRequest], sampling: Sampling) -> tuple[int, float | None]:
     """The worker's way with its order replaced by one drawn at random."""
-    kept = calling.in_order
-    calling.in_order = lambda given: random.Random(1).sample(list(given), len(given))
+    kept = ask.in_order
+    ask.in_order = lambda given: random.Random(1).sample(list(given), len(given))
     try:
         return through_worker(engine, requests, sampling)
     finally:
-        calling.in_order = kept
+        ask.in_order = kept
 
 
 def measure(engine: VllmChatEngine, ways: dict[str, Way], requests: list[ChatRequest], sampling: Sampling, rounds: int) -> Iterator[str]:

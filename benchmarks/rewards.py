@@ -21,8 +21,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rlhi_dagster.engines import rewards
 from rlhi_dagster.engines.base import RewardRequest
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.simulation import corpus
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.workers.train_policy import build_tokenizer

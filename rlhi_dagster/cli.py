@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhi_dagster import profile_files, profiles
+from rlhi_dagster import failures, profile_files, profiles
 from rlhi_dagster.engines.questions import prompts_in
 from rlhi_dagster.export import command as export_command
 from rlhi_dagster.forgetting import command as forget_command
@@ -261,7 +261,7 @@ def main() -> None:
         with prompts_in(profiles.current().prompts):
             run(given)
     except ValueError as error:
-        sys.exit(f"rlhi: {error}")
+        sys.exit(f"rlhi: {failures.message(error)}")
     except OSError as error:
         if error.filename is None:
             raise

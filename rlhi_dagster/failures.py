@@ -1,15 +1,17 @@
 """Which failures can be expected, and the one sentence in which each is told; all others keep their stack trace.
 
-What belongs here: telling the two apart, the sentences for memory and disks, which fail in many places, and how an asset fails. What does
-not: the sentences that the project's own errors carry, and how a worker hands one over (``workers/failures.py``, ``pipes.py``).
+What belongs here: telling the two apart, the sentences for memory and disks, which fail in many places, the command that makes what is
+missing, and how an asset fails. What does not: the sentences that the project's own errors carry, and how a worker hands one over
+(``workers/failures.py``, ``pipes.py``).
 """
 
 from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 _PACKAGES = {"rlhi_dagster", "assets", "__main__"}
 _KINDS = (ValueError, RuntimeError, LookupError)
@@ -18,6 +20,30 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
 """Of operating systems, and of torch, which does not say why a write failed."""
 _MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+class NotMadeError(ValueError):
+    """Something that an asset makes is not there. Whoever tells it adds what makes it, by ``message``.
+
+    Attributes:
+        made: Name of the asset, or the folder of its artefact.
+        partitions: Those to make.
+    """
+
+    def __init__(self, told: str, made: str | Path, partitions: Sequence[str] = ()) -> None:
+        super().__init__(told)
+        self.made, self.partitions = made, partitions
+
+
+def message(error: BaseException) -> str:
+    """What an error says; of what is not there also the command that makes it."""
+    if not isinstance(error, NotMadeError):
+        return str(error)
+    from rlhi_dagster import launching  # here, because workers read sentences without Dagster
+
+    made = error.made
+    run = launching.command_of_artefact(made) if isinstance(made, Path) else launching.command(made, error.partitions)
+    return f"{error}; run: {run}"
 
 
 @contextmanager
@@ -88,5 +114,5 @@ def chain(error: BaseException) -> list[BaseException]:
 
 def _line(error: BaseException) -> str:
     """The message in one line, not endless."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(message(error).split()) or type(error).__name__
     return text if len(text) <= 600 else f"{text[:600]}…"

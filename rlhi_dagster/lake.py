@@ -27,7 +27,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from rlhi_dagster.digests import ContentDigest
-from rlhi_dagster.launching import command
+from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
                 of a partitioned one that is present.
 
         Raises:
-            ValueError: A requested file, or every file, is missing; the message says how to make it.
+            NotMadeError: A requested file, or every file, is missing.
         """
         if partitions is not None:
             paths = [self.table_path(asset, partition) for partition in partitions]
@@ -176,7 +176,9 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
             paths = sorted(self._folder(asset).glob("*.parquet"))
         missing = [path.stem for path in paths if not path.is_file()]
         if missing or not paths:
-            raise ValueError(_missing_message(asset, missing))
+            keys = [key for key in missing if key != UNPARTITIONED]
+            lack = f"lacks the partition(s) {', '.join(keys)}" if keys else "has not been materialized"
+            raise NotMadeError(f"{asset} {lack}", asset, keys)
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
 
     def write(self, table_name: str, frame: pl.DataFrame, partitions: Sequence[str] | None = None) -> list[WrittenFile]:
@@ -312,12 +314,6 @@ def _safe(name: str) -> str:
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise ValueError(f"{name!r} cannot name an asset or a partition: it would leave the lake")
     return name
-
-
-def _missing_message(asset: str, partitions: Sequence[str]) -> str:
-    keys = [key for key in partitions if key != UNPARTITIONED]
-    lack = f"lacks the partition(s) {', '.join(keys)}" if keys else "has not been materialized"
-    return f"{asset} {lack}; run: {command(asset, keys)}"
 
 
 def _partial(path: Path) -> Path:

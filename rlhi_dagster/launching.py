@@ -17,20 +17,20 @@ _ARTEFACTS_BY_RECIPE = ("checkpoints", "online_policies")
 
 
 def command(asset: str, partitions: Sequence[str] = ()) -> str:
-    """What to run, in the project's folder, to materialize an asset.
+    """What to run to materialize an asset, in the installation's environment and the folder of the project that holds the run.
 
     Args:
         asset: Its name.
         partitions: All between the first and the last of these are made; of a partitioned asset without any, every one.
     """
     names = next((names for names in TOGETHER if asset in names), (asset,))
-    launch = f'DAGSTER_HOME="$(.venv/bin/rlhi home)" .venv/bin/dg launch --assets {",".join(names)}'
+    launch = f'DAGSTER_HOME="$(rlhi home)" dg launch --assets {",".join(names)}'
     if partitions:
         return f"{launch} {_option(sorted(partitions))}"
     column = TABLES[asset].partition_column if asset in TABLES else "recipe" if asset in _ARTEFACTS_BY_RECIPE else None
     if column == "month":
-        return f'{launch} --partition-range "$(.venv/bin/rlhi months)"'
-    return f'{launch} --partition-range "$(.venv/bin/rlhi recipes)"' if column else launch
+        return f'{launch} --partition-range "$(rlhi months)"'
+    return f'{launch} --partition-range "$(rlhi recipes)"' if column else launch
 
 
 def command_of_artefact(folder: Path) -> str:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 import dagster as dg
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
-from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.model_settings import Player, Role
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.settings import Settings
@@ -71,7 +71,7 @@ class Calls:
         """The model of a player: an artefact of the lake, or one that was made elsewhere.
 
         Raises:
-            FileNotFoundError: The artefact has not been made; the message says what makes it.
+            NotMadeError: The artefact has not been made.
             UnresolvedModelError: The model cannot be found; the message says why.
         """
         if player.owner in ARTEFACTS:

@@ -16,11 +16,10 @@ from typing import Any
 
 import dagster as dg
 
-from rlhi_dagster import definitions, profiles
+from rlhi_dagster import definitions, failures, profiles
 from rlhi_dagster.engines.forecast import Forecast
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.launching import command
 from rlhi_dagster.partitions import range_tags
 from rlhi_dagster.resources import Workers
 from rlhi_dagster.tables import TABLES
@@ -145,7 +144,7 @@ def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: s
     except _PlannedError as planned:
         return Plan(name, planned.forecast)
     except (ValueError, OSError, dg.Failure) as error:
-        return Plan(name, None, str(error))
+        return Plan(name, None, failures.message(error))
     finally:
         logging.disable(before)
     return Plan(name, _complete.get())
@@ -181,7 +180,7 @@ def _range(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: 
     column = TABLES[name].partition_column
     present = definitions.resources(profiles.current())["lake"].partitions_present("turns") if column == "month" else partitions
     if not (present or (first and last)):
-        raise ValueError(f"turns has not been materialized; run: {command('turns')}")
+        raise failures.NotMadeError("turns has not been materialized", "turns")
     first, last = first or present[0], last or present[-1]
     if not {first, last} <= set(partitions):
         raise ValueError(f"not planned: it is partitioned by {column}, and {first}...{last} is not")

@@ -26,9 +26,9 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 from rlhi_dagster import profile_files
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts
 from rlhi_dagster.engines.forecast import Limits
-from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.model_settings import Models, Player, Role, SamplingSettings
 from rlhi_dagster.engines.questions import check_prompts
+from rlhi_dagster.engines.settings import EngineSettings
 from rlhi_dagster.evaluation.settings import EvaluationSettings
 from rlhi_dagster.feedback.corpora import CorpusSettings
 from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings

@@ -24,13 +24,15 @@ import polars as pl
 from rlhi_dagster import pipes, profiles
 from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
-from rlhi_dagster.engines.calls import CallStats, read_chat, read_rewards, replay, unanswered
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
-from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.model_settings import ModelSettings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.read import read_chat, read_rewards
+from rlhi_dagster.engines.replay import replay, unanswered
 from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.engines.settings import EngineSettings
 from rlhi_dagster.engines.sources import GgufFile
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.evaluation.math_answers import Grade, Solution
 from rlhi_dagster.store import references
 from rlhi_dagster.store.responses import ResponseStore
@@ -125,7 +127,7 @@ class Workers:
         engine: EngineSettings,
         sampling: Sampling,
     ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
-        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.calls.replay``."""
+        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.replay.replay``."""
         store = ResponseStore(self.store, "chat", model.identity)
         used: list[str] = []
 

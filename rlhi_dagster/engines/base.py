@@ -182,8 +182,9 @@ def _short(messages: Messages) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-ChatCalls = Iterator[tuple[str, ChatRequest]]
-"""Keys and requests."""
+ChatCall = tuple[str, ChatRequest]
+"""A key and its request."""
+ChatCalls = Iterator[ChatCall]
 RewardCalls = Iterator[tuple[str, RewardRequest]]
 
 

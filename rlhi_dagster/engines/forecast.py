@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rlhi_dagster.engines.calls import CallStats
-from rlhi_dagster.engines.loading import EngineSettings
+from rlhi_dagster.engines.settings import EngineSettings
+from rlhi_dagster.engines.stats import CallStats
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, until something has been measured."""

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rlhi_dagster.engines.base import Sampling
-from rlhi_dagster.engines.loading import EngineSettings
 from rlhi_dagster.engines.models import digest_of
+from rlhi_dagster.engines.settings import EngineSettings
 from rlhi_dagster.engines.sources import SOURCES, ModelSource
 
 Role = Literal["policy", "reward", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"]

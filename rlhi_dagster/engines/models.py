@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhi_dagster.failures import NotMadeError
+
 MANIFEST = "manifest.json"
 MARK = "forgotten.json"
 """What `rlhi forget` puts beside a manifest: it says something about the weights and is none of them."""
@@ -51,13 +53,11 @@ class ModelRef:
         """Read the model that an artefact folder stands for; the manifest's ``path`` is null for the Hub, or relative to the folder.
 
         Raises:
-            FileNotFoundError: The folder has no manifest, so nothing finished writing it; the message says what does.
+            NotMadeError: The folder has no manifest, so nothing finished writing it.
         """
         manifest = folder / MANIFEST
         if not manifest.is_file():
-            from rlhi_dagster.launching import command_of_artefact  # here, because workers know models without Dagster
-
-            raise FileNotFoundError(f"{folder} holds no finished model ({MANIFEST} is missing); run: {command_of_artefact(folder)}")
+            raise NotMadeError(f"{folder} holds no finished model ({MANIFEST} is missing)", folder)
         model = json.loads(manifest.read_text())["model"]
         path = None if model["path"] is None else str(folder / model["path"])
         return cls(model["name"], model["revision"], path)

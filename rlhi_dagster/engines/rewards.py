@@ -14,9 +14,9 @@ import torch
 from transformers import AutoTokenizer
 
 from rlhi_dagster.engines.base import RewardAnswer, RewardCalls, RewardRequest
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.reward_layouts import load_reward_model
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.transcripts import Transcripts
 from rlhi_dagster.engines.transformers import pick_device
 from rlhi_dagster.engines.unavailable import loading

@@ -127,7 +127,8 @@ class ModelSource(BaseModel, frozen=True, extra="forbid"):
 
         Raises:
             UnresolvedModelError: The Hub does not tell the commit.
-            FileNotFoundError: There is no folder of weights, or the GGUF file was not converted yet.
+            FileNotFoundError: There is no folder of weights.
+            NotMadeError: The GGUF file was not converted yet.
         """
         if self.hub is not None:
             return hub_ref(self.hub)

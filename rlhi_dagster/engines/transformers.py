@@ -25,10 +25,10 @@ from transformers import (
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
 from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.choices import first_tokens, pick
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.prompts import Prompts
 from rlhi_dagster.engines.schemas import checked, grammar
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.unavailable import loading
 
 

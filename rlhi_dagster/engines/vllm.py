@@ -17,10 +17,10 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
 from rlhi_dagster.engines.chat_templates import without_thoughts
 from rlhi_dagster.engines.choices import first_tokens, pick
-from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.prompts import Prompts
 from rlhi_dagster.engines.schemas import checked, grammar
+from rlhi_dagster.engines.settings import VllmSettings
 from rlhi_dagster.engines.vllm_streaming import Finished, Work, load, room, streamed
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from vllm import PoolingParams, PoolingRequestOutput
 
 from rlhi_dagster.engines.base import RewardAnswer, RewardCalls
-from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import VllmSettings
 from rlhi_dagster.engines.transcripts import Transcripts
 from rlhi_dagster.engines.vllm_streaming import Finished, Work, load, room, streamed
 

@@ -18,8 +18,8 @@ from vllm import LLM, PoolingParams, SamplingParams, TokensPrompt
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-from rlhi_dagster.engines.loading import VllmSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import VllmSettings
 from rlhi_dagster.engines.unavailable import loading
 
 Answer = TypeVar("Answer")

@@ -16,8 +16,8 @@ from uuid import uuid4
 import polars as pl
 
 from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, weights_digest
+from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.lake import Lake, check_writable
-from rlhi_dagster.launching import command_of_artefact
 from rlhi_dagster.training import card, recipes
 
 _FILES = (
@@ -78,7 +78,7 @@ def _manifest(folder: Path, recipe: str, recipe_folder: str | None) -> dict[str,
         raise ValueError(f"recipe {recipe} is the starting policy, which is not trained here: there is nothing to give away")
     file = folder / MANIFEST
     if not file.is_file():
-        raise ValueError(f"recipe {recipe} has no finished checkpoint; run: {command_of_artefact(folder)}")
+        raise NotMadeError(f"recipe {recipe} has no finished checkpoint", folder)
     if (folder / MARK).is_file():
         raise ValueError(f"the checkpoint of {recipe} was trained on pairs of users who were forgotten since: train it again first")
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.anchors import WEIGHT, anchors
 from rlhi_dagster.feedback.cues import CUES, CUES_VERSION, features
 from rlhi_dagster.feedback.scoring import LABELS, label_numbers
-from rlhi_dagster.launching import command
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts to L2-normalised float32 rows, one per text, in order."""
@@ -120,13 +120,12 @@ class FeedbackClassifier:
         """Read a head written by ``save``.
 
         Raises:
-            FileNotFoundError: There is none; the message says how to make the run's.
+            NotMadeError: There is none.
             ValueError: The head was trained for other cues than this code computes, or its files do not belong together.
         """
         missing = [name for name in (_HEAD, _CARD) if not (directory / name).is_file()]
         if missing:
-            told = f"{directory} holds no classifier ({', '.join(missing)} missing)"
-            raise FileNotFoundError(f"{told}; run: {command('feedback_classifier')}")
+            raise NotMadeError(f"{directory} holds no classifier ({', '.join(missing)} missing)", "feedback_classifier")
         card = json.loads((directory / _CARD).read_text(encoding="utf-8"))
         if (card["cues_version"], tuple(card["cues"])) != (CUES_VERSION, CUES):
             raise ValueError(f"{directory}: trained for cues version {card['cues_version']}, the code has {CUES_VERSION}: train it again")

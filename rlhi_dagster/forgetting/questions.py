@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, trace
-from rlhi_dagster.engines.calls import read_chat
+from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
 from rlhi_dagster.feedback.chat_labeller import ChatLabeller
 from rlhi_dagster.feedback.labels import follow_ups

@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
 from rlhi_dagster.tables import CALLS, TABLES
 
 SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "online_pairs")
@@ -54,7 +54,7 @@ class Rows:
             row = self.one(table, "pair_id", pair_id)
             if row is not None:
                 return table, row, self.one("preference_pairs", "pair_id", pair_id)
-        raise ValueError(f"pair {pair_id} is in preference_pairs but in no table of its source; run: {command('preference_pairs')}")
+        raise NotMadeError(f"pair {pair_id} is in preference_pairs but in no table of its source", "preference_pairs")
 
     def response(self, beginning: str) -> Row:
         """A row of ``responses`` by the beginning of its id.

@@ -43,10 +43,7 @@ def run(given: argparse.Namespace) -> str:
     sets = selected(offered(lake, given.recipe, profile.recipes), Selection(given.recipe), profile)
     row = picked(pl.concat(sets.values()), given.recipe, given.pair)
     folder = lake.artefact_path("policy")
-    try:
-        model = ModelRef.from_manifest(folder)
-    except FileNotFoundError as error:
-        raise ValueError(str(error)) from error
+    model = ModelRef.from_manifest(folder)
     from datasets import disable_progress_bars
 
     from rlhi_dagster.engines.chat_templates import load_tokenizer

@@ -10,8 +10,9 @@ from types import FrameType
 from typing import Any
 
 from rlhi_dagster.engines import forecast
-from rlhi_dagster.engines.calls import CallStats, Finished, Request, Standing, fulfil
-from rlhi_dagster.engines.loading import EngineSettings, engine_settings
+from rlhi_dagster.engines.ask import Finished, Request, fulfil
+from rlhi_dagster.engines.settings import EngineSettings, engine_settings
+from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.progress import CallProgress
 
@@ -67,7 +68,7 @@ class Desk:
         settings: Callable[[Request], str],
         what: str,
     ) -> CallStats:
-        """See ``engines.calls.fulfil``; ``what`` names the work in progress lines.
+        """See ``engines.ask.fulfil``; ``what`` names the work in progress lines.
 
         Raises:
             OverLimitError: What the job has spent exceeds its limits.

@@ -13,8 +13,9 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines import forecast
-from rlhi_dagster.engines.calls import CallStats, StoppedError
+from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.progress import Progress
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop

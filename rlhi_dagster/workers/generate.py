@@ -16,10 +16,12 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, read_chat, replay
 from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.read import read_chat
+from rlhi_dagster.engines.replay import replay
 from rlhi_dagster.engines.requests import chat_requests
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
 from rlhi_dagster.workers.failures import told

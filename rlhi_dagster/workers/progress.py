@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhi_dagster.engines.calls import Standing
+from rlhi_dagster.engines.stats import Standing
 from rlhi_dagster.progress import Paced
 
 

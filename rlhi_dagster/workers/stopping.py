@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rlhi_dagster.engines.calls import StoppedError
+from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.workers.answering import Stop
 
 

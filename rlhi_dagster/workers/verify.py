@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from rlhi_dagster.engines.calls import StoppedError
+from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.progress import Progress
 from rlhi_dagster.workers.answering import Stop

@@ -13,7 +13,7 @@ from assets.reasoning import prm800k, reasoning_errors, reasoning_pairs
 from assets.training import reward_model_prefers_preferred, reward_model_scores
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
-from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError, check, forecast, guard, measured, note
-from rlhi_dagster.engines.loading import OpenAISettings, Price, TransformersSettings
+from rlhi_dagster.engines.settings import OpenAISettings, Price, TransformersSettings
+from rlhi_dagster.engines.stats import CallStats
 
 LOCAL = TransformersSettings(device="cpu", dtype="float32", batch_size=8, chunk_size=8)
 SERVER = OpenAISettings(

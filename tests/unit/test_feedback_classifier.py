@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.embedding import MiniLM
+from rlhi_dagster.failures import NotMadeError, message
 from rlhi_dagster.feedback import Feedback, scoring
 from rlhi_dagster.feedback.agreement import read_gold
 from rlhi_dagster.feedback.anchors import anchors
@@ -19,6 +20,7 @@ from rlhi_dagster.feedback.cues import CUES, features
 from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
 from rlhi_dagster.feedback.scoring import LABELS
 from rlhi_dagster.feedback.training import labelled, labelled_wildchat, train
+from rlhi_dagster.launching import command
 from rlhi_dagster.tables import FEEDBACK_LABELS, TURNS
 
 WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
@@ -81,8 +83,9 @@ def test_a_head_whose_files_do_not_belong_together_is_refused(head: FeedbackClas
 
 
 def test_a_head_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"head.npz, card.json missing\); run: .*/dg launch --assets feedback_classifier$"):
+    with pytest.raises(NotMadeError, match=r"head.npz, card.json missing\)$") as raised:
         FeedbackClassifier.load(tmp_path)
+    assert message(raised.value).endswith("missing); run: " + command("feedback_classifier"))
 
 
 def test_a_head_for_other_cues_is_refused(head: FeedbackClassifier, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rlhi_dagster import definitions, launching
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.training.recipes import names
 
-DG = 'DAGSTER_HOME="$(.venv/bin/rlhi home)" .venv/bin/dg launch --assets'
+DG = 'DAGSTER_HOME="$(rlhi home)" dg launch --assets'
 ROUNDS = "online_candidates,online_pairs,online_policies"
 
 
@@ -21,7 +21,7 @@ ROUNDS = "online_candidates,online_pairs,online_policies"
         ("users", [], "users"),
         ("policy", [], "policy"),
         ("turns", ["2023-05"], "turns --partition 2023-05"),
-        ("turns", [], 'turns --partition-range "$(.venv/bin/rlhi months)"'),
+        ("turns", [], 'turns --partition-range "$(rlhi months)"'),
         ("quarantine", ["2023-06", "2023-04"], "conversations,quarantine --partition-range 2023-04...2023-06"),
         ("online_pairs", ["base"], f"{ROUNDS} --partition base"),
         ("checkpoints", [], f"checkpoints --partition-range {names()[0]}...{names()[-1]}"),

@@ -17,8 +17,8 @@ from assets import training
 from rlhi_dagster import profiles
 from rlhi_dagster.declare import MONTHS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
-from rlhi_dagster.engines.calls import CallStats
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.launching import command

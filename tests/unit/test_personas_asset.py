@@ -17,7 +17,7 @@ from assets import personas as module
 from rlhi_dagster import profiles
 from rlhi_dagster.declare import MONTHS
 from rlhi_dagster.engines.base import ChatAnswer
-from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.settings import PersonaSettings

@@ -10,9 +10,10 @@ import pytest
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.loading import OpenAISettings, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.questions import choice_probabilities, question, shortened, template
+from rlhi_dagster.engines.settings import OpenAISettings
 from rlhi_dagster.preferences.pair_judge import (
     NO,
     SHOWN_CHARACTERS,

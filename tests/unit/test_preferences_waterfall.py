@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from assets import preferences
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
-from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.preferences.filters import DropReason
 from rlhi_dagster.preferences.rewriter import rewriter_of

@@ -10,9 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, NotAnsweredError, Standing, fulfil, read_chat, read_rewards, replay
 from rlhi_dagster.engines.models import ModelRef, digest_of
+from rlhi_dagster.engines.read import NotAnsweredError, read_chat, read_rewards
+from rlhi_dagster.engines.replay import replay
+from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import SCHEMAS, ResponseStore
 
 MODEL = ModelRef("town/model", "r1")

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from rlhi_dagster import declare, failures
-from rlhi_dagster.engines.calls import StoppedError
+from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import UnavailableModelError, loading
 from rlhi_dagster.launching import command

@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from rlhi_dagster.engines.loading import TransformersSettings, VllmSettings, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import TransformersSettings, VllmSettings
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rlhi_dagster.engines.base import Sampling
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from tests.conformance import ask, said
 from tests.vllm.conftest import ROOT

@@ -17,8 +17,9 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.loading import VllmSettings, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import VllmSettings
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from tests.conformance import Conformance, Subject, ask, said
 from tests.vllm.conftest import CONTEXT

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from rlhi_dagster.engines.base import RewardAnswer, RewardEngine, RewardRequest
-from rlhi_dagster.engines.loading import TransformersSettings, reward_engine
+from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import TransformersSettings
 from tests.vllm.conftest import CONTEXT
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rlhi_dagster.engines.loading import OpenAISettings, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import OpenAISettings
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from tests.conformance import Conformance, Subject, said
 from tests.vllm.conftest import CONTEXT

@@ -24,8 +24,8 @@ from transformers import (
 
 from rlhi_dagster import pipes
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.sources import GgufFile, ModelSource
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from rlhi_dagster.workers import convert

@@ -16,13 +16,14 @@ import torch
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, Sampling
 from rlhi_dagster.engines.choices import pick
-from rlhi_dagster.engines.loading import OpenAISettings, Price, chat_engine
+from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import tries
-from rlhi_dagster.engines.openai.client import ServerRefusedError
+from rlhi_dagster.engines.openai import server as asking
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
-from rlhi_dagster.engines.openai.replies import retry_after, server_error
+from rlhi_dagster.engines.openai.reading import retry_after, server_error
+from rlhi_dagster.engines.openai.server import ServerRefusedError
 from rlhi_dagster.engines.schemas import InvalidSchemaError
+from rlhi_dagster.engines.settings import OpenAISettings, Price
 from tests.servers import Asked, Told, completion, refused, serving
 
 MODEL = ModelRef("town/model", "r1")
@@ -50,7 +51,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_SECONDS", 0.001)
 
 
 def said(text: str, sample_index: int = 0, **more: Any) -> ChatRequest:
@@ -503,7 +504,7 @@ def test_a_server_that_asks_to_wait_is_left_alone_for_so_long(monkeypatch: pytes
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(tries, "_sleep", sleep)
+    monkeypatch.setattr(asking, "_sleep", sleep)
     faults = iter([Told(429, headers={"retry-after": "20"}), Told(503), Told(500)])
     server = Server(lambda body: next(faults, None) or echo(body))
     [answer] = ask(server, [said("a")], attempts=4)
@@ -565,7 +566,7 @@ def test_errors_are_read_in_every_shape(payload: Any, message: str) -> None:
 
 
 def test_instructions_stand_in_the_users_last_message_or_in_one_of_their_own() -> None:
-    from rlhi_dagster.engines.openai.requests import instructed
+    from rlhi_dagster.engines.openai.wording import instructed
 
     messages: Messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert instructed(messages, "do") == [messages[0], {"role": "user", "content": "u\n\ndo"}]

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.loading import OpenAISettings, Price
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import batches, tries
-from rlhi_dagster.engines.openai.client import ServerRefusedError
+from rlhi_dagster.engines.openai import batches
+from rlhi_dagster.engines.openai import server as asking
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine
+from rlhi_dagster.engines.openai.server import ServerRefusedError
+from rlhi_dagster.engines.settings import OpenAISettings, Price
 from tests.servers import Asked, Told, completion, serving
 
 MODEL = ModelRef("town/model", "r1")
@@ -105,7 +106,7 @@ class BatchServer:
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_SECONDS", 0.001)
 
 
 def said(text: str, sample_index: int = 0, **more: Any) -> ChatRequest:

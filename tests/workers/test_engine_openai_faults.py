@@ -16,13 +16,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import CallStats, fulfil, read_chat
-from rlhi_dagster.engines.loading import OpenAISettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai import tries
-from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit
+from rlhi_dagster.engines.openai import server as asking
 from rlhi_dagster.engines.openai.engine import OpenAIChatEngine, summary
+from rlhi_dagster.engines.openai.pacing import AdaptiveLimit
+from rlhi_dagster.engines.read import read_chat
+from rlhi_dagster.engines.settings import OpenAISettings
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
 from tests.servers import Asked, Told, completion, refused, serving
 
@@ -140,7 +142,7 @@ def stored(store: ResponseStore, prefix: str) -> Counter[str]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tries, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(asking, "FIRST_WAIT_SECONDS", 0.02)
 
 
 @pytest.mark.usefixtures("hurried")

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from rlhi_dagster.engines.openai import rate_limits
-from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
-from rlhi_dagster.engines.openai.rate_limits import RateLimits, TokenBucket
+from rlhi_dagster.engines.openai import pacing
+from rlhi_dagster.engines.openai.pacing import AdaptiveLimit, RateLimits, Slots, TokenBucket
 
 
 def test_the_limit_is_halved_once_per_round_trip_and_comes_back() -> None:
@@ -145,7 +144,7 @@ def test_both_limits_hold(
     async def sleep(waited: float) -> None:
         clock.now += waited
 
-    monkeypatch.setattr(rate_limits, "_sleep", sleep)
+    monkeypatch.setattr(pacing, "_sleep", sleep)
 
     async def run() -> None:
         limits = RateLimits(requests_per_minute, tokens_per_minute, clock)

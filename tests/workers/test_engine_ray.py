@@ -27,9 +27,9 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 from transformers import LlamaForSequenceClassification
 
+from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
-from rlhi_dagster.engines.calls import StoppedError
-from rlhi_dagster.engines.loading import NotInstalledError, RayCluster, TransformersSettings, VllmSettings, chat_engine, reward_engine
+from rlhi_dagster.engines.loading import chat_engine, reward_engine
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.engines.ray import cluster as ray_cluster
 from rlhi_dagster.engines.ray import replicas
@@ -37,6 +37,7 @@ from rlhi_dagster.engines.ray.actor import Replica
 from rlhi_dagster.engines.ray.cluster import ClusterError
 from rlhi_dagster.engines.ray.replicas import ReplicaError
 from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.engines.settings import NotInstalledError, RayCluster, TransformersSettings, VllmSettings
 from rlhi_dagster.workers.answering import Desk
 from rlhi_dagster.workers.generate import Generation
 

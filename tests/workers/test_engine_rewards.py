@@ -28,12 +28,14 @@ from transformers import (
 )
 
 from rlhi_dagster.engines import shared_prefix
+from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import Messages, RewardAnswer, RewardRequest
-from rlhi_dagster.engines.calls import fulfil, read_rewards
-from rlhi_dagster.engines.loading import TransformersSettings, reward_engine
+from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.read import read_rewards
 from rlhi_dagster.engines.reward_layouts import Athene
 from rlhi_dagster.engines.rewards import TransformersRewardEngine
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.policy import CHAT_TEMPLATE
 from rlhi_dagster.workers.train_policy import build_tokenizer

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.transformers import TransformersChatEngine
 from tests import conformance
 from tests.conformance import LETTERS, Conformance, Subject, said

@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import read_chat
-from rlhi_dagster.engines.loading import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.store.responses import ResponseStore
 
 ROOT = Path(__file__).parents[2]

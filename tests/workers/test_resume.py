@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.calls import read_chat
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
@@ -61,8 +61,8 @@ GENERATE = """
 import json, os, signal, sys
 from pathlib import Path
 from rlhi_dagster.engines.base import ChatRequest, Sampling
-from rlhi_dagster.engines.calls import fulfil
-from rlhi_dagster.engines.loading import TransformersSettings
+from rlhi_dagster.engines.ask import fulfil
+from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.engines.transformers import TransformersChatEngine

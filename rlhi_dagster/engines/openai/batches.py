@@ -1,28 +1,28 @@
 """The batch endpoint: calls as lines of uploaded files, answers within a day, nothing paid twice.
 
-What belongs here: submitting, waiting, reading results. What is remembered on disk: ``pending.py``. Samples are lines of their own.
+What belongs here: submitting, waiting, reading results, and remembering on disk what a server works on. Samples are lines of their own.
+What does not: how a call is worded (``wording.py``) and what a response means (``reading.py``).
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatCalls
-from rlhi_dagster.engines.loading import OpenAISettings
-from rlhi_dagster.engines.openai.answers import Judge, lacks_scores
-from rlhi_dagster.engines.openai.batch_api import BatchApi
-from rlhi_dagster.engines.openai.pending import Pending, PendingBatches
-from rlhi_dagster.engines.openai.replies import MalformedError, parse, server_error
-from rlhi_dagster.engines.openai.requests import Call, Dialect
-from rlhi_dagster.engines.openai.tries import refusal
+from rlhi_dagster.engines.base import ChatAnswer, ChatCall, ChatCalls
+from rlhi_dagster.engines.openai.reading import Judge, MalformedError, parse, server_error
+from rlhi_dagster.engines.openai.server import ServerRefusedError, check_access, pause, time_limits
+from rlhi_dagster.engines.openai.wording import Dialect
+from rlhi_dagster.engines.settings import OpenAISettings
 
 MOST_LINES, MOST_BYTES = 50_000, 100_000_000
 """Of one batch: OpenAI takes so many lines, and twice the bytes."""
@@ -30,150 +30,239 @@ MOST_UNDER_WAY = 4
 """Batches at the server at once."""
 POLL_SECONDS = 30.0
 _RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
+_TOKEN = "rlhi_token"
+"""Name under which a batch carries our word for it, by which it is found again among the latest ``_LISTED`` ones."""
+_LISTED = 100
+_SECONDS_KEPT = 30 * 24 * 3600
+"""For as long as servers keep results we remember a batch."""
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Calls that wait for one batch.
+class Pending:
+    """A batch that a server works on, or has worked on.
 
     Attributes:
-        pending: The batch.
-        calls: By key.
-        tries: Batches that these calls were in before.
+        token: Our word for it.
+        owner: Server and model.
+        submitted_at: Seconds since 1970.
+        keys: Of the calls that are answered in it, or may be.
+        batch_id: The server's word for it; ``None`` while it is being submitted.
     """
 
+    token: str
+    owner: str
+    submitted_at: float
+    keys: list[str]
+    batch_id: str | None = None
+
+    def remember(self, folder: Path) -> None:
+        """Write it into a file of its own, which replaces the one before at once; one without keys is forgotten.
+
+        It stays after the batch has ended, since the run may be killed before it keeps what it read: then the next run reads it again.
+        """
+        file = folder / f"{self.token}.json"
+        if not self.keys:
+            file.unlink(missing_ok=True)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.with_suffix(".partial").open("w") as stream:
+            json.dump(asdict(self), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        file.with_suffix(".partial").rename(file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Calls by key that wait for one batch, and the number of batches that these calls were in before."""
+
     pending: Pending
-    calls: dict[str, Call]
+    calls: dict[str, ChatCall]
     tries: int = 0
 
 
 class Batches:
     """Answers calls through one server's batch endpoint.
 
-    A batch is remembered before it is submitted. A run that was killed finds it again and waits for it; a key that was answered in a
-    batch is read from there, even if the run ended before it kept the answer.
+    A batch is remembered in ``folder`` before it is submitted. A run that was killed finds it again and waits for it; a key that was
+    answered in a batch is read from there, even if the run ended before it kept the answer.
     """
 
-    def __init__(self, settings: OpenAISettings, dialect: Dialect, judge: Judge, http: httpx.Client, folder: Path) -> None:
-        self.settings, self.dialect, self.judge = settings, dialect, judge
-        self.api = BatchApi(settings, dialect.model.name, http)
-        self.pending = PendingBatches(folder, f"{settings.base_url} {dialect.model.identity}")
+    def __init__(self, settings: OpenAISettings, headers: dict[str, str], dialect: Dialect, judge: Judge, folder: Path) -> None:
+        self.settings, self.dialect, self.judge, self.folder = settings, dialect, judge, folder
+        self._http = httpx.Client(base_url=settings.base_url, headers=headers, timeout=time_limits(settings.timeout_seconds))
+        self._owner = f"{settings.base_url} {dialect.model.identity}"
 
     def answer(self, calls: ChatCalls) -> Iterator[list[tuple[str, ChatAnswer]]]:
-        """See ``ChatEngine.answer``; takes as many calls as ``MOST_UNDER_WAY`` batches hold."""
-        jobs, is_open = self._adopted(), True
-        waiting: list[Job] = []
-        while is_open or waiting:
-            while is_open and len(waiting) < MOST_UNDER_WAY:
-                taken, is_open = self._take(calls)
-                waiting += self._jobs(taken, jobs)
-            running = []
-            for job in waiting:
-                batch = self.api.batch(str(job.pending.batch_id))
-                if batch.get("status") in _RUNNING:
-                    running.append(job)
-                    continue
-                answers, again = self._read(job, batch)
-                running += [self._submitted(again, job.tries + 1)] if again else []
-                if answers:
-                    yield answers
-            waiting = running
-            if waiting and not (is_open and len(waiting) < MOST_UNDER_WAY):
-                time.sleep(POLL_SECONDS)
+        """See ``ChatEngine.answer``; takes as many calls as ``MOST_UNDER_WAY`` batches hold.
 
-    def _adopted(self) -> dict[str, Pending]:
-        """Remembered batches by key. Of one that was being submitted as the run ended, the server says whether it got it."""
+        Raises:
+            ServerRefusedError: The server refuses, or still fails after the settings' ``attempts``; nothing is lost by it.
+        """
+        with self._http:
+            remembered, is_open = self._remembered(), True
+            waiting: list[_Job] = []
+            while is_open or waiting:
+                while is_open and len(waiting) < MOST_UNDER_WAY:
+                    jobs, is_open = self._jobs(calls, remembered)
+                    waiting += jobs
+                running = []
+                for job in waiting:
+                    batch = self._tried(lambda told: dict(told.json()), "GET", f"batches/{job.pending.batch_id}")
+                    if batch.get("status") in _RUNNING:
+                        running.append(job)
+                        continue
+                    answers, again = self._ended(job, batch)
+                    running += [self._submitted(again, job.tries + 1)] if again else []
+                    if answers:
+                        yield answers
+                waiting = running
+                if waiting and not (is_open and len(waiting) < MOST_UNDER_WAY):
+                    time.sleep(POLL_SECONDS)
+
+    def _remembered(self) -> dict[str, Pending]:
+        """Batches by key, the latest of each. Of one that was being submitted as the run ended, the server says whether it got it."""
         found: dict[str, Pending] = {}
-        for pending in self.pending.load():
-            batch_id = pending.batch_id or self.api.find(pending.token)
-            if batch_id is None:
-                self.pending.forget(pending)
-                continue
-            known = replace(pending, batch_id=batch_id)
-            self.pending.remember(known)
+        batches = [Pending(**json.loads(file.read_text())) for file in self.folder.glob("*.json")]
+        for pending in sorted((each for each in batches if each.owner == self._owner), key=lambda each: each.submitted_at):
+            is_kept = pending.submitted_at >= time.time() - _SECONDS_KEPT
+            batch_id = (pending.batch_id or self._find(pending.token)) if is_kept else None
+            known = replace(pending, batch_id=batch_id, keys=pending.keys if batch_id else [])
+            known.remember(self.folder)
             found |= dict.fromkeys(known.keys, known)
         return found
 
-    def _take(self, calls: ChatCalls) -> tuple[dict[str, Call], bool]:
-        """Calls for one batch, and whether there may be more."""
-        taken: dict[str, Call] = {}
-        size = 0
-        for call in calls:
-            taken[call[0]] = call
-            size += len(self._line(call, 0))
-            if len(taken) == MOST_LINES or size >= MOST_BYTES:
-                return taken, True
-        return taken, False
-
-    def _jobs(self, taken: dict[str, Call], remembered: dict[str, Pending]) -> list[Job]:
-        """Calls of remembered batches wait for those; the others are submitted."""
-        known: dict[str, Job] = {}
-        fresh: dict[str, Call] = {}
-        for key, call in taken.items():
-            if pending := remembered.get(key):
-                known.setdefault(pending.token, Job(pending, {})).calls[key] = call
+    def _jobs(self, calls: ChatCalls, remembered: dict[str, Pending]) -> tuple[list[_Job], bool]:
+        """Take calls, and say whether there may be more: those of remembered batches wait for them, others are submitted."""
+        known: dict[str, _Job] = {}
+        fresh: dict[str, ChatCall] = {}
+        count = size = 0
+        while count < MOST_LINES and size < MOST_BYTES and (call := next(calls, None)):
+            if pending := remembered.get(call[0]):
+                known.setdefault(pending.token, _Job(pending, {})).calls[call[0]] = call
             else:
-                fresh[key] = call
-        return [*known.values(), *([self._submitted(fresh, 0)] if fresh else [])]
+                fresh[call[0]] = call
+            count, size = count + 1, size + len(self._line(call, 0))
+        is_open = count == MOST_LINES or size >= MOST_BYTES
+        return [*known.values(), *([self._submitted(fresh, 0)] if fresh else [])], is_open
 
-    def _submitted(self, calls: dict[str, Call], tries: int) -> Job:
-        pending = self.pending.new(list(calls))
-        content = b"".join(self._line(call, tries) for call in calls.values())
-        batch_id = self.api.submit(content, pending.token)
+    def _submitted(self, calls: dict[str, ChatCall], tries: int) -> _Job:
+        """Upload lines and submit them as a batch. A try that failed may have been heard: then the batch is found."""
+        pending = Pending(uuid4().hex, self._owner, time.time(), list(calls))
+        pending.remember(self.folder)
+        lines = b"".join(self._line(call, tries) for call in calls.values())
+        form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("batch.jsonl", lines)}}
+        wanted = {
+            "input_file_id": self._tried(_id, "POST", "files", **form),
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {_TOKEN: pending.token},
+        }
+        batch_id = self._tried(_id, "POST", "batches", instead=lambda: self._find(pending.token), json=wanted)
         pending = replace(pending, batch_id=batch_id)
-        self.pending.remember(pending)
-        return Job(pending, calls, tries)
+        pending.remember(self.folder)
+        return _Job(pending, calls, tries)
 
-    def _line(self, call: Call, tries: int) -> bytes:
+    def _line(self, call: ChatCall, tries: int) -> bytes:
         body = self.dialect.body([call], self.judge.sampling, tries)
         line = {"custom_id": call[0], "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(line).encode() + b"\n"
 
-    def _read(self, job: Job, batch: dict[str, Any]) -> tuple[list[tuple[str, ChatAnswer]], dict[str, Call]]:
+    def _ended(self, job: _Job, batch: dict[str, Any]) -> tuple[list[tuple[str, ChatAnswer]], dict[str, ChatCall]]:
         """Answers of a batch that has ended, and calls to submit once more. What has no final answer is not looked for there again."""
-        lines = self.api.results(batch)
+        responses = self._responses(batch)
         asked = copy.deepcopy(self.dialect)  # as the lines were worded: one of them may teach what the next one names, too
         answers: list[tuple[str, ChatAnswer]] = []
-        again: dict[str, Call] = {}
+        again: dict[str, ChatCall] = {}
+        lost = f"batch_ended: the batch ended as {str(batch.get('status'))[:40]} without a response to this line"
         for key, call in job.calls.items():
-            answer = self._line_answer(call, lines.get(key), asked, job.tries) if key in lines else _lost(batch)
+            answer = self._answer(call, responses[key], asked, job.tries) if key in responses else _of_the_moment(lost)
             if answer is None:
                 again[key] = call
             else:
                 answers.append((key, answer))
         dropped = {*again, *(key for key, answer in answers if answer.is_retryable)}
-        self.pending.remember(replace(job.pending, keys=[key for key in job.pending.keys if key not in dropped]))
+        replace(job.pending, keys=[key for key in job.pending.keys if key not in dropped]).remember(self.folder)
         return answers, again
 
-    def _line_answer(self, call: Call, line: Any, asked: Dialect, tries: int) -> ChatAnswer | None:
-        """The answer of a line; ``None`` if it is to be submitted again in other words."""
-        response = line.get("response") if isinstance(line, dict) else None
-        status = response.get("status_code") if isinstance(response, dict) else None
-        if not isinstance(response, dict) or type(status) is not int:
-            return ChatAnswer(None, "malformed_response: a line of the batch has no response", None, 0, 0, is_retryable=True)
+    def _responses(self, batch: dict[str, Any]) -> dict[str, tuple[int, Any]]:
+        """Status and payload of each well-formed line of a batch's output and error files, by custom id."""
+        found: dict[str, tuple[int, Any]] = {}
+        for file_id in (batch.get("error_file_id"), batch.get("output_file_id")):
+            text = self._tried(lambda told: told.text, "GET", f"files/{file_id}/content") if file_id else ""
+            for line in text.split("\n"):
+                try:
+                    told = json.loads(line)
+                    key, status, payload = told["custom_id"], told["response"]["status_code"], told["response"].get("body")
+                except (AttributeError, KeyError, TypeError, ValueError):
+                    continue  # the call counts as lost, and is asked again by the next run
+                if isinstance(key, str) and type(status) is int:
+                    found[key] = status, payload
+        return found
+
+    def _answer(self, call: ChatCall, response: tuple[int, Any], asked: Dialect, tries: int) -> ChatAnswer | None:
+        """The answer to a line; ``None`` if it is to be submitted again in other words."""
+        (status, payload), request = response, call[1]
         may_repeat = tries + 1 < self.settings.attempts
         body = asked.body([call], self.judge.sampling, tries)
         if status != 200:
-            error = server_error(status, response.get("body"))
-            if status in {408, 409, 425, 429} or status >= 500:
-                return ChatAnswer(None, f"http_{status}: the server failed at this line", None, 0, 0, is_retryable=True)
-            if may_repeat and not error.is_too_long and self.dialect.learn(error, body, call[1]):
+            error = server_error(status, payload)
+            if error.is_of_the_moment:
+                return _of_the_moment(f"http_{status}: the server failed at this line")
+            if may_repeat and not error.is_too_long and self.dialect.learn(error, body, request):
                 return None
-            return ChatAnswer(None, refusal(error, call[1]), None, 0, 0)
+            return ChatAnswer(None, error.row(request.messages), None, 0, 0)
         try:
-            received = parse(response.get("body"), 1)
+            judged = self.judge([call], body, parse(payload, 1))
         except MalformedError as error:
-            return ChatAnswer(None, f"malformed_response: {error}", None, 0, 0, is_retryable=True)
-        judged = self.judge([call], body, received)
-        if may_repeat and lacks_scores(body, received):
+            return _of_the_moment(f"malformed_response: {error}")
+        if may_repeat and judged.lacks_scores:
             self.dialect.lacks_scores()
             return None
         if judged.answers:
             return replace(judged.answers[0][1], cost_usd=judged.cost_usd)
         return None if may_repeat else replace(judged.unusable[0][1], cost_usd=judged.cost_usd)
 
+    def _find(self, token: str) -> str | None:
+        """Id of the batch that carries a token, among the latest ones."""
+        batches = self._tried(lambda told: dict(told.json()).get("data", []), "GET", "batches", params={"limit": _LISTED})
+        return next((str(batch["id"]) for batch in batches if (batch.get("metadata") or {}).get(_TOKEN) == token), None)
 
-def _lost(batch: dict[str, Any]) -> ChatAnswer:
-    """The error row of a call that an ended batch says nothing about."""
-    status = str(batch.get("status"))[:40]
-    return ChatAnswer(None, f"batch_ended: the batch ended as {status} without this line", None, 0, 0, is_retryable=True)
+    def _tried(
+        self,
+        read: Callable[[httpx.Response], _Read],
+        method: str,
+        path: str,
+        *,
+        instead: Callable[[], _Read | None] | None = None,
+        **what: Any,
+    ) -> _Read:
+        """Send a request and read the response, again after faults of the moment; ``instead`` says whether a failed try was heard."""
+        name = path.split("/")[0]
+        for tries in range(1, self.settings.attempts + 1):
+            try:
+                response = self._http.request(method, path, **what)
+                if response.is_success:
+                    return read(response)
+                error = server_error(response.status_code, None)
+                if not error.is_of_the_moment:
+                    check_access(self.settings, self.dialect.model.name, error, has_answered=True)
+                    told = f"refuses {method} {name} of its batch endpoint (status {error.status})"
+                    raise ServerRefusedError(f"{self.settings.base_url} {told}")
+            except (httpx.RequestError, KeyError, TypeError, ValueError):
+                pass  # as good as a fault of the moment
+            if instead or tries < self.settings.attempts:
+                time.sleep(pause(tries))
+            if instead and (found := instead()):
+                return found
+        told = f"failed {self.settings.attempts} times; launch again to go on with the batches under way"
+        raise ServerRefusedError(f"{self.settings.base_url}/{name} {told}")
+
+
+def _id(told: httpx.Response) -> str:
+    return str(told.json()["id"])
+
+
+def _of_the_moment(error: str) -> ChatAnswer:
+    return ChatAnswer(None, error, None, 0, 0, is_retryable=True)

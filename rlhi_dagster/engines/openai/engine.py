@@ -1,33 +1,34 @@
 """Chat engine on any server of OpenAI's chat completions: vLLM's, SGLang, llama.cpp, or hosted.
 
 Calls go out as others come back, up to a limit that follows what the server can take. Samples of the same messages are one request with
-``n``, so that their prompt is paid once. What happens at each kind of fault: docs/openai_engine.md.
+``n``, so that their prompt is paid once. Requests run in an event loop in a thread of its own, so that the server is busy while answers
+are kept. What happens at each kind of fault: docs/openai_engine.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, Sampling
-from rlhi_dagster.engines.loading import OpenAISettings
+from rlhi_dagster.engines.base import ChatCall, ChatCalls, Sampling
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai.answers import Judge
 from rlhi_dagster.engines.openai.batches import Batches
-from rlhi_dagster.engines.openai.client import Client, ServerRefusedError, Tally, check_access, headers
-from rlhi_dagster.engines.openai.concurrency import AdaptiveLimit, Slots
-from rlhi_dagster.engines.openai.connections import CONNECT_SECONDS, Connections, time_limits
-from rlhi_dagster.engines.openai.flow import Flow, Settle
-from rlhi_dagster.engines.openai.rate_limits import RateLimits
-from rlhi_dagster.engines.openai.replies import server_error
-from rlhi_dagster.engines.openai.requests import Dialect
-from rlhi_dagster.engines.openai.tries import Solicitor
+from rlhi_dagster.engines.openai.pacing import AdaptiveLimit, Line, RateLimits, Slots
+from rlhi_dagster.engines.openai.reading import Judge, server_error
+from rlhi_dagster.engines.openai.server import CONNECT_SECONDS, Connections, Finished, Server, ServerRefusedError, Tally, check_access
+from rlhi_dagster.engines.openai.wording import Dialect
 from rlhi_dagster.engines.schemas import validator
+from rlhi_dagster.engines.settings import OpenAISettings
 
 _log = logging.getLogger(__name__)
 _RENDERERS = {"vllm", "sglang", "llamacpp"}
@@ -45,20 +46,28 @@ class OpenAIChatEngine:
     Attributes:
         limit: How many requests may be under way, and its course so far.
         tally: What was sent, and what went wrong.
+
+    Raises:
+        ServerRefusedError: The key's environment variable is not set.
     """
 
     def __init__(self, model: ModelRef, settings: OpenAISettings, folder: Path | None = None) -> None:
         if settings.uses_batches and folder is None:
             raise ValueError("uses_batches needs a folder in which batches under way are remembered")
         self.ref, self.settings, self.folder = model, settings, folder
-        self.headers = headers(settings)
+        self.headers: dict[str, str] = {}
+        if variable := settings.api_key_variable:
+            key = os.environ.get(variable, "").strip()
+            if not key:
+                raise ServerRefusedError(f"the environment variable {variable} must hold the key of {settings.base_url}; it is not set")
+            self.headers = {"Authorization": f"Bearer {key}"}
         self.limit, self.tally = AdaptiveLimit(settings.max_concurrency), Tally()
         self.dialect = Dialect(model)
         self.rates = RateLimits(settings.requests_per_minute, settings.tokens_per_minute)
         self.context: int | None = None
-        self._is_known = self._has_answered = False
+        self._is_known = False
 
-    def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
+    def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[Finished]:
         """See ``ChatEngine.answer``.
 
         Raises:
@@ -72,16 +81,15 @@ class OpenAIChatEngine:
             self._meet()
         judge = Judge(self.ref, sampling, self.context, self.settings.prices.get(self.ref.name))
         if self.settings.uses_batches and self.folder:
-            limits = time_limits(self.settings.timeout_seconds)
-            with httpx.Client(base_url=self.settings.base_url, headers=self.headers, timeout=limits) as http:
-                yield from Batches(self.settings, self.dialect, judge, http, self.folder).answer(chain([first], calls))
+            yield from Batches(self.settings, self.headers, self.dialect, judge, self.folder).answer(chain([first], calls))
         else:
             yield from self._stream(chain([first], calls), judge)
             _log.info("%s: %s", self.ref.name, summary(self.tally, self.limit))
 
-    def _stream(self, calls: ChatCalls, judge: Judge) -> Iterator[list[tuple[str, ChatAnswer]]]:
+    def _stream(self, calls: ChatCalls, judge: Judge) -> Iterator[Finished]:
         most = min(2 * self.settings.max_concurrency, self.settings.chunk_size)
-        with Flow(self.dialect, self.limit, lambda slots: self._solicitor(judge, slots)) as flow:
+        http = Connections(self.settings, self.headers)
+        with _Flow(Server(self.settings, http, self.dialect, judge, Slots(self.limit), self.rates, self.tally)) as flow:
             in_hand, is_open = 0, True
             while is_open or in_hand:
                 if is_open:
@@ -94,23 +102,14 @@ class OpenAIChatEngine:
                     in_hand -= len(finished)
                     yield finished
 
-    @asynccontextmanager
-    async def _solicitor(self, judge: Judge, slots: Slots) -> AsyncIterator[Settle]:
-        async with Connections(self.settings.base_url, self.headers, self.settings.timeout_seconds) as http:
-            client = Client(self.settings, self.ref.name, http, self.limit, self.rates, self.tally, self._has_answered)
-            yield Solicitor(client, self.dialect, judge, judge.sampling, slots).settle
-            self._has_answered = client.has_answered
-
     def _meet(self) -> None:
         """Ask for the server's models once: whether it is there and lets us in, and what it says about the model. It need not have them."""
         try:
             response = httpx.get(f"{self.settings.base_url.rstrip('/')}/models", headers=self.headers, timeout=CONNECT_SECONDS)
             payload = response.json() if response.is_success else None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            name = type(error).__name__
-            raise ServerRefusedError(
-                f"no server at {self.settings.base_url} to ask for the model {self.ref.name}: {error or name}"
-            ) from error
+            told = f"no server at {self.settings.base_url} to ask for the model {self.ref.name}: {error or type(error).__name__}"
+            raise ServerRefusedError(told) from error
         except (httpx.RequestError, ValueError):
             return
         if response.status_code in {401, 402, 403}:
@@ -123,6 +122,75 @@ class OpenAIChatEngine:
                 self.context = context if type(context) is int else None
                 self.dialect.is_vllm = card.get("owned_by") == "vllm"
                 self.dialect.renders = card.get("owned_by") in _RENDERERS
+
+
+class _Flow:
+    """An event loop in a thread, from entering the context to leaving it; leaving it ends whatever is under way."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._line = server, Line(server.dialect)
+        self._results: queue.SimpleQueue[Finished | BaseException] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._is_running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="openai-flow", daemon=True)
+
+    def __enter__(self) -> _Flow:
+        self._thread.start()
+        self._is_running.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task:
+            self._call(self._task.cancel)
+        self._thread.join()
+
+    def put(self, calls: list[ChatCall], *, is_last: bool) -> None:
+        """Hand calls in, and say whether further ones may come."""
+        self._call(self._line.add, calls, is_last)
+
+    def get(self) -> Finished:
+        """Wait for answers, and take all that are there.
+
+        Raises:
+            Exception: What ended the loop, once all answers before it have been taken.
+        """
+        finished: Finished = []
+        while self._error is None and not (finished and self._results.empty()):
+            result = self._results.get()
+            if isinstance(result, BaseException):
+                self._error = result
+            else:
+                finished += result
+        if self._error and not finished:
+            raise self._error
+        return finished
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended; `get` says why
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _run(self) -> None:
+        error: BaseException = RuntimeError("the event loop ended before all calls were answered")
+        try:
+            asyncio.run(self._main())
+        except BaseException as caught:  # whatever it is, whoever waits for answers has to get it
+            error = caught
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+        self._results.put(error)
+
+    async def _main(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._is_running.set()
+        async with self._server.http, asyncio.TaskGroup() as tasks:
+            while await self._line.has_group():
+                await self._server.slots.take()
+                tasks.create_task(self._server.settle(self._line.group(), self._emit))
+
+    def _emit(self, answers: Finished) -> None:
+        self._server.tally.errors.update(answer.error.split(":")[0] for _, answer in answers if answer.error)
+        self._line.settled(len(answers))
+        self._results.put(answers)
 
 
 def _checked(calls: ChatCalls) -> ChatCalls:

@@ -16,9 +16,10 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, Literal
 
-from rlhi_dagster.engines.loading import EngineSettings, chat_engine, reward_engine
+from rlhi_dagster.engines.loading import chat_engine, reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.ray.shards import Call
+from rlhi_dagster.engines.settings import EngineSettings
 
 _FATAL = {"AcceleratorError", "EngineDeadError"}
 """Exceptions by which a GPU or vLLM's own process is gone: the replica ends, as if it had crashed, and another one takes its calls."""

@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # as for Dagster: nothing
 
 import ray
 
-from rlhi_dagster.engines.loading import RayCluster
+from rlhi_dagster.engines.settings import RayCluster
 
 log = logging.getLogger(__name__)
 ANNOUNCED_AFTER_SECONDS = 10.0

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from rlhi_dagster.engines.loading import NotInstalledError, TransformersSettings, VllmSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.ray.actor import Failure, Replica, Report
 from rlhi_dagster.engines.ray.cluster import Patience, join
 from rlhi_dagster.engines.ray.shards import DEATHS, Call, Shards
+from rlhi_dagster.engines.settings import NotInstalledError, TransformersSettings, VllmSettings
 
 log = logging.getLogger(__name__)
 Answers = list[tuple[str, Any]]

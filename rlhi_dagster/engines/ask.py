@@ -1,20 +1,21 @@
-"""Running requests through the store: look up, answer what is missing, keep each finished chunk.
+"""Asking an engine what the store lacks: in which order, in chunks that are kept as they finish, until too much fails or somebody stops.
 
-What belongs here: order, chunks, counts, stopping. Pure of processes and of Dagster: workers call ``fulfil`` with a loaded engine,
-assets read with the same keys afterwards.
+What belongs here: order, chunks, counts, stopping. Pure of processes and of Dagster: workers call ``fulfil`` with a loaded engine, assets
+read with the same keys afterwards (``read.py``).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import polars as pl
 
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages, RewardAnswer, RewardRequest, characters, trace
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, characters, trace
+from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
 
 Request = TypeVar("Request", ChatRequest, RewardRequest)
@@ -23,54 +24,6 @@ ERRORS_BEFORE_JUDGING = 20
 """So few errors never stop a run, whatever their share."""
 NOT_ASKED = {"prompt_too_long", "conversation_too_long"}
 """Errors of requests that do not fit: they say something about the logs, and nothing about the engine. They stop no run."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallStats:
-    """What a piece of work cost.
-
-    Attributes:
-        requests: Wanted.
-        cached: Answered by the store, or repeating another request.
-        answered: Answered by the engine, errors among them.
-        errors: Error rows among those.
-        prompt_characters: Of the messages of the answered requests.
-        prompt_tokens: Read by the engine.
-        cached_tokens: Those among them that its prefix cache had.
-        completion_tokens: Written.
-        seconds: From the first request handed to the engine to the last answer kept; loading the model is not in it.
-        cost_usd: Charged by a server, or the machine's price by the hour over ``seconds``.
-    """
-
-    requests: int = 0
-    cached: int = 0
-    answered: int = 0
-    errors: int = 0
-    prompt_characters: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    cost_usd: float = 0.0
-
-    def __add__(self, other: CallStats) -> CallStats:
-        """Totals of two pieces of work."""
-        return CallStats(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(CallStats)))
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a piece of work has come.
-
-    Attributes:
-        stats: So far.
-        missing: Requests that the engine has to answer in all.
-        fraction: Share of the work done, by characters read: long requests come first.
-    """
-
-    stats: CallStats
-    missing: int
-    fraction: float
 
 
 class StoppedError(RuntimeError):
@@ -205,88 +158,3 @@ def _judge(reasons: Counter[str], answered: int, limit: float) -> None:
             f"{errors:,} of {answered:,} answers are failures, over max_error_fraction {limit:g} of the engine's settings: {digest}. "
             "What was answered is kept; launching again asks for the rest."
         )
-
-
-class NotAnsweredError(LookupError):
-    """The store lacks an answer that was read as if complete."""
-
-
-def read_chat(keys: Sequence[str], store: ResponseStore) -> list[ChatAnswer]:
-    """The stored answers to ``keys``, in order.
-
-    Raises:
-        NotAnsweredError: Some key has no answer; the message counts them.
-    """
-    return _read(keys, store, ChatAnswer)
-
-
-def read_rewards(keys: Sequence[str], store: ResponseStore) -> list[RewardAnswer]:
-    """The stored rewards of ``keys``, in order; errors as of ``read_chat``."""
-    return _read(keys, store, RewardAnswer)
-
-
-_Answer = TypeVar("_Answer", ChatAnswer, RewardAnswer)
-
-
-def _read(keys: Sequence[str], store: ResponseStore, kind: type[_Answer]) -> list[_Answer]:
-    names = [field.name for field in fields(kind)]
-    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).with_columns(call_id="key").select("key", *names)
-    found = {row[0]: kind(*row[1:]) for row in rows.iter_rows()}
-    lacking = sum(key not in found for key in keys)
-    if lacking:
-        raise NotAnsweredError(f"{lacking} of {len(keys)} requests have no answer in {store.folder}")
-    return [found[key] for key in keys]
-
-
-Complete = Callable[[list[ChatRequest]], list[ChatAnswer]]
-"""Answers requests, in order."""
-
-
-def replay(dialogues: Mapping[str, Sequence[str]], complete: Complete) -> dict[str, list[ChatAnswer]]:
-    """Let a model answer whole conversations turn by turn on its own history, all conversations abreast.
-
-    Args:
-        dialogues: User messages by conversation.
-        complete: The model; called once per turn with that turn's requests of all conversations that got so far.
-
-    Returns:
-        One answer per user message. After a turn without a reply the rest of that conversation is ``earlier_turn_failed``.
-    """
-    histories: dict[str, Messages] = {name: [] for name in sorted(dialogues)}
-    answers: dict[str, list[ChatAnswer]] = {name: [] for name in histories}
-    alive = list(histories)
-    turn = 0
-    while alive := [name for name in alive if turn < len(dialogues[name])]:
-        requests = [ChatRequest([*histories[name], {"role": "user", "content": dialogues[name][turn]}]) for name in alive]
-        for name, request, answer in zip(alive, requests, complete(requests), strict=True):
-            answers[name].append(answer)
-            if answer.text is not None:
-                histories[name] = [*request.messages, {"role": "assistant", "content": answer.text}]
-        alive = [name for name in alive if answers[name][-1].text is not None]
-        turn += 1
-    failed = ChatAnswer(None, "earlier_turn_failed", None, 0, 0)
-    return {name: [*found, *[failed] * (len(dialogues[name]) - len(found))] for name, found in answers.items()}
-
-
-def unanswered(dialogues: Mapping[str, Sequence[str]], store: ResponseStore, key: Callable[[ChatRequest], str]) -> list[ChatRequest]:
-    """The requests of ``replay`` that the store lacks, each with as much of its history as is known.
-
-    A turn whose reply is not there leaves the rest of its conversation unknown: those turns count as missing, too, and their histories
-    hold the user's messages only.
-    """
-    lacking = ChatAnswer(None, "not_answered", None, 0, 0)
-
-    def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
-        keys = [key(request) for request in requests]
-        missing = set(store.missing(pl.Series("key", keys, dtype=pl.String())))
-        found = dict(zip(known := [each for each in keys if each not in missing], read_chat(known, store), strict=True))
-        return [found.get(each, lacking) for each in keys]
-
-    missing: list[ChatRequest] = []
-    for name, answers in replay(dialogues, stored).items():
-        first = next((turn for turn, answer in enumerate(answers) if answer is lacking), None)
-        if first is None:
-            continue
-        said = [{"role": "user", "content": text} for text in dialogues[name]]
-        missing += [ChatRequest(said[: turn + 1]) for turn in range(first, len(said))]
-    return missing

@@ -9,20 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rlhi_dagster.engines.ask import StoppedError, TooManyErrorsError, fulfil, in_order
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
-from rlhi_dagster.engines.calls import (
-    CallStats,
-    Standing,
-    StoppedError,
-    TooManyErrorsError,
-    fulfil,
-    in_order,
-    read_chat,
-    replay,
-    unanswered,
-)
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.read import read_chat
+from rlhi_dagster.engines.replay import replay, unanswered
 from rlhi_dagster.engines.requests import chat_requests, chat_rows
+from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
 
 MODEL = ModelRef("town/model", "r1")

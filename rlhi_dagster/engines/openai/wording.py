@@ -1,7 +1,7 @@
-"""What is sent to a server of OpenAI's chat completions: calls as one request body, and what to do where a server lacks a field.
+"""What a server of OpenAI's chat completions is sent: calls as one request body, and what to do where a server lacks a field.
 
 What belongs here: grouping samples of the same messages, the body's fields, and the instructions that stand in for fields that a server
-refuses. What does not: sending (``client.py``, ``batches.py``) and reading (``replies.py``, ``answers.py``).
+refuses. What does not: sending (``server.py``, ``batches.py``) and reading what comes back (``reading.py``).
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rlhi_dagster.engines.base import ChatRequest, Messages, Sampling, characters
+from rlhi_dagster.engines.base import ChatCall, ChatRequest, Messages, Sampling, characters
 from rlhi_dagster.engines.chat_templates import ARGUMENTS
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.openai.replies import ServerError
+from rlhi_dagster.engines.openai.reading import ServerError
 
-Call = tuple[str, ChatRequest]
 MOST_SAMPLES = 128
 """Samples in one request; OpenAI takes no more."""
 TOP_LOGPROBS = 20
@@ -25,15 +24,8 @@ TOP_LOGPROBS = 20
 _OTHER_SEED = 7919
 """Seeds of a repeated try are so far from those before: the same seed would give the same unusable reply."""
 _OPTIONAL = (
-    "structured_outputs",
-    "response_format",
-    "return_token_ids",
-    "chat_template_kwargs",
-    "top_logprobs",
-    "logprobs",
-    "max_tokens",
-    "seed",
-    "n",
+    *("structured_outputs", "response_format", "return_token_ids", "chat_template_kwargs"),
+    *("top_logprobs", "logprobs", "max_tokens", "seed", "n"),
 )
 """Fields that servers are known to lack, and that can be done without."""
 _CHOICES = "Answer with exactly one of the following, and write nothing else: {}"
@@ -41,22 +33,18 @@ _SCHEMA = "Answer with JSON only, without any other text. It must be valid under
 _log = logging.getLogger(__name__)
 
 
-def run_length(calls: Sequence[Call], most: int) -> int:
+def run_length(calls: Sequence[ChatCall], most: int) -> int:
     """How many of the first ``calls`` make one request: the same messages and constraint, and sample indices that count up by one.
 
     They count up because a server gives its samples seeds that count up from the first one's (vLLM does).
     """
-    _, first = calls[0]
-    for place, (_, request) in enumerate(calls[:most]):
-        expected = first.sample_index + place
-        if (request.messages, request.choices, request.json_schema, request.sample_index) != (
-            first.messages,
-            first.choices,
-            first.json_schema,
-            expected,
-        ):
-            return place
-    return min(len(calls), most)
+
+    def shape(place: int) -> tuple[Any, ...]:
+        request = calls[place][1]
+        return request.sample_index - place, request.choices, request.json_schema, request.messages
+
+    first, count = shape(0), min(len(calls), most)
+    return next((place for place in range(1, count) if shape(place) != first), count)
 
 
 class Dialect:
@@ -78,54 +66,49 @@ class Dialect:
         """Samples that one request may ask for."""
         return 1 if "n" in self._refused else MOST_SAMPLES
 
-    def samples(self, calls: Sequence[Call], sampling: Sampling) -> int:
-        """Replies to ask for. One is enough for all calls where they differ by what we draw from it, or not at all."""
-        request = calls[0][1]
-        is_shared = self.scores_choices(request) or (sampling.temperature == 0 and not request.choices)
-        return 1 if is_shared else len(calls)
+    def body(self, calls: Sequence[ChatCall], sampling: Sampling, invalid: int = 0) -> dict[str, Any]:
+        """The request for ``calls``, a run as of ``run_length``; ``invalid`` counts the unusable replies that they already got.
 
-    def scores_choices(self, request: ChatRequest) -> bool:
-        """Whether probabilities of the request's choices are asked for."""
-        return bool(request.choices) and not self._refused & {"logprobs", "top_logprobs"}
-
-    def body(self, calls: Sequence[Call], sampling: Sampling, invalid: int = 0) -> dict[str, Any]:
-        """The request for ``calls``, a run as of ``run_length``; ``invalid`` counts the unusable replies that they already got."""
+        One reply is asked for where the calls differ by what we draw from it (choices with probabilities), or not at all (greedy).
+        Probabilities are asked for at temperature 1, wherever a server takes them. A choice has at most as many tokens as bytes.
+        """
         request = calls[0][1]
-        is_scored, count = self.scores_choices(request), self.samples(calls, sampling)
+        is_scored = bool(request.choices) and not self._refused & {"logprobs", "top_logprobs"}
         body: dict[str, Any] = {
             "model": self.model.name,
             "messages": request.messages,
-            "temperature": 1.0 if is_scored else sampling.temperature,  # probabilities at temperature 1, wherever a server takes them
+            "temperature": 1.0 if is_scored else sampling.temperature,
             "top_p": 1.0 if is_scored else sampling.top_p,
-            "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens": room(request, sampling),
         }
-        if "seed" not in self._refused:
-            body["seed"] = (request.seed(self.model, sampling) + invalid * _OTHER_SEED) % 2**31
-        if count > 1:
-            body["n"] = count
-        if self.is_vllm and "return_token_ids" not in self._refused:
-            body["return_token_ids"] = True
-        if self.renders and "chat_template_kwargs" not in self._refused:
-            body["chat_template_kwargs"] = dict(ARGUMENTS)
+        room = max((len(choice.encode()) for choice in request.choices), default=sampling.max_new_tokens)
+        body["max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"] = room
+        optional: dict[str, Any] = {"seed": (request.seed(self.model, sampling) + invalid * _OTHER_SEED) % 2**31}
+        if len(calls) > 1 and not is_scored and (sampling.temperature > 0 or request.choices):
+            optional["n"] = len(calls)
+        if self.is_vllm:
+            optional["return_token_ids"] = True
+        if self.renders:
+            optional["chat_template_kwargs"] = dict(ARGUMENTS)
         if is_scored:
-            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            optional |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        body |= {name: value for name, value in optional.items() if name not in self._refused}
         return body | self._constraint(request, is_distrusted=invalid > 0)
 
     def _constraint(self, request: ChatRequest, *, is_distrusted: bool) -> dict[str, Any]:
         """The field that constrains the reply, and the messages with an instruction where it is refused or had no effect."""
-        if not (request.choices or request.json_schema):
-            return {}
-        name, instruction = _constraint_name(request), _SCHEMA.format(request.json_schema)
-        given: dict[str, Any] = {}
+        given: dict[str, Any]
         if request.choices:
             given, instruction = {"structured_outputs": {"choice": list(request.choices)}}, _CHOICES.format(", ".join(request.choices))
         elif request.json_schema:
             schema = {"name": "reply", "schema": json.loads(request.json_schema), "strict": True}
-            given = {"response_format": {"type": "json_schema", "json_schema": schema}}
+            given, instruction = {"response_format": {"type": "json_schema", "json_schema": schema}}, _SCHEMA.format(request.json_schema)
+        else:
+            return {}
+        name = _constraint_name(request)
+        if name in self._refused:
+            given = {}
         if is_distrusted or name in self._refused | self._ignored:
             given["messages"] = instructed(request.messages, instruction)
-        if name in self._refused:
-            del given[name.split(" ")[0]]
         return given
 
     def learn(self, error: ServerError, body: dict[str, Any], request: ChatRequest) -> bool:
@@ -136,25 +119,23 @@ class Dialect:
         message = "" if error.quotes(request.messages) else error.message
         for field in _OPTIONAL:
             if field in body and (error.parameter == field or re.search(rf"\b{field}\b", message)):
-                self._leave_out(_constraint_name(request) if field == "response_format" else field, "refuses")
+                name = _constraint_name(request) if field == "response_format" else field
+                self._note(self._refused, name, "the server refuses `{}`; it is left out from now on")
                 return True
         return False
 
     def lacks_scores(self) -> None:
         """Note that a reply had no log-probabilities though they were asked for: choices will have no probabilities."""
-        self._leave_out("logprobs", "ignores")
-
-    def _leave_out(self, name: str, what: str) -> None:
-        if name not in self._refused:
-            self._refused.add(name)
-            _log.warning("%s: the server %s `%s`; it is left out from now on", self.model.name, what, name.split(" ")[0])
+        self._note(self._refused, "logprobs", "the server ignores `{}`; it is left out from now on")
 
     def ignores_constraint(self, request: ChatRequest) -> None:
         """Note that a reply was not as constrained: from now on an instruction says it, too."""
-        name = _constraint_name(request)
-        if name not in self._refused | self._ignored:
-            self._ignored.add(name)
-            _log.warning("%s: a reply was not as `%s` wants it; an instruction says so, too", self.model.name, name.split(" ")[0])
+        self._note(self._ignored, _constraint_name(request), "a reply was not as `{}` wants it; an instruction says so, too")
+
+    def _note(self, noted: set[str], name: str, told: str) -> None:
+        if name not in self._refused | noted:
+            noted.add(name)
+            _log.warning("%s: %s", self.model.name, told.format(name.split(" ")[0]))
 
 
 def _constraint_name(request: ChatRequest) -> str:
@@ -166,11 +147,6 @@ def instructed(messages: Messages, instruction: str) -> Messages:
     if messages and messages[-1]["role"] == "user":
         return [*messages[:-1], {"role": "user", "content": f"{messages[-1]['content']}\n\n{instruction}"}]
     return [*messages, {"role": "user", "content": instruction}]
-
-
-def room(request: ChatRequest, sampling: Sampling) -> int:
-    """Most tokens of a reply. A choice has at most as many as bytes."""
-    return max(len(choice.encode()) for choice in request.choices) if request.choices else sampling.max_new_tokens
 
 
 def tokens_guessed(body: dict[str, Any]) -> int:
