@@ -59,24 +59,24 @@ class Replica:
 
     def answer(self, calls: list[Call], question: Question) -> Answers:
         """Answer a shard; the question is the same for all shards in hand."""
-        futures: dict[str, Future[Any]] = {key: Future() for key, _ in calls}
-        self._waiting.put((calls, question, futures))
-        return [(key, future.result()) for key, future in futures.items()]
+        futures: list[tuple[str, Future[Any]]] = [(key, Future()) for key, _ in calls]
+        self._waiting.put((calls, question, dict(futures)))
+        return [(key, future.result()) for key, future in futures]
 
     def _run(self) -> None:
         """The engine's thread: one iterator of calls after another."""
         while True:
-            calls, question, futures = self._waiting.get()
+            calls, question, in_hand = self._waiting.get()
             try:
-                for finished in getattr(self._engine, question.method)(self._following(calls, futures), *question.arguments):
+                for finished in getattr(self._engine, question.method)(self._following(calls, in_hand), *question.arguments):
                     for key, answer in finished:
-                        futures.pop(key).set_result(answer)
-                if futures:
-                    raise RuntimeError(f"the engine ended with {len(futures):,} requests unanswered")
+                        in_hand.pop(key).set_result(answer)
+                if in_hand:
+                    raise RuntimeError(f"the engine ended with {len(in_hand):,} requests unanswered")
             except Exception as error:
                 if type(error).__name__ in _FATAL:
                     os._exit(1)
-                for future in futures.values():
+                for future in in_hand.values():
                     future.set_exception(error)
 
     def _following(self, calls: list[Call], in_hand: dict[str, Future[Any]]) -> Iterator[Call]:
