@@ -39,7 +39,7 @@ from rlhi_dagster.workers.generate import Generation
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
-SAMPLING = Sampling(0.6, 0.9, 24, 7)
+SAMPLING = Sampling(0.6, 0.9, 12, 7)
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 Save = Callable[..., None]
 
@@ -147,7 +147,7 @@ class Echo:
 
 
 def taken(folder: Path) -> list[list[str]]:
-    """What each replica has taken."""
+    """What each process has taken."""
     return [file.read_text().split() for file in sorted(folder.glob("*.taken"))]
 
 
@@ -156,14 +156,14 @@ def test_a_node_that_dies_under_the_program_changes_no_table(
 ) -> None:
     # One by one: a draw at the edge of a token's share would tell by rounding with which others a request was read, here by chance.
     chosen = settings(cluster, batch_size=1)
-    wanted = keyed(model, requests(400), chosen)
+    wanted = keyed(model, requests(160), chosen)
     program = launch(wanted, chosen)
     spread = generation(tmp_path / "store", model, chosen)
     while not table(spread, wanted):
         assert not program.done(), program.result()
         time.sleep(0.05)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    assert len(table(spread, wanted)) < 400
+    assert len(table(spread, wanted)) < 160
     assert program.result().success
     assert "a replica died with" in capfd.readouterr().err
     alone = generation(tmp_path / "alone", model, settings(None, batch_size=1))
@@ -184,19 +184,23 @@ def echoing(root: Path, echo: ModelRef, chosen: TransformersSettings, stop: Call
     return run
 
 
-def test_a_new_node_takes_over_from_a_dead_one(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
-    def lose_one() -> None:
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        cluster.add_node(**NODE)
+def test_ray_starts_a_dead_replica_again_on_a_new_node(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    notes, asked = Path(str(echo.path)), count(1)
 
-    asked = count(1)
-    run = echoing(tmp_path, echo, settings(cluster), lambda: bool(next(asked) == 100 and lose_one()))
-    wanted = keyed(echo, requests(2000), settings(cluster))
-    assert run.answer(wanted, "echo").answered == 2000
-    notes = taken(Path(str(echo.path)))
-    assert len(notes) == 3
-    assert len({key for keys in notes for key in keys}) == 2000
-    assert 0 < sum(map(len, notes)) - 2000 <= 16  # asked again: at most what the dead replica had, half of 32
+    def stop() -> bool:
+        """Not before the third process has taken something."""
+        if next(asked) == 100:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            cluster.add_node(**NODE)
+        return len(taken(notes)) == 3
+
+    run = echoing(tmp_path, echo, settings(cluster), stop)
+    wanted = keyed(echo, requests(20_000), settings(cluster))
+    with pytest.raises(StoppedError):
+        run.answer(wanted, "echo")
+    found = [key for keys in taken(notes) for key in keys]
+    assert sorted(set(found)) == [row["key"] for row in table(run, wanted)]
+    assert len(found) - len(set(found)) <= 16  # asked again: at most what the dead replica had, half of 32
 
 
 def test_a_request_that_kills_replicas_ends_as_an_error_row_and_the_run_goes_on(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_an_engine_that_cannot_go_on_ends_the_run_in_one_sentence(cluster: Clust
 
 
 def test_a_replica_that_dies_while_it_loads_ends_the_run(cluster: Cluster, echo: ModelRef) -> None:
-    with pytest.raises(ClusterError, match=r"^a replica's engine failed: it died 3 times while it loaded the model$"):
+    with pytest.raises(ClusterError, match=r"^a replica died 3 times while it loaded the model$"):
         RayEngine(ModelRef("broken", "r1", echo.path), settings(cluster, replicas=1), Echo)
 
 

@@ -10,11 +10,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Literal
+from typing import Any
 
 from rlhi_dagster.engines.models import ModelRef
 
@@ -23,18 +22,12 @@ Call = tuple[str, Any]
 Answers = list[tuple[str, Any]]
 Load = Callable[[ModelRef, Any], Any]
 """Makes an engine of a model and settings. Handed in, so that no engine is imported here."""
+Ask = Callable[[Any, Iterator[Call]], Iterator[Answers]]
+"""Asks an engine: calls its method for chat or for rewards."""
 _FATAL = {"AcceleratorError", "EngineDeadError"}
 """Exceptions by which a GPU or vLLM's own process is gone: the actor's process ends, and Ray starts it again."""
 _LINGER_SECONDS = 0.1
 """So long the engine waits for a further shard, before it is told that none comes and finishes what it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What an engine is asked: its method, and the method's arguments beside the calls."""
-
-    method: Literal["answer", "score"]
-    arguments: tuple[Any, ...]
 
 
 class Replica:
@@ -43,7 +36,7 @@ class Replica:
     def __init__(self, load: Load, model: ModelRef, settings: Any) -> None:
         self._load, self._model, self._settings = load, model, settings
         self._engine: Any = None
-        self._waiting: SimpleQueue[tuple[list[Call], Question, dict[str, Future[Any]]]] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[list[Call], Ask, dict[str, Future[Any]]]] = SimpleQueue()
 
     def arrive(self) -> None:
         """Answered as soon as the actor has a place."""
@@ -57,18 +50,18 @@ class Replica:
         self._engine = self._load(self._model, self._settings)
         Thread(target=self._run, daemon=True).start()
 
-    def answer(self, calls: list[Call], question: Question) -> Answers:
-        """Answer a shard; the question is the same for all shards in hand."""
+    def answer(self, calls: list[Call], ask: Ask) -> Answers:
+        """Answer a shard; ``ask`` is the same for all shards in hand."""
         futures: list[tuple[str, Future[Any]]] = [(key, Future()) for key, _ in calls]
-        self._waiting.put((calls, question, dict(futures)))
+        self._waiting.put((calls, ask, dict(futures)))
         return [(key, future.result()) for key, future in futures]
 
     def _run(self) -> None:
         """The engine's thread: one iterator of calls after another."""
         while True:
-            calls, question, in_hand = self._waiting.get()
+            calls, ask, in_hand = self._waiting.get()
             try:
-                for finished in getattr(self._engine, question.method)(self._following(calls, in_hand), *question.arguments):
+                for finished in ask(self._engine, self._following(calls, in_hand)):
                     for key, answer in finished:
                         in_hand.pop(key).set_result(answer)
                 if in_hand:

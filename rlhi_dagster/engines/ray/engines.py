@@ -1,8 +1,8 @@
 """Engines on a Ray cluster: replicas of one engine on several GPUs or machines, behind the interface of one.
 
 What belongs here: the side of whoever asks. Ray places the actors, starts them again when they die, and ends them when an engine is
-forgotten; here calls are handed out in shards, and those of a dead replica once more. The store stays with whoever calls. An engine keeps
-its replicas, so that the turns of a replayed dialogue load no model again. Needs the extra ``ray``; see docs/ray.md.
+forgotten; here calls are handed out in shards, and those of a dead replica once more, to another one: Ray itself would hold them back
+until the dead one has a place again. The store stays with whoever calls. Needs the extra ``ray``; see docs/ray.md.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, RewardAnswer, RewardCalls, Sampling
 from rlhi_dagster.engines.loading import RayCluster, TransformersSettings, VllmSettings
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.ray.actor import Answers, Call, Load, Question, Replica
+from rlhi_dagster.engines.ray.actor import Answers, Ask, Call, Load, Replica
 
 log = logging.getLogger(__name__)
 SHARDS = 8
 """In hand of a replica at most: its engine takes the calls of half of them, the others wait for it."""
 DEATHS = 3
-"""A shard in hand when so many replicas died becomes error rows; a replica that dies so often while it loads is given up."""
+"""A shard in hand when so many replicas died becomes error rows, and a replica that dies so often while it loads ends the run."""
 ANNOUNCED_AFTER_SECONDS = 10.0
 """So long after the number of replicas without a place has changed, a person is told."""
 
@@ -83,43 +83,35 @@ class RayEngine:
         if model.path:
             model = replace(model, path=str(Path(model.path).resolve()))  # a replica has another working directory
         join(settings.cluster)
-        # Ray starts an actor again as often as it dies. Calls are not tried again by Ray: they would wait for the dead actor's new place.
-        actor: Any = ray.remote(Replica).options(
-            max_restarts=-1,
-            max_concurrency=SHARDS + 1,
-            num_cpus=settings.cluster.cpus_per_replica,
-            num_gpus=settings.cluster.gpus_per_replica,
-            scheduling_strategy="SPREAD",
-        )
+        options = {"num_cpus": settings.cluster.cpus_per_replica, "num_gpus": settings.cluster.gpus_per_replica}
+        actor: Any = ray.remote(Replica).options(max_restarts=-1, max_concurrency=SHARDS + 1, scheduling_strategy="SPREAD", **options)
         self._pending: dict[Any, tuple[_Member, _Shard | None]] = {}
         self._again: list[_Shard] = []
         self._unplaced, self._unplaced_since, self._is_told = 0, time.monotonic(), False
-        self._has_served = False
         self._members = [_Member(actor.remote(load, model, one)) for _ in range(settings.cluster.replicas)]
-        try:
-            for member in self._members:
-                self._place(member)
-            while not self._has_served:
-                self._step(str)
-        except BaseException:
-            for member in self._members:
-                ray.kill(member.actor)
-            raise
+        for member in self._members:
+            self._place(member)
+        while not self._free():
+            self._step(str)
 
     def answer(self, calls: ChatCalls, sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
         """See ``ChatEngine.answer``."""
-        return self._run(calls, Question("answer", (sampling,)), lambda error: ChatAnswer(None, error, None, 0, 0, is_retryable=True))
+
+        def refused(error: str) -> ChatAnswer:
+            return ChatAnswer(None, error, None, 0, 0, is_retryable=True)
+
+        return self._run(calls, lambda engine, some: engine.answer(some, sampling), refused)
 
     def score(self, calls: RewardCalls) -> Iterator[list[tuple[str, RewardAnswer]]]:
         """See ``RewardEngine.score``."""
-        return self._run(calls, Question("score", ()), lambda error: RewardAnswer(None, error, 0, is_retryable=True))
+        return self._run(calls, lambda engine, some: engine.score(some), lambda error: RewardAnswer(None, error, 0, is_retryable=True))
 
-    def _run(self, calls: Iterator[Call], question: Question, refused: Callable[[str], Any]) -> Iterator[Answers]:
+    def _run(self, calls: Iterator[Call], ask: Ask, refused: Callable[[str], Any]) -> Iterator[Answers]:
         """Answer every call once; ``refused`` makes an answer of the error of a call in hand when ``DEATHS`` replicas died."""
         try:
             while True:
                 while (member := self._free()) and (shard := self._next(calls)):
-                    self._pending[member.actor.answer.remote(shard.calls, question)] = member, shard
+                    self._pending[member.actor.answer.remote(shard.calls, ask)] = member, shard
                     member.in_hand += 1
                 if member and not any(each.in_hand for each in self._members):
                     return
@@ -151,7 +143,7 @@ class RayEngine:
             try:
                 finished += ray.get(reference) or []
             except RayTaskError as error:
-                self._fail(member, f"{type(error.cause).__name__}: {_line(error.cause)}")
+                raise ClusterError(f"a replica's engine failed: {type(error.cause).__name__}: {_line(error.cause)}") from None
             except RayError as error:
                 finished += self._bury(member, shard, error, refused)
             else:
@@ -171,14 +163,13 @@ class RayEngine:
             member.stage = "loading"
             self._pending[member.actor.load.options(max_task_retries=DEATHS - 1).remote()] = member, None
         else:
-            member.stage, self._has_served = "serving", True
+            member.stage = "serving"
 
     def _bury(self, member: _Member, shard: _Shard | None, error: RayError, refused: Callable[[str], Any]) -> Answers:
         """A replica died: Ray starts it again, and others get its calls; returns error rows of those that are given up."""
         if not shard:
             cannot_import = isinstance(error, RayActorError) and error.actor_init_failed
-            self._fail(member, _NOT_INSTALLED if cannot_import else f"it died {DEATHS} times while it loaded the model")
-            return []
+            raise ClusterError(_NOT_INSTALLED if cannot_import else f"a replica died {DEATHS} times while it loaded the model")
         if member.stage == "serving":
             log.warning("a replica died with %d shards of requests in hand: %s", member.in_hand + 1, type(error).__name__)
             member.stage = "dead"
@@ -187,14 +178,6 @@ class RayEngine:
             self._again.append(shard)
             return []
         return [(key, refused(f"replica_died: {DEATHS} replicas died with this request in hand")) for key, _ in shard.calls]
-
-    def _fail(self, member: _Member, reason: str) -> None:
-        """A replica cannot go on: the end if it served, if none ever has, or if it is the last; else the others go on."""
-        if member.stage == "serving" or not self._has_served or len(self._members) == 1:
-            raise ClusterError(f"a replica's engine failed: {reason}")
-        self._members.remove(member)
-        ray.kill(member.actor)
-        log.warning("a replica cannot start again, %d go on: %s", len(self._members), reason)
 
     def _forget(self) -> None:
         """Drop what is in hand, and its replicas with it: whoever asked is gone."""
