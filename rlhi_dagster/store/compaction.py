@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.store.search import among, search
+from rlhi_dagster.store.search import of, search
 from rlhi_dagster.store.segments import (
     ERRORS,
     FINAL,
@@ -164,8 +164,8 @@ def _superseded(folder: Path, kind: str, names: Sequence[str]) -> Dead:
     if not names:
         return {}
     places = pl.concat([_places(folder / name, kind) for name in names[::-1]])
-    answered = search(folder, kind, FINAL, among(places["key"]))["key"]
-    return _by_segment(places.filter(among(answered) | ~pl.col("key").is_first_distinct()))
+    answered = search(folder, kind, FINAL, of(places["key"]))["key"]
+    return _by_segment(places.filter(pl.col("key").is_in(answered.implode()) | ~pl.col("key").is_first_distinct()))
 
 
 def _keys(file: Path, kind: str) -> pl.Series:

@@ -19,7 +19,7 @@ import polars as pl
 
 from rlhi_dagster.store import references
 from rlhi_dagster.store.compaction import Tell, folders
-from rlhi_dagster.store.search import SEGMENT, among, search
+from rlhi_dagster.store.search import SEGMENT, Narrow, of, search
 from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, stored_schema, written_at
 
 _COMPARED = ("key", "message_id", "history_id", "system_id", "sample_index", "settings", ANSWERED_AT)
@@ -97,23 +97,23 @@ class Found:
 
 def locate(root: Path, prefix: str) -> list[Found]:
     """Answers whose key begins with ``prefix``, one a place."""
-    return list(_places(root, pl.col("key").is_between(pl.lit(prefix), pl.lit(f"{prefix}g"))))
+    return list(_places(root, lambda rows: rows.filter(pl.col("key").is_between(pl.lit(prefix), pl.lit(f"{prefix}g")))))
 
 
 def located(root: Path, keys: Collection[str]) -> dict[str, Found]:
     """Where the answers of whole keys are, final ones before errors of the moment; keys that the store lacks are left out."""
     found: dict[str, Found] = {}
-    for each in _places(root, among(pl.Series(sorted(keys), dtype=pl.String()))) if keys else ():
+    for each in _places(root, of(pl.Series(sorted(keys), dtype=pl.String()))) if keys else ():
         found.setdefault(each.row["key"], each)
     return found
 
 
-def _places(root: Path, is_wanted: pl.Expr) -> Iterator[Found]:
+def _places(root: Path, narrow: Narrow) -> Iterator[Found]:
     """Wanted answers folder by folder, in each the final ones from the oldest, then the errors of the moment from the newest."""
     for kind, folder in folders(root):
         columns = [name for name in stored_schema(kind) if name not in {"text", "vector"}]
         for prefix in (FINAL, ERRORS):
-            rows = search(folder, kind, prefix, is_wanted, columns).sort(SEGMENT, "key", descending=[prefix == ERRORS, False])
+            rows = search(folder, kind, prefix, narrow, columns).sort(SEGMENT, "key", descending=[prefix == ERRORS, False])
             for row in rows.iter_rows(named=True):
                 file = Path(row.pop(SEGMENT))
                 yield Found(kind, folder, file.name, row | {ANSWERED_AT: row[ANSWERED_AT] or written_at(file)})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from rlhi_dagster.store.search import SEGMENT, among, search
+from rlhi_dagster.store.search import SEGMENT, of, search
 from rlhi_dagster.store.segments import (
     ANSWERED_AT,
     ERRORS,
@@ -81,8 +81,8 @@ class ResponseStore:
     def missing(self, keys: pl.Series) -> pl.Series:
         """Those of ``keys`` that have no final answer yet, each once, in the order given; errors as of ``lookup``."""
         asked = keys.unique(maintain_order=True)
-        known = search(self.folder, self.kind, FINAL, among(asked))["key"]
-        return asked.filter(~asked.is_in(known.implode()).fill_null(value=False))
+        known = search(self.folder, self.kind, FINAL, of(asked))
+        return asked.to_frame("key").join(known, on="key", how="anti", maintain_order="left")["key"].alias(keys.name)
 
     def lookup(self, keys: pl.Series) -> pl.DataFrame:
         """Answers to those of ``keys`` that are known, one row a key, in the order of keys; final ones before errors of the moment.
@@ -90,11 +90,11 @@ class ResponseStore:
         Raises:
             DamagedSegmentError: A segment cannot be read.
         """
-        asked, columns = keys.unique(), self.schema.names()
+        asked, columns = of(keys.unique()), self.schema.names()
         # Errors are read first: one that is gone by now is answered, and that answer is there when the others are read.
-        errors = search(self.folder, self.kind, ERRORS, among(asked), columns)
-        final = search(self.folder, self.kind, FINAL, among(asked), columns)
-        errors = errors.filter(~among(final["key"])).sort(SEGMENT, descending=True)
+        errors = search(self.folder, self.kind, ERRORS, asked, columns)
+        final = search(self.folder, self.kind, FINAL, asked, columns)
+        errors = errors.join(final, on="key", how="anti").sort(SEGMENT, descending=True)
         filled = [pl.col(name).fill_null(value) for name, value in _FILLED.items() if name in self.schema]
         found = pl.concat([final.sort(SEGMENT), errors]).unique("key", keep="first", maintain_order=True)
         return found.sort("key").select(columns).with_columns(filled)
