@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("stats", help="answers, errors by reason, files, bytes, tokens and cost, by kind and model")
-    actions.add_parser("verify", help="read everything and compare it with the index; exit code 1 if something is wrong")
+    actions.add_parser("verify", help="read everything; exit code 1 if something is wrong")
     actions.add_parser("compact", help="merge small files, drop repeated answers and answered errors; runs may go on meanwhile")
     gc = actions.add_parser(
         "gc",
@@ -165,7 +165,7 @@ def _explain(root: Path, what: str, tell: Callable[[str], Tell]) -> str:
         raise ValueError(f"no answer in {root} has a key that begins with {what}: it was never asked for, failed, or was deleted")
     if len(keys) > 1:
         shown = ", ".join(keys[:5])
-        raise ValueError(f"{len(keys) if len(keys) < 10 else 'many'} keys begin with {what}: {shown}{', ...' if len(keys) > 5 else ''}")
+        raise ValueError(f"{len(keys):,} keys begin with {what}: {shown}{', ...' if len(keys) > 5 else ''}")
     return "\n".join(
         [f"key {keys[0]}", *_where(found), *_users(root, keys[0]), *_rows(keys[0]), *_why(explain.explain(found[0], tell("comparing")))]
     )

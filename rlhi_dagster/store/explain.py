@@ -7,7 +7,7 @@ What belongs here: finding an answer, the earlier ones most like it, and naming 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from rlhi_dagster.store import references
 from rlhi_dagster.store.compaction import Tell, folders
-from rlhi_dagster.store.index import ascending, parse
-from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, read_rows, stored_schema
-from rlhi_dagster.store.view import ErrorView, View
+from rlhi_dagster.store.search import SEGMENT, Narrow, of, search
+from rlhi_dagster.store.segments import ANSWERED_AT, ERRORS, FINAL, listing, read_columns, stored_schema, written_at
 
 _COMPARED = ("key", "message_id", "history_id", "system_id", "sample_index", "settings", ANSWERED_AT)
 _SCHEMA = pl.Schema({**{name: stored_schema("chat")[name] for name in _COMPARED}, "model": pl.String()})
@@ -98,36 +96,27 @@ class Found:
 
 
 def locate(root: Path, prefix: str) -> list[Found]:
-    """Answers whose key begins with ``prefix``, one a place; at most ten keys are looked at."""
-    first = int(prefix[:16].ljust(16, "0"), 16)
-    last = int(prefix[:16].ljust(16, "f"), 16) + 1
-    found: list[Found] = []
-    for kind, folder in folders(root):
-        for view in (View(folder), ErrorView(folder)):
-            view.refresh()
-            entries = view.between(first, last if last < 2**64 else None)[:10]
-            for number, row in zip(entries.segment.tolist(), entries.row.tolist(), strict=True):
-                frame = read_rows(folder / view.names[number], kind, np.array([row]))
-                told = frame.drop("text", "vector", strict=False).row(0, named=True)
-                found += [Found(kind, folder, view.names[number], told)] if told["key"].startswith(prefix) else []
-    return found
+    """Answers whose key begins with ``prefix``, one a place."""
+    return list(_places(root, lambda rows: rows.filter(pl.col("key").is_between(pl.lit(prefix), pl.lit(f"{prefix}g")))))
 
 
 def located(root: Path, keys: Collection[str]) -> dict[str, Found]:
     """Where the answers of whole keys are, final ones before errors of the moment; keys that the store lacks are left out."""
-    is_key, hi, lo = parse(pl.Series("key", sorted(keys), dtype=pl.String()))
-    order = ascending(hi, lo)
     found: dict[str, Found] = {}
-    for kind, folder in folders(root) if is_key.any() else ():
-        for view in (View(folder), ErrorView(folder)):
-            view.refresh()
-            segments, rows = view.find(hi[order], lo[order])
-            for number in np.unique(segments[segments >= 0]).tolist():
-                chosen = np.sort(rows[segments == number])
-                frame = read_rows(folder / view.names[number], kind, chosen).drop("text", "vector", strict=False)
-                for row in frame.iter_rows(named=True):
-                    found.setdefault(row["key"], Found(kind, folder, view.names[number], row))
+    for each in _places(root, of(pl.Series(sorted(keys), dtype=pl.String()))) if keys else ():
+        found.setdefault(each.row["key"], each)
     return found
+
+
+def _places(root: Path, narrow: Narrow) -> Iterator[Found]:
+    """Wanted answers folder by folder, in each the final ones from the oldest, then the errors of the moment from the newest."""
+    for kind, folder in folders(root):
+        columns = [name for name in stored_schema(kind) if name not in {"text", "vector"}]
+        for prefix in (FINAL, ERRORS):
+            rows = search(folder, kind, prefix, narrow, columns).sort(SEGMENT, "key", descending=[prefix == ERRORS, False])
+            for row in rows.iter_rows(named=True):
+                file = Path(row.pop(SEGMENT))
+                yield Found(kind, folder, file.name, row | {ANSWERED_AT: row[ANSWERED_AT] or written_at(file)})
 
 
 def explain(found: Found, tell: Tell = lambda *_: None) -> Comparison:

@@ -1,4 +1,4 @@
-"""Removing given answers from the response store: what is to be gone is gone from the segments, the index and the references.
+"""Removing given answers from the response store: what is to be gone is gone from the segments and the references.
 
 What belongs here: finding the rows of keys, or of requests with given messages, and leaving them out of their segments. What does not:
 which answers have to go (``rlhi_dagster.forgetting``), and answers that are merely old or unused (``garbage.py``).
@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 
 from rlhi_dagster.store import references
-from rlhi_dagster.store.compaction import folders, replace
-from rlhi_dagster.store.folding import locked
+from rlhi_dagster.store.compaction import folders, locked, replace
 from rlhi_dagster.store.segments import ERRORS, FINAL, listing, read_columns, stored_schema
 
 ASKED = ("key", "system_id", "history_id", "message_id")
@@ -94,7 +93,7 @@ def _remove(kind: str, folder: Path, keys: pl.Series) -> Removed:
 
 
 def _rows(kind: str, folder: Path, keys: pl.Series) -> Iterator[tuple[str, np.ndarray]]:
-    """Segments that hold some of the keys, and which of their rows do. Read from the segments: an index can lack a key."""
+    """Segments that hold some of the keys, and which of their rows do."""
     for name in (*listing(folder, FINAL), *listing(folder, ERRORS)):
         is_wanted = read_columns(folder / name, kind, ["key"])["key"].is_in(keys.implode())
         if is_wanted.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,19 +12,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.store import compaction, folding, references
+from rlhi_dagster.store import compaction, references, removal
 from rlhi_dagster.store.compaction import compact
-from rlhi_dagster.store.folding import fold
 from rlhi_dagster.store.garbage import Rule, collect
-from rlhi_dagster.store.index import INDEX, SCHEMA, Entries, Index
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, published, stored_schema, write_segment
+from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, stored_schema, write_segment
 from rlhi_dagster.store.stats import stats
 from rlhi_dagster.store.verify import verify
 
@@ -138,16 +136,55 @@ def test_only_partials_that_nobody_writes_any_more_are_removed(store: ResponseSt
     assert not old.exists()
 
 
+@pytest.mark.parametrize("how", ["compact", "gc", "remove"])
+def test_the_index_of_an_earlier_version_is_ignored_and_goes(store: ResponseStore, how: str) -> None:
+    old = rows(keys(0, 20), "old")
+    for part in (old[:10], old[10:]):
+        aged(store.append(part)[0], 40)
+    store.append(rows(keys(20, 30), "new"))
+    index = store.folder / "index.arrow"
+    write_old_index(index, keys(0, 20), [*listing(store.folder, "segment")[:1], "segment-0-gone.parquet"])
+    expected = dict.fromkeys(keys(0, 20), "old") | dict.fromkeys(keys(20, 30), "new")
+    assert texts(store, keys(0, 30)) == expected
+    assert store.missing(pl.Series("key", keys(0, 31))).to_list() == keys(30, 31)
+    assert verify("chat", store.folder) == []
+    assert index.exists(), "reading changes nothing"
+    match how:
+        case "compact":
+            compact(store.folder, "chat")
+        case "gc":
+            collect(store.root, Rule(timedelta(days=30), is_unreferenced=False), delete=True)
+            expected = dict.fromkeys(keys(20, 30), "new")
+        case _:
+            removal.remove(store.root, keys(0, 1))
+            del expected[keys(0, 1)[0]]
+    assert not index.exists(), "it names answers that may be gone"
+    assert texts(store, keys(0, 30)) == expected
+
+
+def write_old_index(file: Path, wanted: list[str], segments: list[str]) -> None:
+    """An index as stores had one: sorted entries with the halves of a key, the number of its segment, and its row (a wrong one here)."""
+    halves = sorted((int(key[:16], 16), int(key[16:], 16)) for key in wanted)
+    entries = {
+        "hi": pa.array([hi for hi, _ in halves], pa.uint64()),
+        "lo": pa.array([lo for _, lo in halves], pa.uint64()),
+        "segment": pa.array([number % 2 for number in range(len(halves))], pa.uint32()),
+        "row": pa.array([0] * len(halves), pa.uint32()),
+    }
+    table = pa.table(entries).replace_schema_metadata({"segments": json.dumps(segments)})
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
 def test_a_damaged_segment_stops_compaction_before_anything_is_deleted(store: ResponseStore) -> None:
     segments = [store.append(rows(keys(chunk, chunk + 1)))[0] for chunk in range(3)]
-    fold(store.folder)
     segments[1].write_bytes(segments[1].read_bytes()[:-9])
     with pytest.raises(ValueError, match=segments[1].name):
         compact(store.folder, "chat")
     assert set(listing(store.folder, "segment")) >= {segment.name for segment in segments}
 
 
-@pytest.mark.parametrize("dies", ["before the index", "before the first deletion", "after the third deletion"])
+@pytest.mark.parametrize("dies", ["before the first deletion", "after the third deletion"])
 def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_next(
     store: ResponseStore, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:
@@ -155,9 +192,6 @@ def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_nex
         store.append(rows(keys(10 * chunk, 10 * chunk + 12), f"{chunk}"))
     expected = texts(store, keys(0, 62))
     deleted: list[Path] = []
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
 
     def unlink(file: Path, missing_ok: bool = False) -> None:
         if file.suffix == ".parquet":
@@ -167,12 +201,7 @@ def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_nex
         os.unlink(file) if file.exists() or not missing_ok else None  # noqa: PTH108
 
     with monkeypatch.context() as patch:
-        if dies == "before the index":
-            # The first call brings the index up to date, before anything is replaced.
-            calls = iter([folding.refresh, die])
-            patch.setattr(compaction, "refresh", lambda *given: next(calls)(*given))
-        else:
-            patch.setattr(Path, "unlink", unlink)
+        patch.setattr(Path, "unlink", unlink)
         with pytest.raises(KeyboardInterrupt):
             compact(store.folder, "chat")
     assert len(listing(store.folder, "segment")) == (4 if "third" in dies else 7)
@@ -319,35 +348,6 @@ def test_verify_names_strangers_and_final_answers_among_errors(store: ResponseSt
     found = {problem.file.name: problem.what for problem in verify("chat", store.folder)}
     assert "final answer" in found[segment.name]
     assert "no file of a response store" in found["notes.txt"]
-
-
-@pytest.mark.parametrize("column", ["hi", "lo", "segment", "row"])
-def test_verify_compares_every_part_of_the_index_with_the_segments(store: ResponseStore, column: str) -> None:
-    for chunk in range(3):
-        store.append(rows(keys(100 * chunk, 100 * chunk + 100)))
-    fold(store.folder)
-    assert verify("chat", store.folder) == []
-    index = Index(store.folder / INDEX)
-    columns = {name: np.concatenate([getattr(batch, name) for batch in index.batches]) for name in ("hi", "lo", "segment", "row")}
-    columns[column][[10, 200]] = columns[column][[10, 200]] ^ 1 if column != "segment" else (columns[column][[10, 200]] + 1) % 3
-    schema = SCHEMA.with_metadata(pa.ipc.open_file(store.folder / INDEX).schema.metadata)
-    with published(store.folder / INDEX) as stream, pa.ipc.new_file(stream, schema) as writer:
-        writer.write_batch(folding._batch(Entries(**columns), schema))
-    problems = verify("chat", store.folder)
-    assert problems
-    assert {problem.file.name for problem in problems} == {INDEX}
-
-
-@pytest.mark.parametrize("kind", ["cut", "stale"])
-def test_verify_names_a_cut_and_a_stale_index(store: ResponseStore, kind: str) -> None:
-    segments = [store.append(rows(keys(chunk, chunk + 1)))[0] for chunk in range(3)]
-    fold(store.folder)
-    if kind == "cut":
-        (store.folder / INDEX).write_bytes((store.folder / INDEX).read_bytes()[:300])
-    else:
-        segments[0].unlink()
-    [problem] = verify("chat", store.folder)
-    assert problem.file.name == INDEX
 
 
 # Figures and the command
