@@ -326,10 +326,10 @@ class Check:
 
         def check(context: dg.AssetCheckExecutionContext, settings: Any, lake: Any, **inputs: pl.LazyFrame) -> dg.AssetCheckResult:
             run = Run(lake, settings.profile, partitions_of_run(context.run.tags, partitions_def))
-            values = {name: value(run) if callable(value) else value for name, value in self.given.items() if name not in tables}
             if run.partitions is not None:
                 inputs |= {name: inputs[name].filter(pl.col("month").is_in(list(run.partitions))) for name in self.of_run}
             with failures.told():
+                values = {name: value(run) if callable(value) else value for name, value in self.given.items() if name not in tables}
                 return self.holds(**inputs, **values).as_result(severity)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
