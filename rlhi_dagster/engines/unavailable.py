@@ -38,7 +38,8 @@ def _reason(model: ModelRef, setting: str, error: Exception) -> str:
     if "GatedRepoError" in kinds:
         return f"{setting} {model.name} is a gated model: ask for access at {page}, then log in with `hf auth login` or set HF_TOKEN"
     if "RevisionNotFoundError" in kinds:
-        return f"{setting} {model.name} has no revision {model.revision}: write hub: {model.name}@<commit of 40 digits> with one of {page}/commits"
+        instead = f"write hub: {model.name}@<commit of 40 digits> with one of {page}/commits"
+        return f"{setting} {model.name} has no revision {model.revision}: {instead}"
     if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
         return (
             f"{setting} {model.name} is no model of the Hub, or a private one: correct it, or log in with `hf auth login` or set HF_TOKEN; "

@@ -9,8 +9,8 @@ import pytest
 from rlhi_dagster import declare, definitions
 from tests.snapshot import FOLDER, PROFILES, printed
 
-ONLY_WITH_LABELS = {"truth", "salt", "seed"}
-"""Read by ``feedback_classifier`` where the profile names labels to train from, which these profiles do not."""
+ONLY_OF_OTHER_PROFILES = {"feedback_classifier": {"truth", "salt", "seed"}, "online_rounds": {"dpo"}}
+"""Read where a profile names labels to train a classifier from, and where it has no ``dpo_on_rewards``."""
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -28,4 +28,4 @@ def test_every_setting_that_a_step_declares_is_read_by_it() -> None:
         if isinstance(step, declare.Step):
             read = {path for run in runs for path in run.get(step.name, ())}
             unread[step.name] = {each for each in step.reads if not any(f"{path}.".startswith(f"{each}.") for path in read)}
-    assert {name: left for name, left in unread.items() if left} == {"feedback_classifier": ONLY_WITH_LABELS}
+    assert {name: left for name, left in unread.items() if left} == ONLY_OF_OTHER_PROFILES
