@@ -31,7 +31,7 @@ _TABLES = {
 }
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
 _READS = (
-    *declare.OF_RECIPES,
+    *(each for each in declare.OF_RECIPES if each != "sft"),  # rounds need the method dpo
     *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
     *("models.policy", "models.reward"),
 )

@@ -351,10 +351,10 @@ class Check:
 
         def check(context: dg.AssetCheckExecutionContext, settings: Any, lake: Any, **inputs: pl.LazyFrame) -> dg.AssetCheckResult:
             run = Run(lake, settings.profile, partitions_of_run(context.run.tags, partitions_def))
-            values = {name: value(run) if callable(value) else value for name, value in self.given.items() if name not in tables}
             if run.partitions is not None:
                 inputs |= {name: inputs[name].filter(pl.col("month").is_in(list(run.partitions))) for name in self.of_run}
             with failures.told():
+                values = {name: value(run) if callable(value) else value for name, value in self.given.items() if name not in tables}
                 found = self.holds(**inputs, **values)
             shown = {name: markdown_table(each) if isinstance(each, pl.DataFrame) else each for name, each in found.numbers.items()}
             return dg.AssetCheckResult(passed=found.passed, metadata=shown, severity=severity)

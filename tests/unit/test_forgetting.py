@@ -16,7 +16,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import cli
+from assets import training
+from rlhi_dagster import cli, declare, profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
@@ -26,16 +27,19 @@ from rlhi_dagster.forgetting import command, marks, tombstones
 from rlhi_dagster.forgetting.footprint import footprint, tables
 from rlhi_dagster.forgetting.removal import Outputs, forget, look
 from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import recipes
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.personas.settings import PersonaSettings
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.store import removal
 from rlhi_dagster.store.compaction import folders
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.verify import verify
 from rlhi_dagster.tables import TABLES
+from tests.built import built
 from tests.lakes import ANN, BOB, ENGINE, EVE, JUDGE, POLICY, SAMPLING, SHARED, World, persona_of, user, world
+
+PROFILE = profiles.load("sample")
 
 
 @pytest.fixture
@@ -293,14 +297,15 @@ def test_the_policies_between_online_rounds_are_marked(made: World) -> None:
 def test_the_check_warns_while_a_checkpoint_of_any_recipe_has_a_mark(tmp_path: Path, marked: str | None, passed: bool) -> None:
     lake = Lake(root=str(tmp_path))
 
-    @dg.asset(partitions_def=recipes(["base", "other"]), backfill_policy=dg.BackfillPolicy.single_run())
+    @dg.asset(partitions_def=declare.Place(PROFILE).recipes, backfill_policy=dg.BackfillPolicy.single_run())
     def checkpoints() -> None: ...
 
     if marked:
         artefact(lake, marked, "dpo", ["p", "q"])
         marks.mark_trained(lake, {"p"}, datetime(2026, 1, 1, tzinfo=UTC))
-    check = checks.trained_on_nobody_forgotten_check(checkpoints)
-    outcome = dg.materialize([checkpoints, check], partition_key="base", resources={"lake": lake})
+    (declared,) = [each for each in training.forgotten if each.asset == "checkpoints"]
+    resources = {"lake": lake, "settings": Settings(PROFILE)}
+    outcome = dg.materialize([checkpoints, *built(PROFILE, declared)], partition_key="base", resources=resources)
     (evaluation,) = outcome.get_asset_check_evaluations()
     assert evaluation.passed is passed
     assert evaluation.severity is dg.AssetCheckSeverity.WARN

@@ -44,7 +44,7 @@ def test_demo_launches_all_months_then_all_recipes(tmp_path: Path) -> None:
 
 def test_recipes_are_all_there_are() -> None:
     first, last = cli.recipes().split("...")
-    assert declare.RECIPES.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
+    assert declare.Place(profiles.load("sample")).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
 
 
 def test_no_file_spells_out_the_range_of_all_recipes() -> None:

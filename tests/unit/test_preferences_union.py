@@ -8,15 +8,18 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from assets import training
+from rlhi_dagster import profiles
 from rlhi_dagster.io_managers import TableIOManager
 from rlhi_dagster.lake import Lake
 from rlhi_dagster.metadata import result
-from rlhi_dagster.partitions import months
 from rlhi_dagster.preferences import Source, pair_checks, union
 from rlhi_dagster.preferences.decontamination import hits
-from rlhi_dagster.preferences.settings import DecontaminationSettings
+from rlhi_dagster.preferences.settings import DecontaminationSettings, PairSettings
 from rlhi_dagster.preferences.union import split_of
+from rlhi_dagster.settings import Settings
 from rlhi_dagster.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from tests.built import built, upstream
 
 DEFAULTS = DecontaminationSettings(min_similarity=None)
 
@@ -170,7 +173,11 @@ def test_nothing_offered_gives_an_empty_table() -> None:
 # checks
 
 
-SOURCES = [table(REWRITE_PAIRS, [pair("a"), pair("b", chosen="good a"), pair("x", is_kept=False)]), table(REWARD_PAIRS, [pair("c")])]
+SOURCES = [
+    table(REWRITE_PAIRS, [pair("a"), pair("b", chosen="good a"), pair("x", is_kept=False)]),
+    table(REWARD_PAIRS, [pair("c")]),
+    REASONING_PAIRS.empty(),
+]
 
 
 @pytest.mark.parametrize(
@@ -248,13 +255,14 @@ def test_the_checks_block_what_comes_after(tmp_path: Any, fault: str) -> None:
     def after() -> None:
         """Comes after."""
 
-    monthly = {name: months("2023-04") for name in ("rewrite_pairs", "reward_pairs")}
-    specs = [dg.AssetSpec(name, partitions_def=monthly.get(name)) for name in (*monthly, "reasoning_pairs", "eval_prompts")]
+    sample, names = profiles.load("sample"), {"offered_pairs_are_conserved", "pairs_are_decontaminated"}
+    profile = sample.model_copy(update={"pairs": PairSettings(decontamination=DEFAULTS)})
+    specs = upstream(profile, "rewrite_pairs", "reward_pairs", "reasoning_pairs", "eval_prompts")
     definitions = dg.Definitions(
         assets=[preference_pairs, after, *specs],
-        asset_checks=[pair_checks.conserved_check(preference_pairs), pair_checks.decontaminated_check(preference_pairs, DEFAULTS)],
+        asset_checks=built(profile, *(each for each in training.pairs_are_sound if each.name in names)),
         jobs=[dg.define_asset_job("everything")],
-        resources={"io_manager": TableIOManager(root=str(tmp_path))},
+        resources={"io_manager": TableIOManager(root=str(tmp_path)), "lake": lake, "settings": Settings(profile)},
     )
     done = definitions.resolve_job_def("everything").execute_in_process(raise_on_error=False)
     found = {evaluation.check_name: evaluation.passed for evaluation in done.get_asset_check_evaluations()}

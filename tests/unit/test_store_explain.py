@@ -169,7 +169,7 @@ def test_of_an_asset_the_answers_that_its_last_run_made_are_counted_by_reason(tm
 
 
 def test_the_words_name_places_users_and_differences_and_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhi_dagster.profiles.data_root", lambda: tmp_path)
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
     root = tmp_path / "responses"
     old = ask(root, REQUEST, ago=5)
     use(root, "run1", old)

@@ -155,7 +155,7 @@ def test_settings_that_do_not_go_with_the_profiles_name_both(tmp_path: Path, mon
 
 
 def test_adding_a_recipe_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert declare.RECIPES.get_partition_keys() == recipes.names()
+    assert declare.Place(load("sample")).recipes.get_partition_keys() == recipes.names()
     for name in recipes.names():
         (tmp_path / f"{name}.yaml").write_text((recipes._folder() / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")

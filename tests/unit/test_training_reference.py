@@ -13,7 +13,6 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatRequest, trace
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.forgetting.removal import Outputs, forget
@@ -91,7 +90,7 @@ def test_what_an_earlier_pair_differs_in_is_told_without_its_text(tmp_path: Path
 
 
 def test_the_command_tells_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "data_root", lambda: tmp_path)
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
     (key,) = keep(tmp_path / "responses", pair(1))
     references.record(tmp_path / "responses", "checkpoints", None, "run", {(KIND, START.identity): [key]})
     lines = [command.run(argparse.Namespace(action=action), lambda line: None) for action in ("stats", "verify")]

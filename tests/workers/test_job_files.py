@@ -11,7 +11,7 @@ from rlhi_dagster.resources import Workers
 
 def materialized(root: Path) -> bool:
     @dg.asset
-    def asks(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+    def asks(context: dg.AssetExecutionContext, workers: dg.ResourceParam[Workers]) -> dg.MaterializeResult[None]:
         workers.verify(context, [Solution("3", "Answer: 3")])
         return dg.MaterializeResult()
 

@@ -23,11 +23,11 @@ def verified(root: Path, items: list[Solution], kind: type[Workers] = Workers) -
     found: dict[Solution, Grade] = {}
 
     @dg.asset
-    def asks(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+    def asks(context: dg.AssetExecutionContext, workers: dg.ResourceParam[Workers]) -> dg.MaterializeResult[None]:
         found.update(workers.verify(context, items))
         return dg.MaterializeResult()
 
-    assert dg.materialize([asks], resources={"workers": kind(root=str(root), engines={}, limits="{}")}).success
+    assert dg.materialize([asks], resources={"workers": kind(root)}).success
     return found
 
 

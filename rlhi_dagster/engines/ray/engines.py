@@ -25,9 +25,9 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, RewardAnswer, RewardCalls, Sampling
-from rlhi_dagster.engines.loading import RayCluster, TransformersSettings, VllmSettings
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.ray.actor import Answers, Ask, Call, Load, Replica
+from rlhi_dagster.engines.settings import RayCluster, TransformersSettings, VllmSettings
 
 log = logging.getLogger(__name__)
 SHARDS = 8
