@@ -38,6 +38,8 @@ PALETTE = {
 INK, MUTED, GRID, PAPER, BAD = list(PALETTE.values())[:5]
 SERIES = tuple(name for name in PALETTE if name.startswith("--s-"))
 """Tones of series; the first is grey."""
+SYMBOLS = {"o": "", "s": "square", "D": "diamond", "^": "triangle"}
+"""Markers, and their classes in a legend of the page."""
 MAIN = PALETTE["--s-2"]
 """Colour of a picture that has one series."""
 WIDTH = 4.4
@@ -232,7 +234,7 @@ def intervals(rows: Sequence[tuple[str, float, float | None, float | None]], axi
 
 def legend(series: Mapping[str, Mark]) -> list[tuple[str, str, str]]:
     """A legend for the page: label, CSS colour and class of each entry."""
-    return [(label, mark.css, "hollow" if mark.is_hollow else "") for label, mark in series.items()]
+    return [(label, mark.css, f"{SYMBOLS[mark.symbol]} {'hollow' if mark.is_hollow else ''}".strip()) for label, mark in series.items()]
 
 
 def _above(axes: Any, y: float, label: str, remark: str) -> None:

@@ -192,6 +192,11 @@ def curves(
             figure.legend(handles=handles, loc="outside lower center", ncols=4)
         elif shown:
             every[len(shown) - 1].set_xlabel("step")
+        if columns == 1:
+            for axes in every[1:]:
+                axes.sharex(every[0])
+            for axes in every:
+                axes.label_outer()
     return figure
 
 
