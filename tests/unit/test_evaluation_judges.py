@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from rlhi_dagster.engines.calls import CallStats
+from rlhi_dagster.engines.stats import CallStats
 
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
