@@ -21,14 +21,15 @@ from pathlib import Path
 import polars as pl
 import yaml
 
-from rlhi_dagster import jobs, profiles
-from rlhi_dagster.declare import Place
-from rlhi_dagster.digests import fingerprint
+from rlhi_dagster import profiles
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.intervals import estimate
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.evaluation import Benchmark, Metric
-from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.evaluation.scores import item_values
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.declare import Place
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from rlhi_dagster import declare
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.model_settings import Models
+from rlhi_dagster.graph import declare
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.tables import TABLES
 
 
 def built(profile: Profile, *declared: declare.Declaration) -> list[Any]:

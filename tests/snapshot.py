@@ -26,18 +26,19 @@ import numpy as np
 import polars as pl
 import yaml
 
-from rlhi_dagster import definitions, pipes, profiles
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.evaluation.math_answers import Grade
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import range_tags
-from rlhi_dagster.settings import View
+from rlhi_dagster.graph import pipes
+from rlhi_dagster.graph.declared_settings import View
+from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.reasoning.math_answers import Grade
 from rlhi_dagster.simulation.__main__ import write
 from rlhi_dagster.simulation.town import TownSettings
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.budget import PAIR_TOKENS
 from rlhi_dagster.workers import generate

@@ -16,9 +16,10 @@ import pytest
 import yaml
 from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
-from rlhi_dagster import declare, definitions, profiles
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import CONVERSATIONS, TABLES
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CONVERSATIONS, TABLES
+from rlhi_dagster.graph import declare
 
 ROOT = Path(__file__).parents[1]
 EXTERNAL = {"prm800k", "wildchat"}

@@ -1,6 +1,6 @@
 """Personal data and secrets in messages, replaced by placeholders before any model sees a text.
 
-What belongs here: what is looked for and what it becomes. What does not: named entities (``engines.entities`` finds those, if the profile
+What belongs here: what is looked for and what it becomes. What does not: named entities (``conversations.entities`` finds those, if the profile
 wants them), and who is asked to redact (``ingest``).
 
 Signs that Polars looks for find the few texts worth a closer look; those are searched with Python's `re`, and what a pattern found is

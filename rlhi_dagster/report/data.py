@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.plots import SERIES, SYMBOLS, Mark
+from rlhi_dagster.base.plots import SERIES, SYMBOLS, Mark
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import Recipe, Role
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.tables import JUDGEMENTS, SCORES
 from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.judges import count_illegible
 from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
 from rlhi_dagster.report.data import ReportData
 from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, percent, points, share
-from rlhi_dagster.tables import JUDGEMENTS, SCORES
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 

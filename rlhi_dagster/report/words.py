@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn

@@ -1,6 +1,6 @@
 """Training curves: what a trainer's numbers are called, and the picture of them, in the UI and on the report's page.
 
-What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and how pictures look (``plots.py``).
+What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and how pictures look (``base/plots.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlhi_dagster import pictures, plots
+from rlhi_dagster.base import pictures, plots
 from rlhi_dagster.engines.models import digest_of
 
 if TYPE_CHECKING:

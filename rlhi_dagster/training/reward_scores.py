@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.intervals import estimate
+from rlhi_dagster.base.tables import MESSAGES, REWARD_MODEL_SCORES
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
-from rlhi_dagster.evaluation.intervals import estimate
-from rlhi_dagster.findings import Finding
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.personas.donors import donors
-from rlhi_dagster.tables import MESSAGES, REWARD_MODEL_SCORES
 from rlhi_dagster.training.human_preferences import HumanPairs
 
 if TYPE_CHECKING:

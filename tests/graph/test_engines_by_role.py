@@ -12,8 +12,8 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
+from rlhi_dagster.provenance.answers import located
 from rlhi_dagster.store.compaction import folders
-from rlhi_dagster.store.explain import located
 from rlhi_dagster.store.garbage import Rule, collect
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import yaml
 
-from rlhi_dagster.model_calls import ARTEFACTS
+from rlhi_dagster.graph.model_calls import ARTEFACTS
 
 pytestmark = pytest.mark.slow
 

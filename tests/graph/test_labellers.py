@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
-from rlhi_dagster.feedback.classifier import WEIGHTS, FeedbackClassifier
+from rlhi_dagster.feedback.labels.classifier import WEIGHTS, FeedbackClassifier
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from rlhi_dagster import declare, definitions
+from rlhi_dagster import definitions
+from rlhi_dagster.graph import declare
 from tests.snapshot import FOLDER, PROFILES, printed
 
 ONLY_OF_OTHER_PROFILES = {"feedback_classifier": {"truth", "salt", "seed"}, "online_rounds": {"dpo"}}

@@ -14,14 +14,14 @@ import pytest
 
 from assets import training as module
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
-from rlhi_dagster.partitions import range_tags
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import PREFERENCE_PAIRS
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.training import artefacts
 from tests.built import built, upstream
 from tests.servers import Asked, Told, serving

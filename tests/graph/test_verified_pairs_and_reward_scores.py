@@ -12,15 +12,15 @@ import pytest
 from assets.reasoning import prm800k, reasoning_errors, reasoning_pairs
 from assets.training import prefers_preferred, reward_model_scores
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import REWRITES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
 from rlhi_dagster.simulation.arithmetic import prm800k as town_records
-from rlhi_dagster.tables import REWRITES
 from rlhi_dagster.training.starting_models import HumanPreferences
 from tests.built import built, playing, upstream
 

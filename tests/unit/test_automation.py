@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 from dagster_dg_cli.cli.launch import launch_command
 
-from rlhi_dagster import cli, definitions, jobs, profiles
-from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.cli import main
 from rlhi_dagster.conversations.sources.files import find
-from rlhi_dagster.declare import Place
-from rlhi_dagster.partitions import against_base, months, partitions_of_run, range_tags, recipes
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster.graph.declare import Place
+from rlhi_dagster.graph.partitions import against_base, months, partitions_of_run, range_tags, recipes
 
 STATES = [LogFile("a.parquet", 10, 1), LogFile("b.parquet", 20, 2)]
 MONTHS_OF = {"a.parquet": ["2023-04"], "b.parquet": ["2023-05", "2023-04"], "c.parquet": ["2023-06", "2022-01"]}
@@ -65,7 +67,7 @@ def test_sensor_and_schedule_launch_what_make_demo_launches(name: str, monkeypat
     (request,) = requests
     assert job == "preference_data"
     assert request.partition_key is None
-    assert request.tags == launched_by_hand(job, cli.months(), monkeypatch) == range_tags("2023-04", "2023-09")
+    assert request.tags == launched_by_hand(job, main.months(), monkeypatch) == range_tags("2023-04", "2023-09")
 
 
 def test_schedule_asks_for_every_month_of_the_source_once_a_week() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlhi_dagster import jobs, profiles
-from rlhi_dagster.declare import Place
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.definitions import defs
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.declare import Place
 
 SCRIPT = profiles.ROOT / "benchmarks" / "town_seeds.py"
 

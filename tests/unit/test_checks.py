@@ -11,17 +11,10 @@ import polars as pl
 import pytest
 
 from assets import conversations, evaluation, preferences, training
-from rlhi_dagster import declare, profiles
-from rlhi_dagster.conversations.conservation import rows_are_conserved
-from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
-from rlhi_dagster.findings import matches_table
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import result
-from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected, no_held_out_user_in_training
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import (
+from rlhi_dagster import profiles
+from rlhi_dagster.base.findings import matches_table
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import (
     CANDIDATE_REWARDS,
     CANDIDATES,
     CONVERSATIONS,
@@ -37,6 +30,14 @@ from rlhi_dagster.tables import (
     USERS,
     Table,
 )
+from rlhi_dagster.conversations.conservation import rows_are_conserved
+from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
+from rlhi_dagster.graph import declare
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.metadata import result
+from rlhi_dagster.personas.evidence import personas_precede_use
+from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected, no_held_out_user_in_training
 from rlhi_dagster.training.manifest_checks import (
     chosen_likelihood_holds,
     no_memorisation,

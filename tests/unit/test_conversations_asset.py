@@ -9,12 +9,12 @@ import pytest
 
 from assets import conversations as module
 from rlhi_dagster import profiles
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import range_tags
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CONVERSATIONS, QUARANTINE
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.partitions import range_tags
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE
 from tests.built import built
 
 MONTH = "2023-04"

@@ -15,7 +15,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from assets import conversations
 from rlhi_dagster import definitions, profiles
-from rlhi_dagster.resources import TrainingRun
+from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.training.settings import TrainingSettings
 from tests.built import built
 

@@ -6,29 +6,21 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from rlhi_dagster.engines.stats import CallStats
 
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Chat
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low
-from rlhi_dagster.evaluation.judges import (
-    ChatJudge,
-    ExactMatch,
-    ReplyVerdict,
-    TownJudge,
-    arithmetic_answer,
-    count_illegible,
-    judge_pairs,
-)
+from rlhi_dagster.evaluation.judges import ChatJudge, ExactMatch, ReplyVerdict, TownJudge, arithmetic_answer, count_illegible, judge_pairs
 from rlhi_dagster.evaluation.scores import scores
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.judge import judge_recipes, judges
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
 from tests.built import playing
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster import definitions, launching
-from rlhi_dagster.lake import Lake
+from rlhi_dagster import definitions
+from rlhi_dagster.base import launching
+from rlhi_dagster.base.lake import Lake
 
 DG = 'DAGSTER_HOME="$(rlhi home)" dg launch --assets'
 ROUNDS = "online_candidates,online_pairs,online_policies"

@@ -11,7 +11,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster import cli, declare, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.cli import main
+from rlhi_dagster.graph import declare
 from rlhi_dagster.training import recipes
 
 STAND_IN = """#!/bin/sh
@@ -43,7 +45,7 @@ def test_demo_launches_all_months_then_all_recipes(tmp_path: Path) -> None:
 
 
 def test_recipes_are_all_there_are() -> None:
-    first, last = cli.recipes().split("...")
+    first, last = main.recipes().split("...")
     assert declare.Place(profiles.load("sample")).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
 
 

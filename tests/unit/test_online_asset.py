@@ -15,15 +15,15 @@ import pytest
 from assets import online as module
 from assets import training
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import TrainingRun, Workers
 from rlhi_dagster.training.manifest_checks import chosen_likelihood_holds, nothing_lost, step0_loss_is_ln2
 from tests.built import built, upstream
 

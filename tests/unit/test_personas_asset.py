@@ -15,14 +15,14 @@ import pytest
 
 from assets import personas as module
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
 from rlhi_dagster.engines.base import ChatAnswer
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.settings import PersonaSettings
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
 from tests.built import built, playing, upstream
 
 START = datetime(2023, 4, 1, tzinfo=UTC)

@@ -10,15 +10,15 @@ import pytest
 
 from assets import training
 from rlhi_dagster import profiles
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import result
-from rlhi_dagster.preferences import Source, pair_checks, union
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.metadata import result
+from rlhi_dagster.preferences import Source, merge, pair_checks
 from rlhi_dagster.preferences.decontamination import hits
+from rlhi_dagster.preferences.merge import split_of
 from rlhi_dagster.preferences.settings import DecontaminationSettings, PairSettings
-from rlhi_dagster.preferences.union import split_of
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
 from tests.built import built, upstream
 
 DEFAULTS = DecontaminationSettings(min_similarity=None)
@@ -50,9 +50,9 @@ def unite(
     fraction: float = 0.2,
     jaccard: float = 0.9,
 ) -> pl.DataFrame:
-    offered = union.offered_pairs(table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning))
+    offered = merge.offered_pairs(table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning))
     found = hits(offered, table(EVAL_PROMPTS, items), 13, None, lambda texts: pytest.fail("nothing is embedded"))
-    frame = union.preference_pairs(offered, found, jaccard, fraction)
+    frame = merge.preference_pairs(offered, found, jaccard, fraction)
     assert frame.schema == PREFERENCE_PAIRS.schema
     assert frame["pair_id"].to_list() == offered["pair_id"].to_list()
     return frame
@@ -120,7 +120,7 @@ def test_requests_of_evaluation_sets_are_dropped_by_name() -> None:
     told = frame.select("pair_id", "drop_reasons", "contaminated_by", "contaminated_how").rows()
     assert told[0] == ("a", ["contaminated"], "sum:1", "whole_item")
     assert told[2] == ("c", ["contaminated"], "user:1", "whole_item")
-    assert union.contamination(frame).select("pair_id", "prompt_id", "kind").rows() == [
+    assert merge.contamination(frame).select("pair_id", "prompt_id", "kind").rows() == [
         ("a", "sum:1", "whole_item"),
         ("c", "user:1", "whole_item"),
     ]
@@ -139,10 +139,10 @@ def test_a_pair_that_stays_is_never_lost_to_one_that_repeats_an_item() -> None:
 
 def test_only_named_benchmarks_count_and_a_name_without_items_is_an_error() -> None:
     items = table(EVAL_PROMPTS, [item("1", "one"), item("2", "two", benchmark="user_eval")])
-    assert union.eval_items(items, None)["prompt_id"].to_list() == ["1", "2"]
-    assert union.eval_items(items, ("user_eval",))["prompt_id"].to_list() == ["2"]
+    assert merge.eval_items(items, None)["prompt_id"].to_list() == ["1", "2"]
+    assert merge.eval_items(items, ("user_eval",))["prompt_id"].to_list() == ["2"]
     with pytest.raises(ValueError, match="no item of mt_bench; it has arithmetic, user_eval"):
-        union.eval_items(items, ("arithmetic", "mt_bench"))
+        merge.eval_items(items, ("arithmetic", "mt_bench"))
 
 
 def test_the_split_is_by_user_and_stays_as_data_grows() -> None:

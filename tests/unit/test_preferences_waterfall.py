@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from assets import preferences
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.preferences.drop_account import account, drawing, shares
 from rlhi_dagster.preferences.filters import DropReason
-from rlhi_dagster.preferences.waterfall import account, drawing, shares
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.rewriter import rewriter
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
 from tests.built import playing
 
 CONTEXT: Any = None

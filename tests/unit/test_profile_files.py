@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhi_dagster import profile_files, profiles
+from rlhi_dagster import profiles
 from rlhi_dagster.engines.model_settings import ROLES
-from rlhi_dagster.profile_files import MOVED, ProfileError
+from rlhi_dagster.profiles import files
+from rlhi_dagster.profiles.files import MOVED, ProfileError
 from rlhi_dagster.training.recipes import RecipeError
 
 COMMIT = "1" * 40
-SAMPLE = profile_files.read("sample")[1]
+SAMPLE = files.read("sample")[1]
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +177,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path, setting: str) -> Non
 @pytest.mark.parametrize("name", profiles.available())
 def test_the_text_of_a_profile_is_a_profile_with_the_same_settings(tmp_path: Path, name: str) -> None:
     profile = profiles.load(name)
-    again = profiles.load(written(tmp_path / "again.yaml", profile_files.text(profile, profile.origins)))
+    again = profiles.load(written(tmp_path / "again.yaml", files.text(profile, profile.origins)))
     assert again.model_dump() == profile.model_dump()
     assert {role: again.players(role) for role in ROLES} == {role: profile.players(role) for role in ROLES}
 
@@ -184,7 +185,7 @@ def test_the_text_of_a_profile_is_a_profile_with_the_same_settings(tmp_path: Pat
 def test_the_text_says_where_each_value_is_from_and_what_it_means(tmp_path: Path) -> None:
     judges = ["town", {"hub": f"a/b@{COMMIT}", "sampling": {"temperature": 0.1}}]
     mine = extending(tmp_path, seed=8, models={"judge": judges})
-    text = profile_files.text(mine, mine.origins)
+    text = files.text(mine, mine.origins)
     lines = {line.strip().partition(":")[0]: line for line in text.splitlines()}
     assert lines["seed"] == "seed: 8 # mine.yaml: Seed of everything that is drawn."
     assert lines["held_out_fraction"].startswith("held_out_fraction: 0.35 # sample.yaml: ")

@@ -9,12 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster import plots, report
-from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.evaluation.scores import scores
-from rlhi_dagster.report.data import ReportData, marks
-from rlhi_dagster.report.page import render
-from rlhi_dagster.tables import (
+from rlhi_dagster import report
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.tables import (
     CANDIDATE_REWARDS,
     CONTEXTUAL_DIVERSITY,
     CONVERSATIONS,
@@ -31,6 +28,10 @@ from rlhi_dagster.tables import (
     USERS,
     Table,
 )
+from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
+from rlhi_dagster.evaluation.scores import scores
+from rlhi_dagster.report.data import ReportData, marks
+from rlhi_dagster.report.page import render
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.curves import curves, ends
 from rlhi_dagster.training.recipes import BASE, Recipe, Role

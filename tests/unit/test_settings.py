@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from rlhi_dagster import declare, profiles
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.graph import declare
+from rlhi_dagster.graph.declared_settings import Settings, UndeclaredSettingError
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings, UndeclaredSettingError
 from rlhi_dagster.training import recipes
 from tests.built import built
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pytest
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.store import compaction, references, removal
+from rlhi_dagster.store import compaction, erase, uses
 from rlhi_dagster.store.compaction import compact
 from rlhi_dagster.store.garbage import Rule, collect
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, stored_schema, write_segment
 from rlhi_dagster.store.stats import stats
-from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 MODEL = "town/model@r1"
@@ -156,7 +156,7 @@ def test_the_index_of_an_earlier_version_is_ignored_and_goes(store: ResponseStor
             collect(store.root, Rule(timedelta(days=30), is_unreferenced=False), delete=True)
             expected = dict.fromkeys(keys(20, 30), "new")
         case _:
-            removal.remove(store.root, keys(0, 1))
+            erase.remove(store.root, keys(0, 1))
             del expected[keys(0, 1)[0]]
     assert not index.exists(), "it names answers that may be gone"
     assert texts(store, keys(0, 30)) == expected
@@ -249,8 +249,8 @@ def test_what_no_last_materialization_used_goes_if_it_is_older_than_a_day(tmp_pa
     rule = Rule(None, is_unreferenced=True)
     with pytest.raises(ValueError, match="no materialization has recorded"):
         collect(tmp_path, rule, delete=True)
-    references.record(tmp_path, "candidates", ["2024-01"], "run1", {("chat", MODEL): keys(0, 30)})
-    references.record(tmp_path, "rewrites", None, "run1", {("chat", MODEL): keys(20, 40)})
+    uses.record(tmp_path, "candidates", ["2024-01"], "run1", {("chat", MODEL): keys(0, 30)})
+    uses.record(tmp_path, "rewrites", None, "run1", {("chat", MODEL): keys(20, 40)})
     found = {each.folder.name: each for each in collect(tmp_path, rule, delete=True)}
     assert (found["town-model@r1"].rows, found["gone@r0"].rows, found["judge@r1"].rows) == (60, 7, 0)
     assert "of kind reward" in str(found["judge@r1"].note)
@@ -261,7 +261,7 @@ def test_what_no_last_materialization_used_goes_if_it_is_older_than_a_day(tmp_pa
 def test_both_conditions_together_must_both_hold(tmp_path: Path, store: ResponseStore) -> None:
     for days, first in ((50, 0), (5, 10)):
         aged(store.append(rows(keys(first, first + 10)))[0], days)
-    references.record(tmp_path, "candidates", None, "run1", {("chat", MODEL): [*keys(0, 5), *keys(10, 15)]})
+    uses.record(tmp_path, "candidates", None, "run1", {("chat", MODEL): [*keys(0, 5), *keys(10, 15)]})
     [found] = collect(tmp_path, Rule(timedelta(days=30), is_unreferenced=True), delete=True)
     assert found.rows == 5
     assert set(texts(store, keys(0, 20))) == set(keys(0, 5) + keys(10, 20))
@@ -274,10 +274,10 @@ def test_both_conditions_together_must_both_hold(tmp_path: Path, store: Response
 
 def test_a_run_replaces_the_records_of_the_partitions_that_it_repeats(tmp_path: Path) -> None:
     def used() -> set[str]:
-        return set(references.referenced(tmp_path, "chat", MODEL))
+        return set(uses.referenced(tmp_path, "chat", MODEL))
 
     def record(asset: str, partitions: list[str] | None, run: str, *numbers: int) -> None:
-        references.record(tmp_path, asset, partitions, run, {("chat", MODEL): [digest_of(number) for number in numbers]})
+        uses.record(tmp_path, asset, partitions, run, {("chat", MODEL): [digest_of(number) for number in numbers]})
 
     def of(*numbers: int) -> set[str]:
         return {digest_of(number) for number in numbers}
@@ -295,9 +295,9 @@ def test_a_run_replaces_the_records_of_the_partitions_that_it_repeats(tmp_path: 
     record("c", None, "r5", 7)
     record("c", None, "r6", 8)
     assert used() == of(2, 3, 4, 5, 6, 8)
-    assert [each.asset for each in references.assets_of(tmp_path, digest_of(8))] == ["c"]
-    assert references.referenced(tmp_path, "reward", MODEL).to_list() == []
-    assert references.kinds(tmp_path) == {"chat"}
+    assert [each.asset for each in uses.assets_of(tmp_path, digest_of(8))] == ["c"]
+    assert uses.referenced(tmp_path, "reward", MODEL).to_list() == []
+    assert uses.kinds(tmp_path) == {"chat"}
 
 
 # Verification
@@ -369,7 +369,7 @@ def test_stats_count_answers_errors_tokens_and_cost(store: ResponseStore) -> Non
 
 def rlhi(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RLHI_")} | {"RLHI_DATA": str(data)}
-    command = [sys.executable, "-m", "rlhi_dagster.cli", "store", *arguments]
+    command = [sys.executable, "-m", "rlhi_dagster.cli.main", "store", *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
@@ -398,5 +398,5 @@ def test_the_command_ends_with_what_was_found(tmp_path: Path) -> None:
 
 
 def test_the_command_loads_no_model_library() -> None:
-    program = "import sys, rlhi_dagster.cli; print({'torch', 'transformers', 'vllm', 'ray'} & sys.modules.keys())"
+    program = "import sys, rlhi_dagster.cli.main; print({'torch', 'transformers', 'vllm', 'ray'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -13,9 +13,9 @@ import polars as pl
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import SCHEMAS, listing
-from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 SMALL = """

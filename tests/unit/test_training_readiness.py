@@ -13,13 +13,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster import declare, failures
+from rlhi_dagster.base import failures
+from rlhi_dagster.base.launching import command
 from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import UnavailableModelError, loading
-from rlhi_dagster.launching import command
+from rlhi_dagster.graph import declare
 from rlhi_dagster.profiles import load
-from rlhi_dagster.training.readiness import Writing, context_problem, disk_needed, disk_problem, lengths_problem
+from rlhi_dagster.training.preflight import Writing, context_problem, disk_needed, disk_problem, lengths_problem
 from tests.built import built
 
 GIB = 2**30

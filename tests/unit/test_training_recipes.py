@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlhi_dagster import declare, partitions
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS
+from rlhi_dagster.graph import declare, partitions
+from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
-from rlhi_dagster.resources import TrainingRun
-from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, unfit
 from rlhi_dagster.training.recipes import Recipe, RecipeError

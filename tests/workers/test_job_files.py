@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster.evaluation.math_answers import Solution
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Solution
 
 
 def materialized(root: Path) -> bool:

@@ -5,9 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster.evaluation.math_answers import Grade, Solution
-from rlhi_dagster.planning import _Planner
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.cli.planning import _Planner
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Grade, Solution
 from rlhi_dagster.workers import verify
 
 ITEMS = [
