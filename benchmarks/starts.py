@@ -45,10 +45,7 @@ def started(kind: str, *, is_fresh: bool) -> tuple[float, float]:
         command = [sys.executable, "-m", "benchmarks.starts", "--be", kind, str(file)]
         begun = time.monotonic()
         process: starting.Started
-        if is_fresh:
-            process = subprocess.Popen(command, cwd=ROOT)
-        else:
-            process = starting.start(command, dict(os.environ), str(ROOT))
+        process = subprocess.Popen(command, cwd=ROOT) if is_fresh else starting.start(command, dict(os.environ), str(ROOT))
         assert process.wait() == 0
         at, spent = map(float, file.read_text().split())
         return at - begun, spent

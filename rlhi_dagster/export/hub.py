@@ -1,7 +1,7 @@
 """A recipe's checkpoint as a folder for the Hugging Face Hub: weights, tokenizer, generation settings and a card, and nothing else.
 
-What belongs here: which files go along, and what is taken out of them. What does not: the card's text (``training/model_card.py``). Ids of pairs,
-the manifest with its paths, and whatever else lies beside the weights stay behind.
+What belongs here: which files go along, and what is taken out of them. What does not: the card's text (``training/model_card.py``). Ids of
+pairs, the manifest with its paths, and whatever else lies beside the weights stay behind.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The profile as assets are given it: each body sees what it declares and nothing else.
 
-What belongs here: the resource, and the view that refuses undeclared reads. What does not: settings themselves (``profiles.py``) and how
+What belongs here: the resource, and the view that refuses undeclared reads. What does not: settings themselves (``profiles``) and how
 they are declared (``graph/declare.py``).
 """
 

@@ -1,7 +1,7 @@
 """How an asset's table is stored and handed to the next asset.
 
-What belongs here: the step between Dagster's contexts and the lake. What does not: paths and files (``base/lake.py``). Artefact assets return
-a ``MaterializeResult`` without a value; no I/O manager is involved, and their consumers take them from ``Lake.artefact_path``.
+What belongs here: the step between Dagster's contexts and the lake. What does not: paths and files (``base/lake.py``). Artefact assets
+return a ``MaterializeResult`` without a value; no I/O manager is involved, and their consumers take them from ``Lake.artefact_path``.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The asset's side of Dagster Pipes: a worker runs to its end, and if it fails the run says why in one sentence.
 
 What belongs here: handing a worker its job, reading its messages and how it ended, and making a failure of that. What does not: how its
-process comes to be (``graph/starting.py``), what a worker counts as expected (``workers/expected.py``), and which workers there are and what
-they are asked (``graph/resources.py``).
+process comes to be (``starting.py``), what a worker counts as expected (``workers/expected.py``), and which workers there are and what they
+are asked (``resources.py``).
 """
 
 from __future__ import annotations

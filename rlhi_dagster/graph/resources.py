@@ -1,7 +1,7 @@
 """What assets use: the workers that hold the heavy libraries.
 
 What belongs here: starting workers through Dagster Pipes and reading their answers back from the response store. What does not: what a
-worker does (``workers/``), what is asked (the stages' packages), and which model is asked (``graph/model_calls.py``). If the store already has
+worker does (``workers/``), what is asked (the stages' packages), and which model is asked (``model_calls.py``). If the store already has
 every answer, no process is started.
 """
 

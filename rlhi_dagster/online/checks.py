@@ -1,6 +1,6 @@
 """What must hold of the tables of online rounds: no request lost or asked in two rounds, and as many pairs as every other recipe has.
 
-What belongs here: these properties as functions of frames. What does not: properties that other tables share (``rlhi_dagster.checks``).
+What belongs here: these properties as functions of frames. What does not: properties that other tables share (``preferences.pair_checks``).
 """
 
 from __future__ import annotations

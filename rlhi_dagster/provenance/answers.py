@@ -1,7 +1,8 @@
 """Why an answer was computed although a similar one was there: what differs between their requests.
 
 What belongs here: finding an answer, the earlier ones most like it, and naming the difference. What does not: the words on the terminal
-(``cli/store_command.py``). Requests are compared by the digests and settings that the store remembers (``engines.base.Trace``), never by text.
+(``cli/store_command.py``). Requests are compared by the digests and settings that the store remembers (``engines.base.Trace``), never by
+text.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def _difference_forest(data: ReportData, rows: Rows) -> Any:
             data,
             row["left"],
             f"{row['left']} \u2212 {row['right'].removeprefix(row['left'] + '_')}",
-            row | {"value": row["difference"]},
+            {**row, "value": row["difference"]},
             points(row["difference"]).removesuffix(" points"),
         )
         for row in rows

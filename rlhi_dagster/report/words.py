@@ -34,7 +34,7 @@ class Table:
     """A table whose first column names the row; the others are numbers unless listed in ``text_columns``."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[Any]]
     caption: str = ""
     text_columns: Sequence[int] = ()
 

@@ -1,7 +1,7 @@
 """How often a reward model prefers the preferred reply, and what the persona has to do with it.
 
 What belongs here: which pairs are scored under which persona, and accuracies with intervals. What does not: training
-(``workers.train_preferences``) and scoring (``workers.score``).
+(``workers.train_reward``) and scoring (``workers.score``).
 
 Held-out pairs are scored three times: under the user's own persona, another user's, and none. A reward that is no better under
 ``own`` than under ``shuffled`` is not about the user. Sets of human preferences know no personas and are scored under none.

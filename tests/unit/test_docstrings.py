@@ -44,7 +44,9 @@ def has_file(named: str, beside: Path) -> bool:
     """Whether a file is there: beside who names it, or under the package or the project; a bare name may lie in any folder."""
     if any((folder / named).is_file() for folder in (beside, PACKAGE, ROOT)):
         return True
-    return "/" not in named and any(path.name == named for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+    return "/" not in named and any(
+        path.name == named for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    )
 
 
 def resolves(dotted: str) -> bool:
@@ -53,7 +55,7 @@ def resolves(dotted: str) -> bool:
     if parts[0] in TABLES and parts[1] in TABLES[parts[0]].columns:
         return True
     place = PACKAGE
-    while parts and (place / parts[0]).is_dir():
+    while parts and (place / parts[0] / "__init__.py").is_file():
         place /= parts.pop(0)
     if parts and (place / f"{parts[0]}.py").is_file():
         place /= f"{parts.pop(0)}.py"

@@ -1,7 +1,7 @@
 """Training the feedback classifier from labelled follow-ups, and the card that says how good it is.
 
 What belongs here: joining labels to what they are about, keeping test rows apart, cross-validation, calibration, the card. What does not:
-the head itself (``classifier``), metrics (``scoring``) and what the card looks like (``card``).
+the head itself (``classifier.py``), metrics (``metrics.py``) and what the card looks like (``classifier_card.py``).
 
 Labels have the columns ``conversation_hash, message_index, label`` and, if some rows were labelled twice, ``second_label``. Rows with a
 second label are never trained on or tuned on: they are the test. Because other follow-ups of the same conversations may be trained on,
@@ -9,7 +9,9 @@ the test is scored twice: by the head as it is, and, with conversations kept apa
 
 The head that comes with the project was trained by::
 
-    python -m rlhi_dagster.feedback.labels.fitting --labels labels.csv --conversations wildchat_sample.parquet --out rlhi_dagster/feedback/weights
+    python -m rlhi_dagster.feedback.labels.fitting --labels labels.csv --conversations wildchat_sample.parquet --out weights
+
+in ``rlhi_dagster/feedback``.
 """
 
 from __future__ import annotations
