@@ -1,5 +1,5 @@
-# Every target makes .venv by itself when pyproject.toml is newer than the last installation.
-# Overridable: PYTHON (interpreter for .venv), PORT (of the UI), RLHI_SOURCE (another source than the bundled sample).
+# Every target makes .venv by itself when pyproject.toml or the tested set is newer than the last installation.
+# Overridable: PYTHON (interpreter for .venv; otherwise the first that fits), PORT (of the UI), RLHI_SOURCE (another source than the bundled sample).
 
 .DEFAULT_GOAL := help
 .ONESHELL:
@@ -7,26 +7,53 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-PYTHON ?= python3.11
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 PORT ?= 3000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TESTED_SET := .ci/constraints.txt
+
+# Sets `python` to the first that fits. Each is run: a shim of pyenv may be there and fail, Debian's may lack ensurepip.
+define find_python
+python=
+for candidate in $(PYTHONS); do
+  if "$$candidate" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    python=$$candidate; break
+  fi
+done
+if [[ -z "$$python" ]]; then
+  echo "Python 3.11, 3.12 or 3.13 with the module venv is needed, and none of these is one: $(PYTHONS); name yours: make PYTHON=/path/to/python3.12" >&2
+  exit 2
+fi
+endef
 
 # Everything that a run writes, apart from the event log in the Dagster homes.
 OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb
 
-.PHONY: help install demo data ui test test-vllm lint format check clean
+.PHONY: help install lock demo data ui test test-all test-vllm lint format check clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: $(INSTALLED) ## make .venv and install the project with its development tools
 
-$(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(INSTALLED): pyproject.toml $(TESTED_SET)
+	if [[ ! -x $(BIN)/python ]]; then
+	  $(find_python)
+	  "$$python" -m venv .venv
+	fi
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"   # older ones do not know --group
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --constraint $(TESTED_SET) --editable . --group dev
 	touch $@
+
+lock: ## write the tested set (.ci/constraints.txt) from what is installed in .venv
+	@found=$$($(BIN)/python -m pip freeze --all --exclude pip --exclude rlhi-dagster)
+	{
+	  echo "# The set that is installed together and tested, for pip's --constraint; written by \`make lock\` from .venv, do not edit."
+	  echo "# To renew it: .venv/bin/python -m pip install --upgrade --upgrade-strategy eager --editable . --group dev, make test-all, make lock."
+	  sed -E 's/\+[^ ]+$$//' <<<"$$found" | LC_ALL=C sort --ignore-case   # torch without +cpu: any build of the version fits
+	} >$(TESTED_SET)
+	touch $(INSTALLED)   # it is what is installed
 
 demo: $(INSTALLED) ## the whole pipeline on the bundled sample, then the score table
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
@@ -49,21 +76,28 @@ ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
 	exec $(BIN)/dg dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
-test: $(INSTALLED) lint ## lint, types and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile   # a thread for each of two processes
+test: $(INSTALLED) lint ## lint, types and all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"   # a thread for each of two processes
+
+test-all: $(INSTALLED) lint ## lint, types and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-vllm: $(INSTALLED) .venv-vllm/.installed ## the engines on vLLM and on its server, on the CPU, in an environment of its own (.venv-vllm, 4 GB)
 	.venv-vllm/bin/python -m pytest tests/vllm
 
 .venv-vllm/.installed: tests/vllm/requirements.txt pyproject.toml
-	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	if [[ ! -x .venv-vllm/bin/python ]]; then
+	  $(find_python)
+	  "$$python" -m venv .venv-vllm
+	fi
 	.venv-vllm/bin/python -m pip install --quiet --no-deps --requirement $<
 	.venv-vllm/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff, import-linter and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(INSTALLED) ## reformat the code
@@ -79,4 +113,4 @@ clean: ## remove what runs have written: tables, artefacts, responses and Dagste
 	for path in $(OUTPUTS) data/dagster_home/*; do
 	  if [[ -e "$$path" && "$$path" != data/dagster_home/dagster.yaml ]]; then echo "removing $$path"; rm -rf -- "$$path"; fi
 	done
-	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake, Staged
+from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.conversations.conservation import rows_are_conserved
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
@@ -13,9 +15,8 @@ from rlhi_dagster.conversations.sources import month_counts, source_files
 from rlhi_dagster.conversations.turns import turns as turns_of
 from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.forgetting import tombstones
-from rlhi_dagster.lake import Lake, Staged
-from rlhi_dagster.progress import Progress
-from rlhi_dagster.settings import Settings
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
 
 GROUP = "conversations"
 

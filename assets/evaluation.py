@@ -5,21 +5,21 @@ import hashlib
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation import scores as scoring
-from rlhi_dagster.evaluation.arithmetic import arithmetic_prompts
 from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
 from rlhi_dagster.evaluation.replies import requests, responses_of
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.reasoning.problems import arithmetic_prompts
 from rlhi_dagster.report.write import write_report
-from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.judge import judge_recipes, judges
-from rlhi_dagster.settings import Settings
 from rlhi_dagster.training.recipes import BASE
 
 GROUP = "evaluation"

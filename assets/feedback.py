@@ -5,22 +5,24 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.feedback import card, comparison, corpora, diversity, training
-from rlhi_dagster.feedback.agreement import read_gold
-from rlhi_dagster.feedback.classifier import FeedbackClassifier
-from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
-from rlhi_dagster.feedback.offline import read_follow_ups
-from rlhi_dagster.feedback.rates import reattempt_rates as rates_of
-from rlhi_dagster.feedback.readings import readings, sentences
+from rlhi_dagster.feedback.diversity import comparison, corpora, measures
+from rlhi_dagster.feedback.labels import classifier_card, fitting
+from rlhi_dagster.feedback.labels.agreement import read_gold
+from rlhi_dagster.feedback.labels.classifier import FeedbackClassifier
+from rlhi_dagster.feedback.labels.follow_ups import ClassifierLabeller, follow_ups
+from rlhi_dagster.feedback.labels.offline import read_follow_ups
+from rlhi_dagster.feedback.rates.paper_figures import readings, sentences
+from rlhi_dagster.feedback.rates.shares import reattempt_rates as rates_of
 from rlhi_dagster.forgetting import marks, tombstones
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.roles.labeller import refined
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import TABLES
 
 GROUP = "feedback"
 
@@ -51,8 +53,8 @@ def feedback_classifier(
         forgotten = tombstones.read(settings.profile.root)
         found = read_follow_ups(given.conversations, profiles.salt(settings.profile), forgotten)
         context.log.info(found.account)
-        known = training.labelled(found.frame, gold)
-        classifier = training.train(known, partial(workers.embed, context, MiniLM.name), settings.profile.seed)
+        known = fitting.labelled(found.frame, gold)
+        classifier = fitting.train(known, partial(workers.embed, context, MiniLM.name), settings.profile.seed)
         unmatched = len(gold) - len(known)
     classifier.save(lake.artefact_path("feedback_classifier"))
     marks.clear(lake.artefact_path("feedback_classifier"))
@@ -61,8 +63,8 @@ def feedback_classifier(
         metadata={
             "labeller": classifier.name,
             "labels_without_follow_up": unmatched,
-            "scores": metadata.markdown_table(card.table(classifier.card)),
-            "reliability": metadata.plot(card.reliability_plot(classifier.card)),
+            "scores": metadata.markdown_table(classifier_card.table(classifier.card)),
+            "reliability": metadata.plot(classifier_card.reliability_plot(classifier.card)),
             "card": dg.MetadataValue.json(classifier.card),
         },
     )
@@ -91,7 +93,7 @@ def feedback_labels(
     calls = Calls(context, workers, settings, lake)
     labels, agreement = refined(calls, settings.profile, given, pairs)
     counts = dict(labels["label"].value_counts(sort=True).iter_rows())
-    drawn = card.cascade_plot(classifier.card, given["probability"].to_numpy())
+    drawn = classifier_card.cascade_plot(classifier.card, given["probability"].to_numpy())
     return metadata.result(
         "feedback_labels",
         labels,
@@ -140,7 +142,7 @@ def contextual_diversity(
     others = [corpora.read(corpus) for corpus in profiles.diversity_corpora(profile)]
     embedded = partial(comparison.embedded, embed=partial(workers.embed, context, MiniLM.name))
     without_templates = opening.filter(pl.col("template_id").is_null())
-    rows, compared = diversity.measure(
+    rows, compared = measures.measure(
         [
             embedded(profile.source.name, corpora.distinct(opening)),
             embedded(f"{profile.source.name}, without templates", corpora.distinct(without_templates), is_part=True),

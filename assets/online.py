@@ -6,18 +6,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import TrainingRun, Workers
+from rlhi_dagster.online import checks, rounds
 from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences import online, online_checks, pair_checks
+from rlhi_dagster.preferences import pair_checks
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import artefacts, manifest_checks, pair_sets, recipes
 from rlhi_dagster.training.curves import compared
 from rlhi_dagster.training.origin import origin
@@ -31,7 +32,7 @@ _TABLES = {
 }
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
 _READS = (
-    *declare.OF_RECIPES,
+    *(each for each in declare.OF_RECIPES if each != "sft"),  # rounds need the method dpo
     *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
     *("models.policy", "models.reward"),
 )
@@ -61,9 +62,9 @@ def online_rounds(
         raise dg.Failure("; ".join(told), allow_retries=False)
     count = pair_sets.equal_count(pairs, arms, profile.max_pairs)
     wanted = {"train": count, "validation": round(count * profile.validation_fraction)}
-    done, calls = list[online.Round](), Calls(context, workers, settings, lake)
+    done, calls = list[rounds.Round](), Calls(context, workers, settings, lake)
     for name, recipe in chosen.items():
-        plan = online.Plan(
+        plan = rounds.Plan(
             recipe=name,
             rounds=recipe.rounds,
             pairs=wanted,
@@ -83,10 +84,10 @@ def _rounds(
     lake: Lake,
     workers: Workers,
     calls: Calls,
-    plan: online.Plan,
+    plan: rounds.Plan,
     recipe: recipes.Recipe,
     pairs: pl.DataFrame,
-) -> list[online.Round]:
+) -> list[rounds.Round]:
     """The rounds of a recipe, with workers as its models and trainer."""
     trained = recipes.training_settings({plan.recipe: recipe}, profile)[plan.recipe]
     reward_model = calls.model("reward")
@@ -98,9 +99,9 @@ def _rounds(
     def score(wanted: list[RewardRequest]) -> tuple[str, Sequence[RewardAnswer]]:
         return reward_model.identity, calls.score(reward_model, wanted)
 
-    def train(done: online.Round) -> ModelRef:
-        name = online.policy_name(plan.recipe, done.number)
-        usable, out = online.as_preference_pairs(done.pairs), lake.artefact_path("online_policies", name)
+    def train(done: rounds.Round) -> ModelRef:
+        name = rounds.policy_name(plan.recipe, done.number)
+        usable, out = rounds.as_preference_pairs(done.pairs), lake.artefact_path("online_policies", name)
         sets = pair_sets.kept_sets(usable, recipe, profile.seed)
         said = origin("online_pairs", usable, sets, profile.source_facts, metadata.code_version(context, "online_policies"))
         reply_tokens = profile.players("policy")[0].sampling.max_new_tokens
@@ -109,15 +110,15 @@ def _rounds(
         workers.train(context, [run])
         return ModelRef.from_manifest(out)
 
-    asked = online.requests(pairs, plan.rounds, plan.seed)
+    asked = rounds.requests(pairs, plan.rounds, plan.seed)
     try:
-        return list(online.rounds(plan, asked, calls.model("policy"), ask, score, train))
-    except online.RoundError as error:
+        return list(rounds.rounds(plan, asked, calls.model("policy"), ask, score, train))
+    except rounds.RoundError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _results(
-    lake: Lake, done: Sequence[online.Round], manifests: Mapping[str, Mapping[str, Any]], calls: Calls
+    lake: Lake, done: Sequence[rounds.Round], manifests: Mapping[str, Mapping[str, Any]], calls: Calls
 ) -> Iterator[dg.MaterializeResult[Any]]:
     candidates = pl.concat([TABLES["online_candidates"].empty(), *(each.candidates for each in done)])
     pairs = pl.concat([TABLES["online_pairs"].empty(), *(each.pairs for each in done)])
@@ -152,7 +153,7 @@ def _results(
 def _manifests(lake: Lake, arms: Mapping[str, recipes.Recipe], partitions: Sequence[str] | None) -> dict[str, Mapping[str, Any] | None]:
     """Manifests of the policies between the rounds of some recipes, or of all; ``None`` where there is none."""
     online_arms = _online(arms, partitions)
-    names = [online.policy_name(name, number) for name, recipe in online_arms.items() for number in range(1, recipe.rounds)]
+    names = [rounds.policy_name(name, number) for name, recipe in online_arms.items() for number in range(1, recipe.rounds)]
     return {name: manifest_checks.manifest(lake.artefact_path("online_policies", name)) for name in names}
 
 
@@ -179,12 +180,12 @@ precedes = declare.check("online_candidates", personas_precede_use, personas="pe
 pairs_are_sound = [
     declare.check(
         "online_pairs",
-        online_checks.requests_are_in_one_round,
+        checks.requests_are_in_one_round,
         candidates="online_candidates",
         offered="preference_pairs",
         recipes=_arms_of_run,
     ),
-    declare.check("online_pairs", online_checks.rounds_are_full, wanted=_pairs_wanted, warns=True),
+    declare.check("online_pairs", checks.rounds_are_full, wanted=_pairs_wanted, warns=True),
     declare.check("online_pairs", pair_checks.chosen_differs_from_rejected),
     declare.check("online_pairs", pair_checks.no_held_out_user_in_training, users="users"),
 ]

@@ -5,14 +5,14 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.evidence import lines_rest_on_earlier_messages
-from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.persona_writer import corrected, written
-from rlhi_dagster.settings import Settings
 
 GROUP = "personas"
 

@@ -5,20 +5,20 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
-from rlhi_dagster.preferences import decontamination, pair_checks, reward_order, union, waterfall
+from rlhi_dagster.preferences import decontamination, drop_account, merge, pair_checks, reward_order
 from rlhi_dagster.preferences import rewrites as rewriting
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
-from rlhi_dagster.resources import Workers
 from rlhi_dagster.roles.pair_judge import pair_judge
 from rlhi_dagster.roles.rewriter import rewriter
-from rlhi_dagster.settings import Settings
 
 GROUP = "preferences"
 
@@ -103,16 +103,16 @@ def rewrite_pairs(
         answers = calls.score(model, rewriting.reward_requests(pairs, settings.profile.reward.persona_placement))
         pairs = rewriting.rewrite_pairs(pairs, answers, chosen.filters, model.identity)
     said = int(turns.select(pl.len()).collect().item())
-    steps = waterfall.account(said, feedback_labels.collect(), users.collect(), pairs, chosen.min_feedback_probability)
+    steps = drop_account.account(said, feedback_labels.collect(), users.collect(), pairs, chosen.min_feedback_probability)
     kept = pairs.filter("is_kept")["strategy"].value_counts().sort("strategy")
     return metadata.result(
         "rewrite_pairs",
         pairs,
         kept_pairs=int(pairs["is_kept"].sum()),
         kept_by_strategy=metadata.bars(dict(kept.iter_rows())),
-        waterfall=metadata.plot(waterfall.drawing(steps)),
+        waterfall=metadata.plot(drop_account.drawing(steps)),
         account=metadata.markdown_table(steps.drop("is_drop"), max_rows=60),
-        drop_reasons=metadata.markdown_table(waterfall.shares(pairs), max_rows=60),
+        drop_reasons=metadata.markdown_table(drop_account.shares(pairs), max_rows=60),
         **calls.metadata(),
     )
 
@@ -225,11 +225,11 @@ def preference_pairs(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
     profile, clean = settings.profile, settings.profile.pairs.decontamination
-    offered = union.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
-    items = union.eval_items(eval_prompts.collect(), clean.benchmarks)
+    offered = merge.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
+    items = merge.eval_items(eval_prompts.collect(), clean.benchmarks)
     embed = partial(workers.embed, context, MiniLM.name)
     hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
-    pairs = union.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
+    pairs = merge.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
     fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
     by_source = fates.filter("is_kept").group_by("source").len().sort("source")
     return metadata.result(

@@ -3,14 +3,15 @@
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata, profiles
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.preferences import prm800k as solutions_of
-from rlhi_dagster.preferences import reasoning, simulated_user
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
+from rlhi_dagster.reasoning import corrections, simulated_user
+from rlhi_dagster.reasoning import prm800k as solutions_of
 
 GROUP = "reasoning"
 
@@ -81,9 +82,9 @@ def reasoning_pairs(
     """One row is a corrected solution against the erroneous one, kept only if it alone ends in the known answer."""
     errors, calls = reasoning_errors.collect(), Calls(context, workers, settings, lake)
     policy = calls.asked("policy")
-    corrected = reasoning.corrections(errors, policy(reasoning.correction_requests(errors, settings.profile.rewrites.form)))
-    grades = workers.verify(context, reasoning.to_verify(corrected))
-    pairs = reasoning.reasoning_pairs(corrected, grades, policy.model.identity)
+    corrected = corrections.corrections(errors, policy(corrections.correction_requests(errors, settings.profile.rewrites.form)))
+    grades = workers.verify(context, corrections.to_verify(corrected))
+    pairs = corrections.reasoning_pairs(corrected, grades, policy.model.identity)
     fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept")).to_series().value_counts(sort=True)
     return metadata.result(
         "reasoning_pairs",

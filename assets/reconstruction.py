@@ -3,14 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.preferences.reconstruction import mismatches, user_messages
-from rlhi_dagster.preferences.reconstruction import wildllamachat as wildllamachat_of
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reconstruction.wildllamachat import mismatches, user_messages
+from rlhi_dagster.reconstruction.wildllamachat import wildllamachat as wildllamachat_of
 from rlhi_dagster.roles.pair_judge import pair_judge
-from rlhi_dagster.settings import Settings
 
 GROUP = "reconstruction"
 PROMPTS = ("prompts.applicability", "prompts.meets_feedback")

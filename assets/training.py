@@ -8,17 +8,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rlhi_dagster import declare, metadata, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.base.failures import NotMadeError
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.failures import NotMadeError
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.model_calls import Calls
-from rlhi_dagster.preferences import Strategy, online
+from rlhi_dagster.graph import declare, metadata
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import TrainingRun, Workers
+from rlhi_dagster.online import rounds
+from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.settings import Settings
 from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores
 from rlhi_dagster.training.curves import compared, final_numbers, picture
 from rlhi_dagster.training.origin import origin
@@ -196,8 +198,8 @@ def checkpoints(
     manifests = workers.train(context, runs)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
-        drawn = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
-        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": drawn}, partition_key=name)
+        curve = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
+        context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": curve}, partition_key=name)
     versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
     shown: dict[str, Any] = {"pairs_per_recipe": count}
@@ -210,8 +212,8 @@ def _last_round(
     context: dg.AssetExecutionContext, profile: Profile, lake: Lake, name: str, recipe: recipes.Recipe, out: Path
 ) -> TrainingRun:
     """Train on the pairs of a recipe's last online round, from the policy that wrote them."""
-    before = online.policy_name(name, recipe.rounds - 1)
-    pairs = online.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
+    before = rounds.policy_name(name, recipe.rounds - 1)
+    pairs = rounds.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
     start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
     if set(pairs["model"]) != {start.identity}:
         told = f"recipe {name}: its last round is not of {start.identity}"

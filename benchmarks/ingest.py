@@ -24,13 +24,13 @@ from typing import Any
 import polars as pl
 from wildchat_shaped import write
 
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, month_counts
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.conversations.users import users
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.feedback.rates import reattempt_rates
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.feedback.rates.shares import reattempt_rates
 
 SALT = "benchmark"
 READ = ("conversation_hash", "model", "timestamp", "conversation", "language", "toxic", "hashed_ip", "header")

@@ -15,12 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.evaluation.intervals import wilson
+from rlhi_dagster.base.intervals import wilson
 from rlhi_dagster.feedback import Aspect, Feedback
-from rlhi_dagster.feedback.agreement import read_gold
 from rlhi_dagster.feedback.aspects import requests
-from rlhi_dagster.feedback.training import labelled_wildchat
-from rlhi_dagster.preferences.applicability import follow_up_applies, rewrite_meets
+from rlhi_dagster.feedback.labels.agreement import read_gold
+from rlhi_dagster.feedback.labels.fitting import labelled_wildchat
+from rlhi_dagster.preferences.criticism_fits import follow_up_applies, rewrite_meets
 
 Row = dict[str, Any]
 QUESTIONS: dict[str, Callable[[Row], bool | None]] = {

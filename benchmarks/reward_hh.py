@@ -19,12 +19,12 @@ from pathlib import Path
 import polars as pl
 from transformers import AutoTokenizer
 
+from rlhi_dagster.base.intervals import wilson
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
 from rlhi_dagster.engines.embedding import encoder_path
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.engines.rewards import TransformersRewardEngine
 from rlhi_dagster.engines.settings import TransformersSettings
-from rlhi_dagster.evaluation.intervals import wilson
 from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.training import human_preferences
 from rlhi_dagster.training.reward_scores import errors, human_rows, reward_requests

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rlhi_dagster import starting
+from rlhi_dagster.graph import starting
 
 ROOT = Path(__file__).parents[1]
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
     "embed": ("rlhi_dagster.workers.embed", "rlhi_dagster.engines.bert"),
     "generate": ("rlhi_dagster.workers.generate", "rlhi_dagster.engines.transformers"),
     "score": ("rlhi_dagster.workers.score", "rlhi_dagster.engines.rewards"),
-    "train_policy": ("rlhi_dagster.workers.train_policy", "rlhi_dagster.workers.training_run"),
+    "train_policy": ("rlhi_dagster.workers.train_policy", "rlhi_dagster.workers.train_loop"),
     "train_dpo": ("rlhi_dagster.workers.train_dpo",),
 }
 """What each worker has imported when its work begins."""
@@ -45,10 +45,7 @@ def started(kind: str, *, is_fresh: bool) -> tuple[float, float]:
         command = [sys.executable, "-m", "benchmarks.starts", "--be", kind, str(file)]
         begun = time.monotonic()
         process: starting.Started
-        if is_fresh:
-            process = subprocess.Popen(command, cwd=ROOT)
-        else:
-            process = starting.start(command, dict(os.environ), str(ROOT))
+        process = subprocess.Popen(command, cwd=ROOT) if is_fresh else starting.start(command, dict(os.environ), str(ROOT))
         assert process.wait() == 0
         at, spent = map(float, file.read_text().split())
         return at - begun, spent

@@ -1,31 +1,35 @@
-"""How long the response store takes to say which keys it lacks and to give answers, and how that grows with it, beside a plain scan.
+"""How long the response store takes to say which keys it lacks and to give answers, beside a plain join and another version of the store.
 
-What belongs here: ``missing`` and ``lookup`` of ``ResponseStore``, its index and its compaction, and what Polars does without an index
-(``scan_parquet`` of the same segments and a semi join). What does not: a threshold; results are recorded in ``README.md``.
-Every look-up runs in a process of its own that knows nothing of the store; files may lie in the system's cache. Run
-``python benchmarks/store.py --help``.
+What belongs here: ``missing`` and ``lookup`` of ``ResponseStore`` on as many answers as wanted, as they were appended and compacted, beside
+what Polars does with the same segments in one join, and beside the same store read by another version's code (``--beside``). What does
+not: a threshold; results are recorded in ``README.md``. Every look-up runs in a process of its own that knows nothing of the store; the
+ways take turns; files may lie in the system's cache. Run ``python benchmarks/store.py --help``.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import json
+import os
 import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from rlhi_dagster.store.compaction import compact
-from rlhi_dagster.store.folding import fold
-from rlhi_dagster.store.index import INDEX
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import SCHEMAS, listing
 
+HERE = Path(__file__).parents[1]
+MODEL = "m@r"
 WORDS = np.array(["alpha", "beta", "gamma", "the", "of", "a", "and", "garden", "answer", "because", "however", "tulips", "water", "to"])
 
 
@@ -39,8 +43,10 @@ class Measured:
     before_mb: float
     rows: int
 
-    def __str__(self) -> str:
-        return f"{self.seconds:.2f} s ({self.cpu_seconds:.2f}), {self.peak_mb - self.before_mb:,.0f} MB"
+    @property
+    def own_mb(self) -> float:
+        """Memory of the look-up."""
+        return self.peak_mb - self.before_mb
 
 
 def keys(count: int, seed: tuple[int, int]) -> list[str]:
@@ -99,31 +105,35 @@ def together(count: int, chunks: int, chunk: int) -> list[str]:
     return [key for number in range(first, first + needed) for key in keys(chunk, (0, number))][:count]
 
 
-def ours_missing(store: ResponseStore, asked: pl.Series) -> int:
+def stored_missing(root: Path, asked: pl.Series) -> int:
     """Through the store."""
-    return len(store.missing(asked))
+    return len(ResponseStore(root, "chat", MODEL).missing(asked))
 
 
-def ours_lookup(store: ResponseStore, asked: pl.Series) -> int:
+def stored_lookup(root: Path, asked: pl.Series) -> int:
     """Through the store."""
-    return len(store.lookup(asked))
+    return len(ResponseStore(root, "chat", MODEL).lookup(asked))
 
 
-def plain_missing(store: ResponseStore, asked: pl.Series) -> int:
+def plain_missing(root: Path, asked: pl.Series) -> int:
     """What is not in the key column of any segment."""
-    wanted = asked.to_frame("key").lazy()
-    return len(wanted.join(scan(store).select("key"), on="key", how="anti").collect())
+    return len(asked.to_frame("key").lazy().join(scan(root).select("key"), on="key", how="anti").collect())
 
 
-def plain_lookup(store: ResponseStore, asked: pl.Series) -> int:
-    """A semi join of all segments, as a store without an index does it."""
-    found = scan(store).join(asked.to_frame("key").lazy(), on="key", how="semi")
-    return len(found.unique("key", keep="first", maintain_order=True).sort("key").collect())
+def plain_lookup(root: Path, asked: pl.Series) -> int:
+    """A semi join of all segments."""
+    found = scan(root).join(asked.to_frame("key").lazy(), on="key", how="semi").collect()
+    return len(found.unique("key", keep="first", maintain_order=True).sort("key"))
 
 
-def scan(store: ResponseStore) -> pl.LazyFrame:
+WAYS: dict[str, Callable[[Path, pl.Series], int]] = {
+    each.__name__: each for each in (stored_missing, stored_lookup, plain_missing, plain_lookup)
+}
+
+
+def scan(root: Path) -> pl.LazyFrame:
     """All segments."""
-    return pl.scan_parquet(sorted(store.folder.glob("segment-*.parquet")))
+    return pl.scan_parquet(sorted(ResponseStore(root, "chat", MODEL).folder.glob("segment-*.parquet")))
 
 
 def peak_mb() -> float:
@@ -133,92 +143,107 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1e3
 
 
-def child(way: Callable[[ResponseStore, pl.Series], int], root: Path, asked: Path, pipe: object) -> None:
-    """Time one look-up with a store that was never opened."""
+def look(way: str, root: Path, asked: Path) -> Measured:
+    """One look-up, here and now."""
     wanted = pl.read_parquet(asked)["key"]
     before, started, cpu = peak_mb(), time.perf_counter(), time.process_time()
-    rows = way(ResponseStore(root, "chat", "m@r"), wanted)
-    pipe.send(Measured(time.perf_counter() - started, time.process_time() - cpu, peak_mb(), before, rows))  # type: ignore[attr-defined]
+    rows = WAYS[way](root, wanted)
+    return Measured(time.perf_counter() - started, time.process_time() - cpu, peak_mb(), before, rows)
 
 
-def alone(way: Callable[[ResponseStore, pl.Series], int], root: Path, asked: list[str]) -> Measured:
-    """Run a look-up in a process of its own."""
-    file = root / "asked.parquet"
-    pl.DataFrame({"key": asked}).sample(fraction=1, shuffle=True, seed=0).write_parquet(file)
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=child, args=(way, root, file, theirs))
-    process.start()
-    while not ours.poll(1):
-        if not process.is_alive():
-            raise RuntimeError(f"{way.__name__} ended with {process.exitcode}")
-    measured: Measured = ours.recv()
-    process.join()
-    return measured
+def alone(way: str, root: Path, asked: Path, package: Path) -> Measured:
+    """One look-up in a process of its own, by the version of the package in the folder ``package``."""
+    command = [sys.executable, __file__, "--look", way, str(root), str(asked)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(package)}, stdout=subprocess.PIPE, text=True, check=True)
+    return Measured(**json.loads(done.stdout))
 
 
-def look_ups(root: Path, size: int, chunk: int, asks: int, is_plain: bool) -> Iterator[str]:
-    """Table cells: each look-up, ours and if wanted the plain one, checked against each other."""
+def cell(found: Sequence[Measured]) -> str:
+    """Medians: seconds (CPU seconds), memory."""
+    seconds, cpu, memory = (statistics.median(getattr(each, name) for each in found) for name in ("seconds", "cpu_seconds", "own_mb"))
+    return f"{seconds:.2f} s ({cpu:.2f}), {memory:,.0f} MB"
+
+
+def ratio(found: Sequence[Measured], other: Sequence[Measured]) -> str:
+    """Time over that of another way: the median of the turns, and the least and the greatest."""
+    ratios = [one.seconds / two.seconds for one, two in zip(found, other, strict=True)]
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+
+
+def questions(size: int, chunk: int, asks: int) -> Iterator[tuple[str, str, list[str], int]]:
+    """What is looked up: a name, the kind of look-up, its keys, and how many rows it has to give."""
     chunks = size // chunk
     known, few, many = min(asks // 2, size), min(100_000, size), min(1_000_000, size)
-    half = [*spread(known, chunks, chunk), *keys(asks - known, (3, 0))]
-    for ours, plain, asked, expected in (
-        (ours_missing, plain_missing, half, asks - known),
-        (ours_lookup, plain_lookup, spread(few, chunks, chunk), few),
-        (ours_lookup, plain_lookup, together(few, chunks, chunk), few),
-        (ours_lookup, plain_lookup, spread(many, chunks, chunk), many),
-    ):
-        found = [alone(way, root, asked) for way in ((ours, plain) if is_plain else (ours,))]
-        assert {each.rows for each in found} == {expected}, f"{found}, expected {expected:,} rows"
-        yield " ; plain ".join(map(str, found))
+    yield (
+        f"`missing` of {asks:,}, {known:,} of them known",
+        "missing",
+        [*spread(known, chunks, chunk), *keys(asks - known, (3, 0))],
+        asks - known,
+    )
+    yield f"`lookup` of {few:,} all over", "lookup", spread(few, chunks, chunk), few
+    yield f"`lookup` of {few:,} kept together", "lookup", together(few, chunks, chunk), few
+    yield f"`lookup` of {many:,} all over", "lookup", spread(many, chunks, chunk), many
 
 
-def row(what: str, root: Path, size: int, chunk: int, asks: int, is_plain: bool) -> None:
-    """Print a table row as its cells are measured."""
-    print(f"| {size:,} | {what} |", end="", flush=True)
-    for cell in look_ups(root, size, chunk, asks, is_plain):
-        print(f" {cell} |", end="", flush=True)
-    print(flush=True)
+def measure(what: str, root: Path, given: argparse.Namespace, size: int) -> None:
+    """Print a row of the table for each look-up, as it is measured."""
+    versions = {"store": ("stored", HERE), "plain": ("plain", HERE), **({"beside": ("stored", given.beside)} if given.beside else {})}
+    if given.beside:
+        # Whatever that version writes at first use is not part of the table.
+        file = root / "nothing.parquet"
+        pl.DataFrame({"key": keys(1, (4, 0))}).write_parquet(file)
+        print(
+            f"the other version's first `missing`: {cell([alone('stored_missing', root, file, given.beside)])}", file=sys.stderr, flush=True
+        )
+    for name, kind, asked, expected in questions(size, given.chunk, given.asks):
+        file = root / "asked.parquet"
+        pl.DataFrame({"key": asked}).sample(fraction=1, shuffle=True, seed=0).write_parquet(file)
+        found: dict[str, list[Measured]] = {version: [] for version in versions}
+        for _ in range(given.rounds):
+            for version, (way, package) in versions.items():
+                found[version].append(alone(f"{way}_{kind}", root, file, package))
+        assert {each.rows for of_version in found.values() for each in of_version} == {expected}, f"{found}, expected {expected:,} rows"
+        cells = [cell(of_version) for of_version in found.values()]
+        cells += [ratio(found["store"], found[version]) for version in versions if version != "store"]
+        print(f"| {size:,} | {what} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Parse the command line, print the table."""
     parser = argparse.ArgumentParser(prog="python benchmarks/store.py", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000], help="answers in the store (default %(default)s)"
-    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 10_000_000], help="answers in the store (default %(default)s)")
     parser.add_argument("--chunk", type=int, default=5_000, help="answers per append; divides the sizes (default %(default)s)")
     parser.add_argument("--asks", type=int, default=1_000_000, help="keys that `missing` is asked for (default %(default)s)")
-    parser.add_argument("--only-ours", action="store_true", help="leave the plain way out")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way (default %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, help="where to make the store, about 0.15 GB a million; deleted afterwards (default: a temporary one)"
+        "--beside", type=Path, help="folder with another version of the package: git archive COMMIT rlhi_dagster | tar -x -C FOLDER"
     )
+    parser.add_argument(
+        "--folder", type=Path, help="where to make the store, about 0.1 GB a million; deleted afterwards (default: a temporary one)"
+    )
+    parser.add_argument("--look", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.look:
+        way, root, asked = given.look
+        print(json.dumps(asdict(look(way, Path(root), Path(asked)))))
+        return
     root = Path(tempfile.mkdtemp(dir=given.folder))
-    store = ResponseStore(root, "chat", "m@r")
-    print(
-        "| answers | files | missing of keys, half known | look-up of 100 k all over | of 100 k kept together | of 1 M all over |",
-        flush=True,
-    )
-    print("|--:|---|---|---|---|---|", flush=True)
+    store = ResponseStore(root, "chat", MODEL)
+    print("| answers | files | | store | plain | beside | store / plain | store / beside |", flush=True)
+    print("|--:|---|---|--:|--:|--:|--:|--:|", flush=True)
     notes, written = [], 0
     try:
         for size in sorted(given.sizes):
             appended = write(store, written // given.chunk, size // given.chunk, given.chunk)
             added, written = size - written, size
-            started = time.perf_counter()
-            fold(store.folder)
-            folded, index = time.perf_counter() - started, (store.folder / INDEX).stat().st_size
             files = listing(store.folder, "segment")
             size_gb = sum((store.folder / name).stat().st_size for name in files) / 1e9
-            notes.append(
-                f"{size:,}: {added:,} appended in {appended:.1f} s ({added / appended:,.0f}/s), folded in {folded:.1f} s; "
-                f"index {index / 1e6:,.1f} MB, segments {size_gb:.2f} GB"
-            )
-            row(f"{len(files):,}", root, size, given.chunk, given.asks, not given.only_ours)
-        started = time.perf_counter()
+            notes.append(f"{size:,}: {added:,} appended in {appended:.1f} s ({added / appended:,.0f}/s); segments {size_gb:.2f} GB")
+            measure(f"{len(files):,}", root, given, size)
+        started, before = time.perf_counter(), peak_mb()
         compact(store.folder, "chat")
-        notes.append(f"compacted in {time.perf_counter() - started:.1f} s, {peak_mb():,.0f} MB at most in all that this process did")
-        row(f"{len(listing(store.folder, 'segment')):,} (compacted)", root, size, given.chunk, given.asks, not given.only_ours)
+        notes.append(f"compacted in {time.perf_counter() - started:.1f} s; peak memory {before:,.0f} MB before, {peak_mb():,.0f} MB after")
+        measure(f"{len(listing(store.folder, 'segment')):,} (compacted)", root, given, written)
     finally:
         shutil.rmtree(root)
     print("", *notes, sep="\n")

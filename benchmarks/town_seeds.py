@@ -21,13 +21,15 @@ from pathlib import Path
 import polars as pl
 import yaml
 
-from rlhi_dagster import jobs, profiles
-from rlhi_dagster.digests import fingerprint
+from rlhi_dagster import profiles
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.intervals import estimate
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.evaluation import Benchmark, Metric
-from rlhi_dagster.evaluation.intervals import estimate
 from rlhi_dagster.evaluation.scores import item_values
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.declare import Place
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 
@@ -70,7 +72,7 @@ def prepare(root: Path, source: Path, wanted: dict[str, str]) -> str | None:
         file.unlink(missing_ok=True)
     for name in ("lake", "responses"):
         shutil.rmtree(root / name, ignore_errors=True)
-    made = [key.to_user_string() for key in jobs.training.selection.selected_keys]
+    made = [key.to_user_string() for key in jobs.training(Place(profiles.load("sample"))).selection.selected_keys]
     shutil.copytree(source / "lake", root / "lake", copy_function=os.link, ignore=shutil.ignore_patterns(*made))
     shutil.copytree(source / "responses", root / "responses", copy_function=os.link)
     marker.write_text(json.dumps(wanted, indent=1))

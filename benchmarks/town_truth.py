@@ -15,11 +15,11 @@ from typing import Any
 import polars as pl
 
 from rlhi_dagster import profiles
-from rlhi_dagster.evaluation.intervals import estimate
+from rlhi_dagster.base.intervals import estimate
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.preferences import Strategy
-from rlhi_dagster.preferences.applicability import follow_up_applies
+from rlhi_dagster.preferences.criticism_fits import follow_up_applies
 from rlhi_dagster.simulation import truth
 from rlhi_dagster.simulation.dialogue import ASKS
 from rlhi_dagster.simulation.style import ASPECTS, Style, read, topic_of

@@ -6,7 +6,7 @@ not: a threshold; results are recorded in ``benchmarks/README.md``. Run ``python
 
 The small model trains all its weights, in float32 without autocast. The shape ``8b`` trains as the product does with ``lora: {}``: adapters
 in float32 on weights in bfloat16, autocast, gradient checkpointing, with ``LoraSettings`` as they are. All weights in float32 would take
-140 GiB or more by the forecast (``rlhi_dagster/training/memory.py``), no single GPU's; adapters take some 20 to 30 GiB. What
+140 GiB or more by the forecast (``rlhi_dagster/training/memory_forecast.py``), no single GPU's; adapters take some 20 to 30 GiB. What
 profile ``paper`` does, all weights in shares over several GPUs, is not measured.
 """
 
@@ -35,13 +35,13 @@ from trl import DPOConfig, DPOTrainer
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.flops import ModelShape, apart, packed, training_flops
-from rlhi_dagster.training.reference import KIND
+from rlhi_dagster.training.reference_keys import KIND
 from rlhi_dagster.training.settings import DPOSettings, LoraSettings
 from rlhi_dagster.workers.batching import LengthSorted, extent, lengths, padded_fraction
-from rlhi_dagster.workers.pair_training import PairData, said
-from rlhi_dagster.workers.reference import References, StoredReferences
-from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
+from rlhi_dagster.workers.dpo_shared_prefix import SharedPrefixDPOTrainer, packed_extent
+from rlhi_dagster.workers.reference_logps import References, StoredReferences
 from rlhi_dagster.workers.train_dpo import SharedPrefixTrainer
+from rlhi_dagster.workers.train_pairs import PairData, said
 
 WORDS = 2_000
 START = ModelRef("random", "0")

@@ -15,14 +15,15 @@ from typing import Any
 import dagster as dg
 
 import assets
-from rlhi_dagster import declare, jobs, profiles
-from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.conversations.sources import month_counts, source_files
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph import declare, jobs
+from rlhi_dagster.graph.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
 
 
 def build(profile: Profile, key_prefix: Sequence[str] | str = ()) -> dg.Definitions:

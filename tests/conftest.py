@@ -1,14 +1,24 @@
-"""A tiny random Llama for workers, engines and whole runs."""
+"""The environment's profile, read anew by each test; and a tiny random Llama for workers, engines and whole runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhi_dagster import profiles
+
 pytest.register_assert_rewrite("tests.conformance")
+
+
+@pytest.fixture(autouse=True)
+def _profile_of_this_test() -> Iterator[None]:
+    """A process has one profile and keeps it; tests change the environment that chooses it."""
+    profiles.current.cache_clear()
+    yield
+    profiles.current.cache_clear()
 
 
 @pytest.fixture(scope="session")

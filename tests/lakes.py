@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, trace
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef, digest_of
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.store import references
+from rlhi_dagster.store import uses
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.tables import TABLES
 
 ANN, BOB, EVE = "a1" * 16, "b2" * 16, "e3" * 16
 POLICY, REWARD, JUDGE = ModelRef("town/policy", "p1"), ModelRef("town/reward", "r1"), ModelRef("town/judge", "j1")
@@ -92,7 +92,7 @@ class World:
             frame = pl.DataFrame([{**dict.fromkeys(table.columns), **row} for row in rows], schema=table.schema)
             partitions = {None: None, "month": MONTHS, "recipe": ["base", "dpo_rewards_online", "dpo_rewrites"]}[table.partition_column]
             self.lake.write(name, frame, partitions)
-        references.record(self.store, "everything", None, "run", self.used)
+        uses.record(self.store, "everything", None, "run", self.used)
         return self
 
 

@@ -7,6 +7,7 @@ cache key, the inputs of a training run or the arithmetic of a table has changed
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -18,24 +19,26 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import dagster as dg
 import numpy as np
 import polars as pl
 import yaml
 
-from rlhi_dagster import definitions, pipes, profiles
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.evaluation.math_answers import Grade
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import range_tags
+from rlhi_dagster.graph import pipes
+from rlhi_dagster.graph.declared_settings import View
+from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.reasoning.math_answers import Grade
 from rlhi_dagster.simulation.__main__ import write
 from rlhi_dagster.simulation.town import TownSettings
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.budget import PAIR_TOKENS
 from rlhi_dagster.workers import generate
@@ -49,6 +52,18 @@ _WRONG_STEP = re.compile(r"Step (\d+) is the first wrong step")
 """What the simulated user is asked to point at."""
 COMMIT = "1" * 40
 MONTHS = ("2023-04", "2023-05")
+
+
+class Run(TypedDict):
+    """What came of a run of both jobs.
+
+    Attributes:
+        digests: Of every table, and of the inputs of every trained artefact.
+        read: Settings that each step read, as dotted paths.
+    """
+
+    digests: dict[str, str]
+    read: dict[str, list[str]]
 
 
 def profile(folder: Path, name: str) -> dict[str, Any]:
@@ -213,14 +228,32 @@ def digest(frame: pl.DataFrame) -> str:
     return hashlib.sha256("\n".join([json.dumps({name: str(kind) for name, kind in frame.schema.items()}), *rows]).encode()).hexdigest()
 
 
-def digests(folder: Path, name: str) -> dict[str, str]:
-    """Digest of every table and of the inputs of every trained artefact, after both jobs."""
+def watched() -> dict[str, set[str]]:
+    """From now on the settings that each step reads, by the step's name."""
+    found: dict[str, set[str]] = {}
+    get, players = View.__getattr__, View.players
+
+    def read(view: View, name: str) -> Any:
+        found.setdefault(view._asset, set()).add(f"{view._path}{name}")
+        return get(view, name)
+
+    def played(view: View, role: str) -> Any:
+        found.setdefault(view._asset, set()).add(f"models.{role}")
+        return players(view, role)
+
+    View.__getattr__, View.players = read, played  # type: ignore[method-assign]
+    return found
+
+
+def run(folder: Path, name: str) -> Run:
+    """Run both jobs under a profile."""
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(profile(folder, name)))
     os.environ |= {"RLHI_PROFILE": str(file), "RLHI_DATA": str(folder / "data")}
 
     messages = pl.read_parquet(folder / "town" / "wildchat.parquet")["conversation"].explode().struct.unnest()
     pipes.run = Workers(Engine(messages.filter(role="assistant")["content"].unique().sort().to_list())).run  # type: ignore[assignment]
+    read = watched()
     loaded, lake = definitions.build(profiles.current()), Lake(root=str(profiles.current().root / "lake"))
     names = recipes.names()
     with dg.instance_for_test() as made:
@@ -229,24 +262,27 @@ def digests(folder: Path, name: str) -> dict[str, str]:
     found = {f"table {each}": digest(lake.scan(each).collect()) for each in sorted(TABLES)}
     manifests = {file.parent: json.loads(file.read_text()) for file in sorted(Path(lake.root).rglob("manifest.json"))}
     trained = {folder: each["inputs"] for folder, each in manifests.items() if each["method"] != "none"}
-    return found | {f"inputs {folder.relative_to(lake.root)}": inputs for folder, inputs in trained.items()}
+    found |= {f"inputs {folder.relative_to(lake.root)}": inputs for folder, inputs in trained.items()}
+    return {"digests": found, "read": {step: sorted(paths) for step, paths in sorted(read.items())}}
 
 
 def main() -> None:
     """Print the digests of a profile as JSON, or record those of all."""
     if sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:
-            sys.stdout.write(json.dumps(digests(Path(folder), sys.argv[1])) + "\n")
+            sys.stdout.write(json.dumps(run(Path(folder), sys.argv[1])) + "\n")
         return
     for name in PROFILES:
-        (FOLDER / f"{name}.json").write_text(json.dumps(printed(name), indent=1) + "\n")
+        (FOLDER / f"{name}.json").write_text(json.dumps(printed(name)["digests"], indent=1) + "\n")
 
 
-def printed(name: str) -> dict[str, str]:
-    """The digests of a profile, made by a process of its own."""
+@functools.cache
+def printed(name: str) -> Run:
+    """What a process of its own finds under a profile."""
     done = subprocess.run([sys.executable, "-m", "tests.snapshot", name], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    found: Run = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 import yaml
 from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
-from rlhi_dagster import declare, definitions, profiles
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CONVERSATIONS, TABLES
+from rlhi_dagster.graph import declare
 
 ROOT = Path(__file__).parents[1]
 EXTERNAL = {"prm800k", "wildchat"}
@@ -99,7 +102,8 @@ def test_every_table_shows_its_columns(loaded: dg.Definitions, name: str) -> Non
 
 def test_a_sources_kinds_follow_from_where_it_lies() -> None:
     def kinds(location: str) -> set[str]:
-        (spec,) = declare.source("logs", "conversations", location, "One row is a conversation.", list).specs
+        logs = declare.Source("logs", "conversations", "One row is a conversation.", lambda _: location, lambda _: [])
+        (spec,) = logs.build(declare.Place(profiles.load("sample"))).specs
         return set(spec.kinds)
 
     assert kinds("data/sample/wildchat.parquet") == {"file", "parquet"}
@@ -173,6 +177,60 @@ def test_the_launchpad_offers_no_folder_and_no_setting_to_edit(loaded: dg.Defini
 
 def test_everything_resolves(loaded: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(loaded)
+
+
+def side_by_side(tmp_path: Path) -> list[tuple[profiles.Profile, dg.Definitions]]:
+    """Two profiles in one process: the sample, and one that extends it, under a prefix."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: sample\nheld_out_fraction: 0.9\nfirst_month: '2023-05'\n")
+    made = [profiles.load(name, environment={"RLHI_DATA": str(tmp_path)}) for name in ("sample", str(mine))]
+    return [(profile, definitions.build(profile, prefix)) for profile, prefix in zip(made, ((), "mine"), strict=True)]
+
+
+def test_two_profiles_in_one_process_differ_by_the_prefix_of_their_keys(tmp_path: Path) -> None:
+    graphs = []
+    for _, built in side_by_side(tmp_path):
+        dg.Definitions.validate_loadable(built)
+        graphs.append(built.resolve_asset_graph())
+    plain, mine = graphs
+    assert {key.with_prefix("mine") for key in plain.get_all_asset_keys()} == mine.get_all_asset_keys()
+    for key in plain.get_all_asset_keys():
+        mirrored = mine.get(key.with_prefix("mine"))
+        assert {parent.with_prefix("mine") for parent in plain.get(key).parent_keys} == mirrored.parent_keys
+    checks = [{(key.asset_key.path[-1], key.name) for key in graph.asset_check_keys} for graph in graphs]
+    assert checks[0] == checks[1]
+    first = [
+        graph.get(dg.AssetKey(path)).partitions_def.get_first_partition_key()
+        for graph, path in ((plain, ["turns"]), (mine, ["mine", "turns"]))
+    ]
+    assert first == ["2023-04", "2023-05"]
+
+
+def test_two_profiles_in_one_process_write_under_roots_of_their_own(tmp_path: Path) -> None:
+    shares, roots = [], []
+    for profile, built in side_by_side(tmp_path):
+        lake = Lake(root=str(profile.root / "lake"))
+        rows = [
+            dict.fromkeys(CONVERSATIONS.columns) | {"conversation_id": f"c{n}", "user_id": f"u{n}", "month": "2023-05"} for n in range(200)
+        ]
+        lake.write("conversations", pl.DataFrame(rows, schema=CONVERSATIONS.schema, orient="row"), ["2023-05"])
+        (key,) = [key for key in built.resolve_asset_graph().get_all_asset_keys() if key.path[-1] == "users"]
+        job = built.resolve_implicit_global_asset_job_def()
+        done = job.execute_in_process(asset_selection=[key])
+        assert done.success
+        assert [check.passed for check in done.get_asset_check_evaluations()] == [True]
+        shares.append(len(lake.scan("users").filter(split="held_out").collect()) / 200)
+        roots.append(profile.root)
+    assert shares[0] < 0.5 < 0.8 < shares[1], "each with its own settings"
+    assert roots[0] == tmp_path
+    assert roots[1].parent == tmp_path / "profiles"
+
+
+def test_the_jobs_of_a_prefixed_profile_make_everything(tmp_path: Path) -> None:
+    (_, plain), (_, mine) = side_by_side(tmp_path)
+    for name in ("preference_data", "training"):
+        selected = [built.resolve_job_def(name).asset_layer.selected_asset_keys for built in (plain, mine)]
+        assert {key.with_prefix("mine") for key in selected[0]} == selected[1]
 
 
 def test_loading_the_code_location_loads_no_model_library() -> None:

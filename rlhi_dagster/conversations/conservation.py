@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from rlhi_dagster.findings import Finding
+from rlhi_dagster.base.findings import Finding
 
 
 def rows_are_conserved(counted: Mapping[str, int], accepted: pl.LazyFrame, quarantined: pl.LazyFrame) -> Finding:

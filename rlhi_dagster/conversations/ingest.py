@@ -29,12 +29,12 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from rlhi_dagster.base.tables import CONVERSATIONS, QUARANTINE, TIME
 from rlhi_dagster.conversations import Repair, templates
+from rlhi_dagster.conversations.entities import load as load_entities
 from rlhi_dagster.conversations.redaction import KINDS, Entities, RedactionSettings, redact
 from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible, month_counts
 from rlhi_dagster.conversations.verdicts import ROW, verdicts
-from rlhi_dagster.engines.entities import load as load_entities
-from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE, TIME
 
 ROWS_AT_ONCE = 10_000
 """Conversations in memory at a time, with their messages."""

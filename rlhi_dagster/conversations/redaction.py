@@ -1,7 +1,7 @@
 """Personal data and secrets in messages, replaced by placeholders before any model sees a text.
 
-What belongs here: what is looked for and what it becomes. What does not: named entities (``engines.entities`` finds those, if the profile
-wants them), and who is asked to redact (``ingest``).
+What belongs here: what is looked for and what it becomes. What does not: named entities (``entities.py`` finds those, if the profile wants
+them), and who is asked to redact (``ingest.py``).
 
 Signs that Polars looks for find the few texts worth a closer look; those are searched with Python's `re`, and what a pattern found is
 believed only if it passes a test of its kind: a phone number must be valid by Google's libphonenumber, a card number by its check digit,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 import rensa
 
-from rlhi_dagster.shingles import runs
+from rlhi_dagster.base.shingles import runs
 
 MIN_CHARACTERS = 80
 """Shorter openings ("hello", "write a poem") are alike by chance."""

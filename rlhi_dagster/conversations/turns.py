@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.tables import TURNS
+from rlhi_dagster.base.tables import TURNS
 
 
 def turns(conversations: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from rlhi_dagster.tables import USERS
+from rlhi_dagster.base.tables import USERS
 
 MANY_LANGUAGES = 3
 MANY_DEVICES = 5

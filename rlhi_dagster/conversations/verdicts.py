@@ -11,9 +11,9 @@ from datetime import datetime
 
 import polars as pl
 
+from rlhi_dagster.base.tables import TIME
 from rlhi_dagster.conversations import Reason, templates
 from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible
-from rlhi_dagster.tables import TIME
 
 ROW = ("source_file", "row_number")
 """What identifies a row of a source."""

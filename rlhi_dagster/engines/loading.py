@@ -28,8 +28,8 @@ def chat_engine(model: ModelRef, settings: EngineSettings, batches: Path | None 
         return OpenAIChatEngine(model, settings, batches)
     if settings.cluster:
         with _extra("ray"):
-            from rlhi_dagster.engines.ray.engines import RayChatEngine
-        return RayChatEngine(model, settings)
+            from rlhi_dagster.engines.ray.engines import RayEngine
+        return RayEngine(model, settings, chat_engine)
     if settings.kind == "vllm":
         with _extra("vllm"):
             from rlhi_dagster.engines.vllm import VllmChatEngine
@@ -45,8 +45,8 @@ def reward_engine(model: ModelRef, settings: EngineSettings) -> RewardEngine:
         raise ValueError("a server of chat completions gives no rewards: set engines.reward to transformers or vllm")
     if settings.cluster:
         with _extra("ray"):
-            from rlhi_dagster.engines.ray.engines import RayRewardEngine
-        return RayRewardEngine(model, settings)
+            from rlhi_dagster.engines.ray.engines import RayEngine
+        return RayEngine(model, settings, reward_engine)
     if settings.kind == "vllm":
         with _extra("vllm"):
             from rlhi_dagster.engines.vllm_rewards import VllmRewardEngine

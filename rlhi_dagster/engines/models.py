@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhi_dagster.failures import NotMadeError
+from rlhi_dagster.base.failures import NotMadeError
 
 MANIFEST = "manifest.json"
 MARK = "forgotten.json"

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaMo
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.shared_prefix import inputs, reads_forward, shared_inputs
+from rlhi_dagster.engines.reward_prefix import inputs, reads_forward, shared_inputs
 
 ATHENE_ARCHITECTURES = {"AtheneForSequenceClassification", "CustomAutoModelForSequenceClassification"}
 """The name in the model card's code, and the name that users of Athene-RM found in its config.json."""

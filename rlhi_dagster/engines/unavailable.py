@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rlhi_dagster import failures
+from rlhi_dagster.base import failures
 from rlhi_dagster.engines.models import ModelRef
 
 

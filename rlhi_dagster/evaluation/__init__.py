@@ -1,10 +1,9 @@
-"""How good a recipe's replies are: held-out requests, judges, scores with intervals, and the report page.
+"""How good a recipe's replies are: held-out requests, judges, and scores with intervals.
 
-What belongs here: pure functions from frames to frames (and one page of HTML). What does not: generating the replies
-(``engines``, ``workers``), the truth about the sample town (``simulation``), and the assets that wire these together.
+What belongs here: pure functions from frames to frames. What does not: generating the replies (``engines``, ``workers``), the truth about
+the sample town (``simulation``), showing the numbers (``report``), and the assets that wire these together.
 
-``user_eval`` picks the requests, ``judges`` compares replies, ``intervals`` and ``scores`` turn verdicts into numbers,
-``report`` shows everything.
+``user_eval`` picks the requests, ``judges`` compares replies, ``intervals`` and ``scores`` turn verdicts into numbers.
 """
 
 from __future__ import annotations

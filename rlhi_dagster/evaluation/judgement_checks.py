@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.findings import Finding
+from rlhi_dagster.base.findings import Finding
 
 MALFORMED_LIMIT = 0.02
 """Largest share of a recipe's replies that may be broken text."""

@@ -3,7 +3,7 @@
 What belongs here: the judge interface, the three judges (``exact_match`` by rule, ``town`` by an injected scoring function, a
 chat model by one constrained choice), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model
 (injected as ``chat``), putting texts into a prompt (``engines/questions.py``), the truth about the sample town (injected as ``score``),
-the signs of broken text (``training/text_health.py``), and statistics (``scores``).
+the signs of broken text (``base/text_health.py``), and statistics (``scores``).
 
 A judge is blind: it sees a first and a second reply and never learns which recipe wrote them. Whoever judges, a missing reply
 loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties. Whether a
@@ -23,11 +23,11 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from rlhi_dagster.base.tables import JUDGEMENTS
+from rlhi_dagster.base.text_health import flaw
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Chat, question, template, transcript
 from rlhi_dagster.evaluation import Benchmark
-from rlhi_dagster.tables import JUDGEMENTS
-from rlhi_dagster.training.text_health import flaw
 
 BY_REFERENCE = frozenset({Benchmark.ARITHMETIC})
 """Benchmarks whose items have a known answer and are judged by ``exact_match`` whatever the profile says."""

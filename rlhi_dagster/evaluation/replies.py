@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from rlhi_dagster.base.tables import RESPONSES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.tables import RESPONSES
 
 
 def requests(items: pl.DataFrame, persona: str) -> list[ChatRequest]:

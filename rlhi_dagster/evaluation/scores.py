@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from rlhi_dagster.base.intervals import Estimate, estimate
+from rlhi_dagster.base.tables import SCORES
 from rlhi_dagster.evaluation import Benchmark, Metric
-from rlhi_dagster.evaluation.intervals import Estimate, estimate
 from rlhi_dagster.evaluation.judges import Order, Verdict
-from rlhi_dagster.tables import SCORES
 
 NO_JUDGE = "none"
 """``SCORES.judge`` of what needs no judge."""

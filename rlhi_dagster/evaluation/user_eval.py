@@ -12,8 +12,8 @@ from typing import Protocol
 
 import polars as pl
 
+from rlhi_dagster.base.tables import EVAL_PROMPTS, MESSAGES
 from rlhi_dagster.evaluation import Benchmark
-from rlhi_dagster.tables import EVAL_PROMPTS, MESSAGES
 
 
 class Snapshot(Protocol):

@@ -2,7 +2,7 @@
 
 What belongs here: choosing pairs, laying them out, the card of a dataset folder, which files of a checkpoint go out, and putting an output
 in its place at once. What does not: which pairs there are (``preferences/``), which a recipe draws (``training/pair_sets.py``) and a
-model's card (``training/card.py``).
+model's card (``training/model_card.py``).
 
 Only kept pairs are exported. User fingerprints and times stay behind; ids of turns and of model calls go along.
 """

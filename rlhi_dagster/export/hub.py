@@ -1,7 +1,7 @@
 """A recipe's checkpoint as a folder for the Hugging Face Hub: weights, tokenizer, generation settings and a card, and nothing else.
 
-What belongs here: which files go along, and what is taken out of them. What does not: the card's text (``training/card.py``). Ids of pairs,
-the manifest with its paths, and whatever else lies beside the weights stay behind.
+What belongs here: which files go along, and what is taken out of them. What does not: the card's text (``training/model_card.py``). Ids of
+pairs, the manifest with its paths, and whatever else lies beside the weights stay behind.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import polars as pl
 
+from rlhi_dagster.base.failures import NotMadeError
+from rlhi_dagster.base.lake import Lake, check_writable
 from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, weights_digest
-from rlhi_dagster.failures import NotMadeError
-from rlhi_dagster.lake import Lake, check_writable
-from rlhi_dagster.training import card, recipes
+from rlhi_dagster.training import model_card, recipes
 
 _FILES = (
     "config.json",
@@ -60,7 +60,7 @@ def export_checkpoint(out: Path, recipe: str, lake: Lake, recipe_folder: str | N
         for file in _files(folder):
             _copy(file, partial / file.name)
         scores = _scores(lake, recipe, ModelRef.from_manifest(folder))
-        (partial / card.FILE).write_text(card.card(manifest, scores), encoding="utf-8")
+        (partial / model_card.FILE).write_text(model_card.card(manifest, scores), encoding="utf-8")
         partial.replace(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

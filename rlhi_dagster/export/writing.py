@@ -1,6 +1,6 @@
 """Writing an export aside, and putting it in its place at once.
 
-What belongs here: files and folders. What does not: what is in them (``pairs.py``, ``card.py``).
+What belongs here: files and folders. What does not: what is in them (``selection.py``, ``dataset_card.py``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import polars as pl
 
-from rlhi_dagster.export import SPLITS, Format, card
-from rlhi_dagster.export.pairs import Selection, offered, selected, sharegpt_rows, trl_rows
-from rlhi_dagster.lake import Lake, check_writable
-from rlhi_dagster.tables import MESSAGES
+from rlhi_dagster.base.lake import Lake, check_writable
+from rlhi_dagster.base.tables import MESSAGES
+from rlhi_dagster.export import SPLITS, Format, dataset_card
+from rlhi_dagster.export.selection import Selection, offered, selected, sharegpt_rows, trl_rows
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -75,11 +75,11 @@ def _write_folder(folder: Path, chosen: Mapping[str, pl.DataFrame], selection: S
     ]
     shares = []
     for split, rows in chosen.items():
-        file = folder / card.file_of(split)
-        table = rows.drop("split").with_columns(said).select(card.COLUMNS).to_arrow().cast(card.schema())
+        file = folder / dataset_card.file_of(split)
+        table = rows.drop("split").with_columns(said).select(dataset_card.COLUMNS).to_arrow().cast(dataset_card.schema())
         pq.write_table(table, file, compression="zstd", row_group_size=1000)
-        shares.append(card.Share(split, rows, table.nbytes, file.stat().st_size))
-    (folder / "README.md").write_text(card.card(shares, selection.recipe, lake, profile), encoding="utf-8")
+        shares.append(dataset_card.Share(split, rows, table.nbytes, file.stat().st_size))
+    (folder / "README.md").write_text(dataset_card.card(shares, selection.recipe, lake, profile), encoding="utf-8")
 
 
 def _check_place(out: Path, layout: Format, *, force: bool) -> None:
@@ -98,7 +98,7 @@ def _check_place(out: Path, layout: Format, *, force: bool) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return path in {Path("README.md"), Path("data"), *(Path(card.file_of(split)) for split in SPLITS)}
+    return path in {Path("README.md"), Path("data"), *(Path(dataset_card.file_of(split)) for split in SPLITS)}
 
 
 def _put(partial: Path, out: Path) -> None:

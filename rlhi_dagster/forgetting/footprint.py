@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import CALLS, TABLES
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CALLS, TABLES
 
 USERS = ("user_id", "persona_user_id")
 """Columns that hold fingerprints."""

@@ -1,6 +1,6 @@
 """Marks on artefacts that were trained on pairs of a forgotten user: weights cannot be filtered, but they can be trained again.
 
-What belongs here: which pairs an artefact was trained on, and the mark. What does not: training (``workers/training_run.py``, which
+What belongs here: which pairs an artefact was trained on, and the mark. What does not: training (``workers/train_loop.py``, which
 writes the list of pairs) and which check is made of the marks (``assets/``).
 
 A mark lies in the artefact's folder and goes with it: an artefact that is trained again, without the pairs, has none.
@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import polars as pl
 
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import MANIFEST, MARK
-from rlhi_dagster.findings import Finding
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.training.artefacts import PAIRS
 
 _LEARNS_FROM_PAIRS = {"sft", "dpo", "reward"}

@@ -1,6 +1,6 @@
 """What of the response store is a user's, beyond the calls that rows name: vectors of their texts, and answers of earlier runs.
 
-What belongs here: from a user's texts to keys. What does not: the calls of rows (``footprint``) and removing (``store/removal.py``).
+What belongs here: from a user's texts to keys. What does not: the calls of rows (``footprint``) and removing (``store/erase.py``).
 
 The store keeps no prompts, but digests of their parts (``engines.base.Trace``). So an answer under earlier settings or an earlier model,
 which no table names any more, is known by the message it answers, by the history before it, or by the persona, where nobody else's are the
@@ -17,13 +17,13 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.base import ChatRequest, Messages, trace
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.forgetting.footprint import Footprint, tables
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
-from rlhi_dagster.store import removal
+from rlhi_dagster.store import erase
 
 _PROMPTS = (
     "wildllamachat",
@@ -65,7 +65,7 @@ def answers(lake: Lake, store: Path, found: Footprint, others: Collection[str], 
                 messages.add(trace(ChatRequest(dialogue[end - 1 : end])).message_id)
     systems = {trace(ChatRequest(with_persona([], persona))).system_id for persona in _personas(lake, found.user_id)}
     known = {name: ids for name, ids in (("message_id", messages), ("history_id", histories), ("system_id", systems)) if ids}
-    return frozenset(removal.asked(store, known)["key"] if known else ()) - frozenset(shared)
+    return frozenset(erase.asked(store, known)["key"] if known else ()) - frozenset(shared)
 
 
 def _personas(lake: Lake, user_id: str) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.findings import Finding
+from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.personas.versions import CORRECTION
 
 

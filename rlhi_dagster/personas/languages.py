@@ -5,7 +5,7 @@ What belongs here: the languages that persona lines can be written in, and telli
 
 from __future__ import annotations
 
-from rlhi_dagster.language_id import detected
+from rlhi_dagster.base.language_id import detected
 
 CODES = {
     "Arabic": "ar",

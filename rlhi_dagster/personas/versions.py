@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.tables import PERSONAS
+from rlhi_dagster.base.tables import PERSONAS
 
 MAX_EVIDENCE = 8
 """Most messages that a version cites: the latest."""

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from rlhi_dagster.base.tables import CANDIDATE_REWARDS, CANDIDATES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.personas.donors import donors
 from rlhi_dagster.preferences.rewrites import Snapshot
-from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES
 
 
 def opening_requests(

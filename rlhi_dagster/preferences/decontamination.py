@@ -1,7 +1,7 @@
 """Pairs whose prompt repeats an evaluation item: what they teach must not be what checkpoints are tried on.
 
 What belongs here: which pairs repeat which item, and how that was seen. What does not: which benchmarks there are (``evaluation/``) and
-what becomes of the pairs (``union.py``).
+what becomes of the pairs (``merge.py``).
 
 An item is known by its request, its last user message. A pair repeats it
 
@@ -23,7 +23,7 @@ from enum import StrEnum
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.shingles import coded, runs, words
+from rlhi_dagster.base.shingles import coded, runs, words
 
 LEAST_RUN_WORDS = 4
 """Shorter requests are not looked for within messages."""

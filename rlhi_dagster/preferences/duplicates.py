@@ -1,6 +1,6 @@
 """Pairs of one source that say the same thing twice, exactly or nearly.
 
-What belongs here: which pairs are duplicates of which. What does not: what else a pair may be dropped for (``union.py``).
+What belongs here: which pairs are duplicates of which. What does not: what else a pair may be dropped for (``merge.py``).
 
 Our choices:
 
@@ -22,8 +22,8 @@ import numpy.typing as npt
 import polars as pl
 import rensa
 
+from rlhi_dagster.base.shingles import Hashes, coded, mixed, runs, tokens
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.shingles import Hashes, coded, mixed, runs, tokens
 
 SHINGLE_WORDS = 5
 BANDS = 16

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
+from rlhi_dagster.base.language_id import MOST_READ, detected
 from rlhi_dagster.feedback.aspects import LANGUAGES
-from rlhi_dagster.language_id import MOST_READ, detected
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.refusals import is_refusal
 from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from rlhi_dagster.findings import Finding
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.shingles import words
 from rlhi_dagster.preferences.decontamination import LEAST_RUN_WORDS, by_message, last_request, user_messages
+from rlhi_dagster.preferences.merge import contamination, eval_items
 from rlhi_dagster.preferences.settings import DecontaminationSettings
-from rlhi_dagster.preferences.union import contamination, eval_items
-from rlhi_dagster.shingles import words
 
 EXAMPLES = 10
 """Of each kind of hit so many are shown."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Messages
 from rlhi_dagster.engines.questions import Chat, choice_probabilities, question, template
-from rlhi_dagster.preferences import applicability
+from rlhi_dagster.preferences import criticism_fits
 
 YES, NO = "A", "B"
 SHOWN_CHARACTERS = {"request": 2_000, "reply": 6_000, "original": 6_000, "follow_up": 4_000, "rewrite": 6_000}
@@ -95,11 +95,11 @@ class RulePairJudge:
 
     def applies(self, items: Sequence[FollowUp]) -> list[Judged]:
         """See ``PairJudge.applies``."""
-        return [Judged(applicability.follow_up_applies(item.follow_up, item.reply, item.logged_reply)) for item in items]
+        return [Judged(criticism_fits.follow_up_applies(item.follow_up, item.reply, item.logged_reply)) for item in items]
 
     def meets(self, items: Sequence[Rewritten]) -> list[Judged]:
         """See ``PairJudge.meets``."""
-        return [Judged(applicability.rewrite_meets(item.feedback, item.rewrite, item.original)) for item in items]
+        return [Judged(criticism_fits.rewrite_meets(item.feedback, item.rewrite, item.original)) for item in items]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ class TownPairJudge:
 
     def applies(self, items: Sequence[FollowUp]) -> list[Judged]:
         """See ``PairJudge.applies``."""
-        return [Judged(applicability.town_follow_up_applies(item.follow_up, item.reply, item.logged_reply)) for item in items]
+        return [Judged(criticism_fits.town_follow_up_applies(item.follow_up, item.reply, item.logged_reply)) for item in items]
 
     def meets(self, items: Sequence[Rewritten]) -> list[Judged]:
         """See ``PairJudge.meets``; broken text, and text about another topic, meets nothing."""
         said = ([message["content"] for message in item.prompt if message["role"] == "user"] for item in items)
         return [
-            Judged(applicability.town_rewrite_meets(texts, item.feedback, item.rewrite)) for texts, item in zip(said, items, strict=True)
+            Judged(criticism_fits.town_rewrite_meets(texts, item.feedback, item.rewrite)) for texts, item in zip(said, items, strict=True)
         ]
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster import plots
-from rlhi_dagster.evaluation.intervals import estimate
-from rlhi_dagster.findings import Finding
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.intervals import estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from rlhi_dagster.base.tables import REWARD_PAIRS
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.preferences.settings import CandidateSettings
-from rlhi_dagster.tables import REWARD_PAIRS
 
 CONDITIONS = ("own", "shuffled", "none")
 """Whose persona the reward model saw: the user's own, another user's, nobody's."""

@@ -14,7 +14,7 @@ from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Chat, question, template, transcript
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Strategy
-from rlhi_dagster.preferences.mentions import mentions_feedback
+from rlhi_dagster.preferences.feedback_talk import mentions_feedback
 
 _PROMPTS = {Strategy.FEEDBACK: "rewrite", Strategy.SCRATCH: "rewrite_scratch"}
 

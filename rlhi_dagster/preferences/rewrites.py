@@ -13,17 +13,17 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.base.tables import REWRITE_PAIRS, REWRITES
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences import Strategy
+from rlhi_dagster.preferences.feedback_talk import mentions_feedback
 from rlhi_dagster.preferences.filters import DropReason, reasons
-from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.pair_judge import Judged, PairJudge, Rewritten
 from rlhi_dagster.preferences.rewriter import Rewrite, Rewriter, last_message
 from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
-from rlhi_dagster.tables import REWRITE_PAIRS, REWRITES
 
 LOGGED_MODEL = "logged"
 """``rewrites.model`` of logged replies; which model it was is in ``conversations.assistant``."""

@@ -13,12 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.plots import SERIES, Mark
+from rlhi_dagster.base.plots import SERIES, SYMBOLS, Mark
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import Recipe, Role
 
 Frame = pl.DataFrame | pl.LazyFrame
-_SYMBOLS = "osD^v"
 
 
 def marks(arms: Mapping[str, Recipe]) -> dict[str, Mark]:
@@ -30,7 +29,7 @@ def marks(arms: Mapping[str, Recipe]) -> dict[str, Mark]:
         place, is_control = families.index(arms[name].family), arms[name].role is Role.CONTROL
         # The first family is that of the base; grey is its alone.
         tone = SERIES[place if place < len(SERIES) else 1 + (place - 1) % (len(SERIES) - 1)]
-        found[name] = Mark(tone, is_control, _SYMBOLS[alike[tone, is_control] % len(_SYMBOLS)])
+        found[name] = Mark(tone, is_control, tuple(SYMBOLS)[alike[tone, is_control] % len(SYMBOLS)])
         alike[tone, is_control] += 1
     return found
 

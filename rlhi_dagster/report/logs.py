@@ -11,14 +11,14 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.tables import CONTEXTUAL_DIVERSITY, REATTEMPT_RATES
 from rlhi_dagster.conversations.shape import conversation_lengths, entries, quarantine_by_month, users_by_activity
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.feedback.rates import TURNS, Denominator, Dimension
-from rlhi_dagster.feedback.readings import readings, sentences
+from rlhi_dagster.feedback.rates.paper_figures import readings, sentences
+from rlhi_dagster.feedback.rates.shares import TURNS, Denominator, Dimension
 from rlhi_dagster.report.data import ReportData
 from rlhi_dagster.report.words import Figure, Table, counts, figure, measured, number, share
-from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY, REATTEMPT_RATES
 
 _DENOMINATORS = {
     Denominator.USER_MESSAGES: "of all user messages",

@@ -51,4 +51,4 @@ def render(data: ReportData) -> str:
 
 def _code(text: str) -> Markup:
     """Escaped text in which `backticks` become code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
 from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.reward_order import reward_order
 from rlhi_dagster.report.data import Frame, ReportData

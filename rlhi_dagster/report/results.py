@@ -11,13 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.tables import JUDGEMENTS, SCORES
 from rlhi_dagster.evaluation import Benchmark, Metric
 from rlhi_dagster.evaluation.judges import count_illegible
 from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
 from rlhi_dagster.report.data import ReportData
 from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, percent, points, share
-from rlhi_dagster.tables import JUDGEMENTS, SCORES
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 
@@ -231,7 +231,7 @@ def _difference_forest(data: ReportData, rows: Rows) -> Any:
             data,
             row["left"],
             f"{row['left']} \u2212 {row['right'].removeprefix(row['left'] + '_')}",
-            row | {"value": row["difference"]},
+            {**row, "value": row["difference"]},
             points(row["difference"]).removesuffix(" points"),
         )
         for row in rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawn
@@ -34,7 +34,7 @@ class Table:
     """A table whose first column names the row; the others are numbers unless listed in ``text_columns``."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[Any]]
     caption: str = ""
     text_columns: Sequence[int] = ()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from rlhi_dagster.digests import fingerprint
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import MANIFEST
 from rlhi_dagster.evaluation.scores import comparisons
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.report.data import ReportData
 from rlhi_dagster.report.page import render

@@ -9,7 +9,7 @@ import polars as pl
 
 from rlhi_dagster import profiles
 from rlhi_dagster.evaluation.judges import BY_REFERENCE, ChatJudge, Judge, ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.simulation import truth
 from rlhi_dagster.training.recipes import BASE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.feedback import cascade
-from rlhi_dagster.feedback.chat_labeller import ChatLabeller
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.feedback.labels import cascade
+from rlhi_dagster.feedback.labels.chat_labeller import ChatLabeller
+from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.profiles import Profile
 
 

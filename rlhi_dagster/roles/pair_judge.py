@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.preferences.pair_judge import ChatPairJudge, PairJudge, RulePairJudge, TownPairJudge
 
 _PROGRAMS: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": TownPairJudge}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.personas import corrections, extractive
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.domains import Embed

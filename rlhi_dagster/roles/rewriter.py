@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhi_dagster.model_calls import Calls
+from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.preferences.rewriter import Rewriter
 from rlhi_dagster.profiles import Profile
 

@@ -10,13 +10,13 @@ import random
 
 import polars as pl
 
+from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.feedback import Aspect
 from rlhi_dagster.feedback.aspects import LINES
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.simulation.arithmetic import dialogue as arithmetic_dialogue
 from rlhi_dagster.simulation.dialogue import Habits, converse
 from rlhi_dagster.simulation.style import ASPECTS, Style
-from rlhi_dagster.tables import MESSAGES
 
 _HABITS = Habits(asks=0.95, states=0.2, complies=1.0, praises=0.6, stays=0.4, longest=4)
 _WITH_PERSONA = 0.7

@@ -3,22 +3,24 @@
 What belongs here: what is merged, and replacing segments by others without losing a row or disturbing readers. What does not: which
 rows are garbage (``garbage.py``, which uses the same replacement).
 
-Order of a replacement, under the folder's lock: the new segments appear, the index takes them up, the old ones are deleted. Killed at any
-moment, every row is there at least once, and the next compaction removes what is there twice. It needs as much free disk as what it merges.
+Order of a replacement, under the folder's lock: the new segments appear, the old ones are deleted, the newest first. Killed at any moment,
+every row is there at least once, the answer that counts is the same, and the next compaction removes what is there twice. It needs as
+much free disk as what it merges.
 """
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.store.folding import locked, refresh, segment_keys
-from rlhi_dagster.store.index import Entries, Index, find
+from rlhi_dagster.store.search import of, search
 from rlhi_dagster.store.segments import (
     ERRORS,
     FINAL,
@@ -36,6 +38,9 @@ MAX_ROWS, MAX_BYTES = 256_000, 256 * 2**20
 """Of a merged segment; bytes before compression, so that a merge fits into memory."""
 PARTIAL_SECONDS = 3600
 """A ``.partial`` file that old has no writer any more."""
+LOCK = "lock"
+OLD_INDEX = "index.arrow"
+"""Where a store of an earlier version kept which key lies where; nothing reads it, and every replacement of segments removes it."""
 Tell = Callable[[int, int], None]
 Dead = Mapping[str, np.ndarray]
 """Numbers of rows to leave out, by segment."""
@@ -69,6 +74,17 @@ def folders(root: Path) -> Iterator[tuple[str, Path]]:
             yield kind, folder
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait for the lock of a folder and hold it: whoever adds to its segments or takes from them, other than by ``append``, does.
+
+    The kernel lets go of it when its holder ends, however that happens.
+    """
+    with (folder / LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def compact(folder: Path, kind: str, tell: Tell = lambda *_: None) -> Compaction:
     """Compact one model's folder; waits for the lock. Others may read and append meanwhile.
 
@@ -78,10 +94,9 @@ def compact(folder: Path, kind: str, tell: Tell = lambda *_: None) -> Compaction
     with locked(folder):
         partial_files = _sweep(folder)
         names, errors = listing(folder, FINAL), listing(folder, ERRORS)
-        index = refresh(folder, names)
-        dead = _repeated(index)
+        dead = _repeated(folder, kind, names)
         replace(folder, kind, FINAL, _groups(folder, names, dead), dead, tell)
-        answered = _superseded(folder, errors, index)
+        answered = _superseded(folder, kind, errors)
         replace(folder, kind, ERRORS, _groups(folder, errors, answered), answered, tell)
         after = len(listing(folder, FINAL)) + len(listing(folder, ERRORS))
     counts = [sum(map(len, rows.values())) for rows in (dead, answered)]
@@ -90,6 +105,7 @@ def compact(folder: Path, kind: str, tell: Tell = lambda *_: None) -> Compaction
 
 def replace(folder: Path, kind: str, prefix: str, groups: Sequence[Sequence[str]], dead: Dead, tell: Tell = lambda *_: None) -> None:
     """Write each group of segments as one without its dead rows, then delete the group; the lock is held."""
+    (folder / OLD_INDEX).unlink(missing_ok=True)
     for done, group in enumerate(groups, 1):
         parts = [_alive(read_columns(folder / name, kind, stored_schema(kind).names()), dead.get(name)) for name in group]
         rows = pl.concat(parts).sort("key")
@@ -99,9 +115,8 @@ def replace(folder: Path, kind: str, prefix: str, groups: Sequence[Sequence[str]
     gone = {name for group in groups for name in group}
     if not gone:
         return
-    if prefix == FINAL:
-        refresh(folder, [name for name in listing(folder, FINAL) if name not in gone])
-    for name in gone:
+    # The newest goes first: as long as one is there that repeats a key, so is the older one whose answer counts.
+    for name in sorted(gone, reverse=True):
         (folder / name).unlink()
     sync_folder(folder)
 
@@ -134,30 +149,35 @@ def _groups(folder: Path, names: Sequence[str], dead: Dead) -> list[list[str]]:
     return [group for group in groups if len(group) > 1 or group[0] in dead]
 
 
-def _repeated(index: Index) -> dict[str, np.ndarray]:
-    """Rows whose key an older segment has too, by segment. The index writes all entries of a key into one batch."""
-    found: list[Entries] = []
-    for batch in index.batches:
-        again = np.flatnonzero((batch.hi[1:] == batch.hi[:-1]) & (batch.lo[1:] == batch.lo[:-1])) + 1
-        found.append(batch[again])
-        index.release()
-    return by_segment(Entries.joined(found), index.segments)
+def _repeated(folder: Path, kind: str, names: Sequence[str]) -> Dead:
+    """Rows whose key an older segment has too. Hashes are compared first, at 8 bytes a key; few keys are left to compare whole."""
+    hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *(_keys(folder / name, kind).hash().to_numpy() for name in names)]))
+    repeating = pl.Series(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    if not len(repeating):
+        return {}
+    parts = [_places(folder / name, kind).filter(pl.col("key").hash().is_in(repeating.implode())) for name in names]
+    return _by_segment(pl.concat(parts).filter(~pl.col("key").is_first_distinct()))
 
 
-def _superseded(folder: Path, names: Sequence[str], index: Index) -> dict[str, np.ndarray]:
-    """Errors whose key has a final answer, or a newer error, by segment."""
-    entries = Entries.joined([Entries.of(segment_keys(folder / name), number) for number, name in enumerate(names[::-1])]).sorted()
-    is_answered = index.find(entries.hi, entries.lo)[0] >= 0
-    is_older = find(entries, entries.hi, entries.lo) != np.arange(len(entries))
-    return by_segment(entries[is_answered | is_older], names[::-1])
+def _superseded(folder: Path, kind: str, names: Sequence[str]) -> Dead:
+    """Errors whose key has a final answer, or a newer error."""
+    if not names:
+        return {}
+    places = pl.concat([_places(folder / name, kind) for name in names[::-1]])
+    answered = search(folder, kind, FINAL, of(places["key"]))["key"]
+    return _by_segment(places.filter(pl.col("key").is_in(answered.implode()) | ~pl.col("key").is_first_distinct()))
 
 
-def by_segment(entries: Entries, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Rows of entries, by the name of their segment."""
-    order = np.argsort(entries.segment, kind="stable")
-    numbers, starts = np.unique(entries.segment[order], return_index=True)
-    rows = np.split(entries.row[order].astype(np.int64), starts[1:])
-    return {names[number]: chosen for number, chosen in zip(numbers.tolist(), rows, strict=False)}
+def _keys(file: Path, kind: str) -> pl.Series:
+    return read_columns(file, kind, ["key"])["key"]
+
+
+def _places(file: Path, kind: str) -> pl.DataFrame:
+    return _keys(file, kind).to_frame().with_row_index("row").with_columns(segment=pl.lit(file.name))
+
+
+def _by_segment(places: pl.DataFrame) -> Dead:
+    return {str(name): rows["row"].to_numpy() for (name,), rows in places.group_by("segment")}
 
 
 def _sweep(folder: Path) -> int:

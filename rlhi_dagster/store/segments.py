@@ -1,7 +1,7 @@
 """Segments of the response store: immutable Parquet files of answers, sorted by key.
 
-What belongs here: names, columns, writing one so that it is whole or not there, and reading chosen rows of one. What does not: which
-segment holds a key (``index.py``, ``view.py``) and merging segments (``compaction.py``).
+What belongs here: names, columns, writing one so that it is whole or not there, and reading one. What does not: finding keys
+(``search.py``) and merging segments (``compaction.py``).
 
 A segment appears by rename after its bytes and before its name are synced, is never changed, and ends by being deleted. Readers that
 find one gone list the folder again. Two kinds: ``segment-*`` with final answers, ``errors-*`` with errors of the moment.
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 FINAL, ERRORS = "segment", "errors"
 """First word of a segment's name."""
+KEY_PATTERN = "^[0-9a-f]{32}$"
+"""A key: 128 bits in hexadecimal digits, see ``models.digest_of``."""
 ROWS_PER_GROUP = 4096
 """What has to be decoded to read one row."""
 ANSWERED_AT = "answered_at"
@@ -77,10 +78,6 @@ class DamagedSegmentError(ValueError):
 
     def __init__(self, file: Path, what: str) -> None:
         super().__init__(f"{file} is damaged ({what}): `rlhi store verify` tells more; moved away, its answers are asked again")
-
-
-class MissingRowsError(LookupError):
-    """A segment has not as many rows as somebody thought."""
 
 
 def stored_schema(kind: str) -> pl.Schema:
@@ -187,34 +184,12 @@ def read_columns(file: Path, kind: str, names: Sequence[str]) -> pl.DataFrame:
             found = pl.select(pl.repeat(None, parquet.metadata.num_rows).alias(names[0]))
         else:
             found = pl.DataFrame(pl.from_arrow(parquet.read(columns=present)))
-    return _completed(found, file, kind, names)
-
-
-def read_rows(file: Path, kind: str, rows: np.ndarray) -> pl.DataFrame:
-    """Rows by their ascending numbers, all columns; decodes only row groups that hold them. MissingRowsError, and errors of ``opened``."""
-    with opened(file) as parquet:
-        sizes = np.array([parquet.metadata.row_group(each).num_rows for each in range(parquet.metadata.num_row_groups)], np.int64)
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        if not len(rows) or rows[-1] >= starts[-1]:
-            raise MissingRowsError(file)
-        groups = np.searchsorted(starts, rows, "right") - 1
-        wanted = np.unique(groups)
-        if 2 * len(wanted) > len(sizes):
-            # Polars decodes a whole file three times as fast as pyarrow its row groups one by one.
-            found = pl.read_parquet(file)
-            return _completed(found if len(rows) == len(found) else found[rows], file, kind)
-        table = parquet.read_row_groups(wanted.tolist())
-        skipped = np.zeros(len(sizes), np.int64)
-        skipped[wanted] = starts[wanted] - np.concatenate([[0], np.cumsum(sizes[wanted])[:-1]])
-        return _completed(pl.DataFrame(pl.from_arrow(table))[rows - skipped[groups]], file, kind)
-
-
-def _completed(found: pl.DataFrame, file: Path, kind: str, names: Sequence[str] = ()) -> pl.DataFrame:
     schema = stored_schema(kind)
-    if not names and found.schema == schema and not found[ANSWERED_AT].null_count():
-        return found
-    columns = [
-        (pl.col(name) if name in found.columns else pl.lit(None)).cast(schema[name], strict=False).alias(name) for name in names or schema
-    ]
-    written = pl.lit(datetime.fromtimestamp(file.stat().st_mtime, tz=UTC)).cast(schema[ANSWERED_AT])
+    columns = [(pl.col(name) if name in found.columns else pl.lit(None)).cast(schema[name], strict=False).alias(name) for name in names]
+    written = pl.lit(written_at(file)).cast(schema[ANSWERED_AT])
     return found.select(columns).with_columns(pl.col("^answered_at$").fill_null(written))
+
+
+def written_at(file: Path) -> datetime:
+    """When a segment's file was written."""
+    return datetime.fromtimestamp(file.stat().st_mtime, tz=UTC)

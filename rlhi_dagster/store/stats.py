@@ -1,6 +1,6 @@
 """What is in a response store: counts, sizes and costs by kind and model.
 
-What belongs here: reading the figures. What does not: how they are printed (``command.py``).
+What belongs here: reading the figures. What does not: how they are printed (``cli/store_command.py``).
 """
 
 from __future__ import annotations

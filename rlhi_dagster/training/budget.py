@@ -2,7 +2,7 @@
 
 What belongs here: a pair's fate by its token counts, the table of fates, its check and its picture. What does not: counting tokens
 (``workers/tokens.py``), drawing the pairs (``pair_sets.py``), and leaving pairs out, which the trainers do by the same rule
-(``workers.training_run.preflight``).
+(``workers.train_loop.preflight``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.tables import TOKEN_BUDGET
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.findings import Finding
-from rlhi_dagster.tables import TOKEN_BUDGET
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, PairSets
 
 if TYPE_CHECKING:

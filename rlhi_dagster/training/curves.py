@@ -1,6 +1,6 @@
 """Training curves: what a trainer's numbers are called, and the picture of them, in the UI and on the report's page.
 
-What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and how pictures look (``plots.py``).
+What belongs here: names and drawing. What does not: recording the numbers (``workers/watch.py``) and how pictures look (``base/plots.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlhi_dagster import pictures, plots
+from rlhi_dagster.base import pictures, plots
 from rlhi_dagster.engines.models import digest_of
 
 if TYPE_CHECKING:
@@ -192,6 +192,11 @@ def curves(
             figure.legend(handles=handles, loc="outside lower center", ncols=4)
         elif shown:
             every[len(shown) - 1].set_xlabel("step")
+        if columns == 1:
+            for axes in every[1:]:
+                axes.sharex(every[0])
+            for axes in every:
+                axes.label_outer()
     return figure
 
 

@@ -1,7 +1,7 @@
 """Pairs that people ranked, in hh-rlhf's layout: two transcripts that differ in their last reply.
 
 What belongs here: from a location to pairs of messages, with every row that gives none counted under its reason. What does not: the files'
-rows and the marks of a transcript (``feedback.corpora``), and what a reward model makes of the pairs (``reward_scores``).
+rows and the marks of a transcript (``feedback.diversity.corpora``), and what a reward model makes of the pairs (``reward_scores``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from enum import StrEnum
 
 import polars as pl
 
+from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.conversations.sources import files
 from rlhi_dagster.engines.base import Messages
-from rlhi_dagster.feedback.corpora import CorpusKind, read_rows, turns_of_dialogue
-from rlhi_dagster.tables import MESSAGES
+from rlhi_dagster.feedback.diversity.corpora import CorpusKind, read_rows, turns_of_dialogue
 
 PAIRS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen": pl.String(), "rejected": pl.String()})
 _ROLES = {"Human": "user", "Assistant": "assistant"}

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import MANIFEST
-from rlhi_dagster.findings import Finding
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.training import gates
 
 

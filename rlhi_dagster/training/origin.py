@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.digests import fingerprint
+from rlhi_dagster.base.digests import fingerprint
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.training.pair_sets import PairSets
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences import Source, Strategy
-from rlhi_dagster.preferences.union import split_of
-from rlhi_dagster.tables import MESSAGES
+from rlhi_dagster.preferences.merge import split_of
 from rlhi_dagster.training.recipes import Recipe
 
 TRAINING_ROWS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen": pl.String(), "rejected": pl.String()})

@@ -1,7 +1,7 @@
 """How often a reward model prefers the preferred reply, and what the persona has to do with it.
 
 What belongs here: which pairs are scored under which persona, and accuracies with intervals. What does not: training
-(``workers.train_preferences``) and scoring (``workers.score``).
+(``workers.train_reward``) and scoring (``workers.score``).
 
 Held-out pairs are scored three times: under the user's own persona, another user's, and none. A reward that is no better under
 ``own`` than under ``shuffled`` is not about the user. Sets of human preferences know no personas and are scored under none.
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rlhi_dagster import plots
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.findings import Finding
+from rlhi_dagster.base.intervals import estimate
+from rlhi_dagster.base.tables import MESSAGES, REWARD_MODEL_SCORES
 from rlhi_dagster.engines.base import RewardAnswer, RewardRequest
-from rlhi_dagster.evaluation.intervals import estimate
-from rlhi_dagster.findings import Finding
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.personas.donors import donors
-from rlhi_dagster.tables import MESSAGES, REWARD_MODEL_SCORES
 from rlhi_dagster.training.human_preferences import HumanPairs
 
 if TYPE_CHECKING:

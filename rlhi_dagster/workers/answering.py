@@ -14,7 +14,7 @@ from rlhi_dagster.engines.ask import Finished, Request, fulfil
 from rlhi_dagster.engines.settings import EngineSettings, engine_settings
 from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.workers.progress import CallProgress
+from rlhi_dagster.workers.call_progress import CallProgress
 
 ECHO_SECONDS = 3.0
 """A signal so soon after the first is its echo: Ctrl-C reaches a whole process group, and Dagster passes it on once more."""

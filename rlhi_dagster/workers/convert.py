@@ -23,7 +23,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
 from rlhi_dagster.engines.sources import GgufFile
 from rlhi_dagster.training.artefacts import put_in_place
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def convert(file: GgufFile, out: Path, name: str, report: Callable[[str], object
     if (out / MANIFEST).is_file() and (known := json.loads((out / MANIFEST).read_text()))["inputs"] == inputs:
         report(f"{out.name} was made from this file")
         return dict(known)
-    from rlhi_dagster.workers import provenance
+    from rlhi_dagster.workers import environment
 
     model, tokenizer = load(Path(file.path))
     partial = out.with_name(f".{out.name}.partial")
@@ -69,8 +69,8 @@ def convert(file: GgufFile, out: Path, name: str, report: Callable[[str], object
         "steps": [],
         "seconds": round(time.monotonic() - started, 1),
         "parameters": model.num_parameters(),
-        "code": provenance.code(),
-        "packages": provenance.packages(),
+        "code": environment.code(),
+        "packages": environment.packages(),
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     put_in_place(partial, out)

@@ -12,14 +12,14 @@ from pathlib import Path
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.progress import Progress
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Stop
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
 
 

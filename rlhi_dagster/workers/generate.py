@@ -24,7 +24,7 @@ from rlhi_dagster.engines.requests import chat_requests
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
 
 

@@ -3,7 +3,7 @@
 ``python -m rlhi_dagster.workers.launch train_dpo`` reads from Pipes how many processes the jobs ask for. One runs in this very process; for
 several, ``accelerate launch`` starts ranks, of which only the first talks to Dagster. Ranks talk through NCCL on GPUs, gloo on the CPU.
 What belongs here: counting devices, starting ranks, and ending with them and with whoever started this. What does not: what a rank does
-(``training_run.py``).
+(``train_loop.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dagster_pipes import (
 )
 
 from rlhi_dagster.workers.answering import ECHO_SECONDS
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
 
 SECONDS_TO_STOP = 600

@@ -1,7 +1,7 @@
 """Program: the warm parent of a run's workers. It imports the heavy libraries once, and forks a worker whenever it is asked to.
 
-``python -m rlhi_dagster.workers.parent N`` takes requests from the socket with the number N (``starting.py`` is at its other end). A worker
-is a child that becomes what ``python -m MODULE ARGUMENTS`` would be: with the environment, the three standard streams and the signal
+``python -m rlhi_dagster.workers.parent N`` takes requests from the socket with the number N (``graph/starting.py`` is at its other end). A
+worker is a child that becomes what ``python -m MODULE ARGUMENTS`` would be: with the environment, the three standard streams and the signal
 handling of whoever asked, and it ends as a Python program ends. While libraries are still being imported, a worker is forked after the one
 in hand and imports the rest itself.
 
@@ -12,7 +12,7 @@ the main module of whoever asked, which is all of Dagster here, leave without ex
 killed.
 
 What belongs here: what to import, forking and what ties a worker's life to its parent's. What does not: asking for a worker
-(``starting.py``) and what a worker does.
+(``graph/starting.py``) and what a worker does.
 """
 
 from __future__ import annotations

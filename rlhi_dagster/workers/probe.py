@@ -1,7 +1,7 @@
 """Replies sampled from the policy while it trains: how far it is from its start, and how many replies are broken text.
 
 What belongs here: sampling and measuring inside a training process. What does not: when (``watch.py``) and what broken text is
-(``training/text_health.py``).
+(``base/text_health.py``).
 
 The divergence is KL(policy || start) of whole replies to held-out users, cut at the longest reply: replies are drawn from the policy, and
 along each the divergence between the two next-token distributions is summed. That is the log-ratio log p_policy(reply) - log p_start(reply)
@@ -28,8 +28,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from rlhi_dagster.base import text_health
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.training import text_health
 from rlhi_dagster.workers.sharding import share_out_frozen
 from rlhi_dagster.workers.tokens import Conversation, token_counts
 

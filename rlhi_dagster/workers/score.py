@@ -16,7 +16,7 @@ from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.workers.answering import Desk, Stop
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.training.budget import PAIR_TOKENS
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,10 +67,10 @@ def main() -> None:
     """Run the job that Pipes hands over."""
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        from rlhi_dagster.base.progress import Progress
         from rlhi_dagster.engines.chat_templates import load_tokenizer
         from rlhi_dagster.engines.models import ModelRef
         from rlhi_dagster.engines.unavailable import loading
-        from rlhi_dagster.progress import Progress
 
         job = pipes.extras
         model, out = ModelRef(**job["model"]), Path(job["out"])

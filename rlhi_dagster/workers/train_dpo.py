@@ -15,14 +15,14 @@ from trl import DPOConfig, DPOTrainer
 
 from rlhi_dagster.training.gates import TERM, is_ln2
 from rlhi_dagster.training.settings import DPOSettings
-from rlhi_dagster.workers import masking
+from rlhi_dagster.workers import mask_check
 from rlhi_dagster.workers.batching import Extent, LengthSorted
+from rlhi_dagster.workers.dpo_shared_prefix import SharedPrefixDPOTrainer, packed_extent
+from rlhi_dagster.workers.dpo_term import PreferenceTerm
 from rlhi_dagster.workers.job import TrainingJob
-from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
-from rlhi_dagster.workers.preference_term import PreferenceTerm
-from rlhi_dagster.workers.reference import References, StoredReferences, longest_first
-from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer, packed_extent
-from rlhi_dagster.workers.training_run import arguments, serve
+from rlhi_dagster.workers.reference_logps import References, StoredReferences, longest_first
+from rlhi_dagster.workers.train_loop import arguments, serve
+from rlhi_dagster.workers.train_pairs import PairData, said, train_on_pairs
 
 _PAIRS_BEFORE_TRAINING = 32
 """On which the loss before the first step is taken."""
@@ -63,7 +63,7 @@ def build(job: TrainingJob, data: PairData) -> DPOTrainer:
         peft_config=data.adapters("CAUSAL_LM"),
         references=References.of(job, settings, data.report),
     )
-    data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
+    data.facts["masks"] = mask_check.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
     data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
     data.facts["step0_loss"] = before = _loss_before_training(trainer)
     if not is_ln2(before):

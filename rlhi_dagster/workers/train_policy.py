@@ -40,8 +40,8 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     from datasets import Dataset, disable_caching
     from transformers import DataCollatorForLanguageModeling, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
-    from rlhi_dagster.workers.finishing import finish
-    from rlhi_dagster.workers.training_run import arguments, fit, preflight
+    from rlhi_dagster.workers.artefact import finish
+    from rlhi_dagster.workers.train_loop import arguments, fit, preflight
 
     started, architecture = time.monotonic(), TownPolicy(**job.extra)
     disable_caching()
@@ -81,6 +81,6 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from rlhi_dagster.workers.training_run import serve
+    from rlhi_dagster.workers.train_loop import serve
 
     serve(train)

@@ -12,8 +12,8 @@ from trl import RewardConfig, RewardTrainer
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.workers.batching import LengthSorted
 from rlhi_dagster.workers.job import TrainingJob
-from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
-from rlhi_dagster.workers.training_run import arguments, serve
+from rlhi_dagster.workers.train_loop import arguments, serve
+from rlhi_dagster.workers.train_pairs import PairData, said, train_on_pairs
 
 
 class _Trainer(LengthSorted, RewardTrainer):  # type: ignore[misc]

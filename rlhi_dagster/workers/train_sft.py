@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from trl import SFTConfig, SFTTrainer
 
-from rlhi_dagster.workers import masking
+from rlhi_dagster.workers import mask_check
 from rlhi_dagster.workers.batching import LengthSorted
 from rlhi_dagster.workers.job import TrainingJob
-from rlhi_dagster.workers.pair_training import PairData, said, train_on_pairs
-from rlhi_dagster.workers.training_run import arguments, serve
+from rlhi_dagster.workers.train_loop import arguments, serve
+from rlhi_dagster.workers.train_pairs import PairData, said, train_on_pairs
 
 
 class _Trainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
@@ -31,7 +31,7 @@ def build(job: TrainingJob, data: PairData) -> SFTTrainer:
         peft_config=data.adapters("CAUSAL_LM"),
     )
     data.facts["padded_fraction"] = round(trainer.padded_fraction(), 4)
-    data.facts["masks"] = masking.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
+    data.facts["masks"] = mask_check.check(job.name, trainer, data.tokenizer, train=data.train, validation=data.validation)
     return trainer
 
 

@@ -17,11 +17,11 @@ from multiprocessing.connection import Connection
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.engines.ask import StoppedError
-from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
-from rlhi_dagster.progress import Progress
+from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
 from rlhi_dagster.workers.answering import Stop
-from rlhi_dagster.workers.failures import told
+from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
 
 SECONDS = 20.0

@@ -14,13 +14,13 @@ from typing import Any
 from dagster_pipes import PipesContext
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rlhi_dagster.progress import Paced
+from rlhi_dagster.base.progress import Paced
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.curves import OBSERVED, measured
 from rlhi_dagster.training.settings import TrainingSettings
 from rlhi_dagster.workers.batching import lengths
 from rlhi_dagster.workers.event_files import EventFiles
-from rlhi_dagster.workers.memory import peak_gib
+from rlhi_dagster.workers.memory_gauge import peak_gib
 from rlhi_dagster.workers.probe import Probe
 
 _SAID = {

@@ -1,6 +1,6 @@
 """From the model in a trainer, whole, in shards or with adapters, to a folder of plain weights.
 
-What belongs here: gathering shards and merging adapters. What does not: the rest of the artefact (``finishing.py``) and snapshots, which
+What belongs here: gathering shards and merging adapters. What does not: the rest of the artefact (``artefact.py``) and snapshots, which
 the trainer writes as it holds the model.
 """
 

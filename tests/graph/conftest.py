@@ -18,11 +18,11 @@ import yaml
 from filelock import FileLock
 
 from rlhi_dagster import profiles
-from rlhi_dagster.digests import fingerprint
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.simulation.__main__ import write
 from rlhi_dagster.simulation.town import TownSettings
-from rlhi_dagster.tables import TABLES
 
 BIN = Path(sys.executable).parent
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
-from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY
+from rlhi_dagster.base.tables import CONTEXTUAL_DIVERSITY
 
 pytestmark = pytest.mark.slow
 

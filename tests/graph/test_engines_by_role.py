@@ -12,8 +12,8 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
+from rlhi_dagster.provenance.answers import located
 from rlhi_dagster.store.compaction import folders
-from rlhi_dagster.store.explain import located
 from rlhi_dagster.store.garbage import Rule, collect
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT
@@ -49,9 +49,8 @@ def judged(run: Run, folder: Path, address: str) -> Run:
     copy = run.copied(folder)
     profile = Path(copy.env["RLHI_PROFILE"])
     settings = yaml.safe_load(profile.read_text())
-    settings["evaluation"] |= {"judge": "chat", "judge_model": "judges/long", "judge_revision": "r1"}
-    prices = {"judges/long": PRICE}
-    settings["engines"] = {"judge": {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 16, "prices": prices}}
+    server = {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 16, "prices": {"judges/long": PRICE}}
+    settings["models"]["judge"] = {"served": "judges/long@r1", "engine": server}
     profile.write_text(yaml.safe_dump(settings))
     return copy
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.conversations import Reason
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.engines.models import MARK, digest_of
-from rlhi_dagster.forgetting.removal import Outputs, look
+from rlhi_dagster.forgetting.forget import Outputs, look
 from rlhi_dagster.store.compaction import folders
-from rlhi_dagster.store.verify import verify
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.training.artefacts import PAIRS
 from tests.graph.conftest import BIN, Run
 

@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 import yaml
 
+from rlhi_dagster.graph.model_calls import ARTEFACTS
+
 pytestmark = pytest.mark.slow
 
 RLHI = Path(sys.executable).parent / "rlhi"
@@ -47,8 +49,11 @@ def growing(undisturbed, fresh):
     run = fresh()
     profile = settings_of(
         run,
-        policy={"hub_model": str(undisturbed.lake.artefact_path("policy"))},
-        reward={"hub_model": str(undisturbed.lake.artefact_path("reward_model"))},
+        models={
+            **{role: {"folder": str(undisturbed.lake.artefact_path(name))} for role, name in ARTEFACTS.items()},
+            "pair_judge": "town",
+            "judge": "town",
+        },
     )
     settings = yaml.safe_load(profile.read_text())
     settings["candidates"]["max_requests"] = None

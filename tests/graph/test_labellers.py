@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance
 
-from rlhi_dagster.feedback.classifier import WEIGHTS, FeedbackClassifier
+from rlhi_dagster.feedback.labels.classifier import WEIGHTS, FeedbackClassifier
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,8 @@ def test_a_run_trains_its_own_classifier_and_asks_a_chat_model(
     labels = pl.read_csv(gold).head(200).select("conversation_hash", "message_index", "label")
     pl.concat([labels, pl.DataFrame(stray)]).write_csv(gold)
     save_tiny_llama(model, ["A B C D E F", "Shorter, please."], max_position_embeddings=4096)
-    settings["labeller"] = {"training": {"labels": str(gold), "conversations": source}, "hub_model": str(model), "sure": 0.8}
+    settings["labeller"] = {"training": {"labels": str(gold), "conversations": source}, "sure": 0.8}
+    settings["models"]["labeller"] = {"folder": str(model)}
     settings["sampling"]["max_new_tokens"] = 8
     profile.write_text(yaml.safe_dump(settings))
     done = subprocess.run(

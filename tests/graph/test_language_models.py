@@ -69,16 +69,13 @@ def run(undisturbed: Run, models: Models, tmp_path_factory: pytest.TempPathFacto
     """The undisturbed run, and its preference data once more with language models."""
     copy = undisturbed.copied(tmp_path_factory.mktemp("models") / "run")
     profile = Path(copy.env["RLHI_PROFILE"])
-    named = {role: {"hub_model": name, "hub_revision": "r1"} for role, name in ROLES.items()}
     settings = yaml.safe_load(profile.read_text())
-    settings["personas"] = {"writer": named["persona_writer"]}
-    settings["pair_judge"] = {"kind": "chat", "model": named["pair_judge"]}
-    settings["rewrites"] |= {"rewriter": named["rewriter"], "form": "instruction"}
-    settings["reasoning"] |= {"simulated_user": named["simulated_user"]}
+    settings["personas"] = {}
+    settings["rewrites"] |= {"form": "instruction"}
     settings["sampling"]["max_new_tokens"] = 64
     with serving(models) as address:
         server = {"kind": "openai", "base_url": f"{address}/v1", "chunk_size": 64}
-        settings["engines"] = dict.fromkeys(ROLES, server)
+        settings["models"] |= {role: {"served": f"{name}@r1", "engine": server} for role, name in ROLES.items()}
         profile.write_text(yaml.safe_dump(settings))
         done = copy.launch("preference_data", copy.months())
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.simulation.truth import preferences
-from rlhi_dagster.tables import TABLES
 from rlhi_dagster.training import recipes
 
 pytestmark = pytest.mark.slow

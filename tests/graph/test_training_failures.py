@@ -14,16 +14,16 @@ import pytest
 
 from assets import training as module
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
-from rlhi_dagster.partitions import range_tags
-from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import PREFERENCE_PAIRS
-from rlhi_dagster.training import artefacts, recipes
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.training import artefacts
+from tests.built import built, upstream
 from tests.servers import Asked, Told, serving
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
@@ -61,21 +61,16 @@ class World:
         """Materialize the checkpoints of both recipes."""
         small = {"batch_size": 4, "micro_batch_size": 2, "max_length": 96, "bf16": False, "gradient_checkpointing": False, "processes": 1}
 
-        class FixedSettings(Settings):
-            @property
-            def profile(self) -> Profile:
-                sample = profiles.load("sample")
-                settings = {name: getattr(sample, name).model_copy(update=small) for name in ("sft", "dpo", "dpo_on_rewards")}
-                return sample.model_copy(update=settings)
-
-        upstream = (dg.AssetSpec(name) for name in ("preference_pairs", "policy", "online_policies"))
+        sample = profiles.load("sample")
+        settings = {name: getattr(sample, name).model_copy(update=small) for name in ("sft", "dpo", "dpo_on_rewards")}
+        profile = sample.model_copy(update={**settings, "recipes": str(self.root / "recipes")})
         return dg.materialize(
-            [module.checkpoints, *upstream],
+            [*built(profile, module.checkpoints), *upstream(profile, "preference_pairs", "policy", "online_policies", "online_pairs")],
             selection=dg.AssetSelection.assets("checkpoints"),
             tags=range_tags(DPO, SFT),
             resources={
                 "io_manager": TableIOManager(root=self.lake.root),
-                "settings": FixedSettings(),
+                "settings": Settings(profile),
                 "lake": self.lake,
                 "workers": Workers(self.root),
             },
@@ -97,7 +92,6 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny_llama: Callable[..., None]) -> World:
     made = World(tmp_path, monkeypatch)
     (tmp_path / "recipes").mkdir()
-    monkeypatch.setattr(recipes, "_folder", lambda: tmp_path / "recipes")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     save_tiny_llama(tmp_path / "model", TEXTS, max_position_embeddings=128)
     for name in (DPO, SFT):
@@ -169,7 +163,11 @@ def hub(status: int, code: str) -> Iterator[str]:
     [
         (hub(401, "RepoNotFound"), {}, "models.policy org/model is no model of the Hub, or a private one: correct it, or log in"),
         (hub(403, "GatedRepo"), {}, "models.policy org/model is a gated model: ask for access at https://huggingface.co/org/model"),
-        (hub(404, "RevisionNotFound"), {}, "models.policy org/model has no revision abc: set policy.hub_revision to a commit of"),
+        (
+            hub(404, "RevisionNotFound"),
+            {},
+            "models.policy org/model has no revision abc: write hub: org/model@<commit of 40 digits>",
+        ),
         (nullcontext(""), {"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached, and models.policy org/model at abc is not in its cache"),
     ],
     ids=["unknown", "gated", "revision", "offline"],

@@ -10,19 +10,19 @@ import polars as pl
 import pytest
 
 from assets.reasoning import prm800k, reasoning_errors, reasoning_pairs
-from assets.training import reward_model_prefers_preferred, reward_model_scores
+from assets.training import prefers_preferred, reward_model_scores
 from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import REWRITES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
 from rlhi_dagster.simulation.arithmetic import prm800k as town_records
-from rlhi_dagster.tables import REWRITES
 from rlhi_dagster.training.starting_models import HumanPreferences
+from tests.built import built, playing, upstream
 
 SHORT = "- Keep it short."
 
@@ -30,18 +30,17 @@ SHORT = "- Keep it short."
 class Canned(Workers):
     """Remarks name the step, corrections are right unless told otherwise, and shorter replies have the higher reward."""
 
-    def chat(self, context: Any, batches: Any, sampling: Any, role: str = "policy") -> tuple[list[list[ChatAnswer]], CallStats]:
+    def chat(self, context: Any, batches: Any, engine: Any, sampling: Any) -> tuple[list[list[ChatAnswer]], CallStats]:
         ((model, requests),) = batches
-        assert (role, model.name) in {("policy", "policy"), ("simulated_user", "users/one")}
-        speak = self._remark if role == "simulated_user" else self._correction
-        return [[ChatAnswer(speak(request), None, "stop", 9, 9, call_id=f"{role}-{n}") for n, request in enumerate(requests)]], CallStats(
-            requests=len(requests)
-        )
+        speak = {"users/one": self._remark, "policy": self._correction}[model.name]
+        return [
+            [ChatAnswer(speak(request), None, "stop", 9, 9, call_id=f"{model.name}-{n}") for n, request in enumerate(requests)]
+        ], CallStats(requests=len(requests))
 
     def verify(self, context: Any, solutions: Sequence[Solution]) -> dict[Solution, Grade]:
         return {solution: grade(solution) for solution in solutions}
 
-    def score(self, context: Any, model: Any, requests: Sequence[RewardRequest]) -> tuple[list[RewardAnswer], CallStats]:
+    def score(self, context: Any, model: Any, requests: Sequence[RewardRequest], engine: Any) -> tuple[list[RewardAnswer], CallStats]:
         return [self._reward(request) for request in requests], CallStats(requests=len(requests))
 
     @staticmethod
@@ -71,38 +70,32 @@ def resources(tmp_path: Path) -> dict[str, Any]:
     return {
         "io_manager": TableIOManager(root=str(tmp_path)),
         "lake": Lake(root=str(tmp_path)),
-        "settings": Settings(),
-        "workers": Canned(root=str(tmp_path), engines={}, limits="{}"),
+        "workers": Canned(tmp_path),
     }
 
 
-def with_profile(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Profile:
-    profile = profiles.load("sample").model_copy(update=changes)
-    monkeypatch.setattr(profiles, "current", lambda: profile)
-    return profile
-
-
-@pytest.mark.parametrize("speaker", [None, HubModel(hub_model="users/one", hub_revision="r1")])
-def test_reasoning_from_records_to_verified_pairs(
-    tmp_path: Path, resources: dict[str, Any], monkeypatch: pytest.MonkeyPatch, speaker: HubModel | None
-) -> None:
+@pytest.mark.parametrize("speaker", ["template", {"hub": f"users/one@{'1' * 40}"}])
+def test_reasoning_from_records_to_verified_pairs(tmp_path: Path, resources: dict[str, Any], speaker: Any) -> None:
     file = tmp_path / "prm800k.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in town_records(60, 5)))
-    chosen = profiles.load("sample").reasoning.model_copy(update={"prm800k": str(file), "errors": 20, "simulated_user": speaker})
-    with_profile(monkeypatch, reasoning=chosen)
-    done = dg.materialize([prm800k, reasoning_errors, reasoning_pairs], resources=resources)
+    sample = profiles.load("sample")
+    chosen = sample.reasoning.model_copy(update={"prm800k": str(file), "errors": 20})
+    profile = playing(sample, simulated_user=speaker).model_copy(update={"reasoning": chosen})
+    assets = [*built(profile, prm800k, reasoning_errors, reasoning_pairs), *upstream(profile, "policy")]
+    done = dg.materialize(assets, resources=resources | {"settings": Settings(profile)})
+    is_model = speaker != "template"
     shown = {name: done.asset_materializations_for_node(name)[0].metadata for name in ("reasoning_errors", "reasoning_pairs")}
     assert (shown["reasoning_errors"]["records"].value, shown["reasoning_errors"]["error_rows"].value) == (60, 0)
     lake: Lake = resources["lake"]
     errors, pairs = lake.scan("reasoning_errors").collect(), lake.scan("reasoning_pairs").collect()
-    assert set(errors["simulated_user"]) == {"users/one@r1" if speaker else "template"}
+    assert set(errors["simulated_user"]) == {f"users/one@{'1' * 16}" if is_model else "template"}
     assert len(pairs) == len(errors) == 20
     is_odd = (
         pairs.join(errors, on="error_id", how="left", maintain_order="left").select(pl.col("answer").cast(pl.Int64) % 2 == 1).to_series()
     )
     assert pairs["is_kept"].to_list() == is_odd.to_list()
     assert 0 < shown["reasoning_pairs"]["kept_pairs"].value == int(is_odd.sum()) < 20
-    assert set(pairs["call_ids"].list.len()) == {2 if speaker else 1}
+    assert set(pairs["call_ids"].list.len()) == {2 if is_model else 1}
 
 
 def rewrites(users: int) -> pl.DataFrame:
@@ -121,19 +114,19 @@ def rewrites(users: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REWRITES.schema, orient="row")
 
 
-def test_the_reward_models_scores(tmp_path: Path, resources: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reward_models_scores(tmp_path: Path, resources: dict[str, Any]) -> None:
     ranked = [{side: f"\n\nHuman: {n}\n\nAssistant: {side} is shorter" for side in ("rejected", "chosen")} for n in range(9)]
     lines = [json.dumps(row) for row in [*ranked, {"chosen": "no dialogue", "rejected": "no dialogue"}]]
     (tmp_path / "garden.jsonl").write_text("\n".join(lines))
-    reward = profiles.load("sample").reward.model_copy(
+    sample = profiles.load("sample")
+    reward = sample.reward.model_copy(
         update={"human_preferences": (HumanPreferences(name="garden", location=str(tmp_path / "garden.jsonl")),)}
     )
-    with_profile(monkeypatch, reward=reward, validation_fraction=0.5)
+    profile = sample.model_copy(update={"reward": reward, "validation_fraction": 0.5})
 
     resources["lake"].write("rewrites", rewrites(120), ["2023-04"])
-    done = dg.materialize(
-        [dg.AssetSpec("rewrites"), dg.AssetSpec("reward_model"), reward_model_scores, reward_model_prefers_preferred], resources=resources
-    )
+    assets = [*built(profile, reward_model_scores, prefers_preferred), *upstream(profile, "rewrites", "reward_model")]
+    done = dg.materialize(assets, resources=resources | {"settings": Settings(profile)})
     scores = {(row["pairs"], row["condition"]): row for row in resources["lake"].scan("reward_model_scores").collect().to_dicts()}
     own, shuffled, none = (scores["rewrite_pairs", condition] for condition in ("own", "shuffled", "none"))
     assert own["value"] == 1.0

@@ -11,14 +11,18 @@ import pytest
 from click.testing import CliRunner
 from dagster_dg_cli.cli.launch import launch_command
 
-from rlhi_dagster import cli, definitions, profiles
-from rlhi_dagster.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.cli import main
 from rlhi_dagster.conversations.sources.files import find
-from rlhi_dagster.partitions import against_base, months, partitions_of_run, range_tags, recipes
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.automation import LogFile, new_log_files, weekly_preference_data
+from rlhi_dagster.graph.declare import Place
+from rlhi_dagster.graph.partitions import against_base, months, partitions_of_run, range_tags, recipes
 
 STATES = [LogFile("a.parquet", 10, 1), LogFile("b.parquet", 20, 2)]
 MONTHS_OF = {"a.parquet": ["2023-04"], "b.parquet": ["2023-05", "2023-04"], "c.parquet": ["2023-06", "2022-01"]}
 MONTHS = months("2023-04")
+JOB = jobs.preference_data(Place(profiles.load("sample")))
 
 
 def range_of(outcome: dg.SensorResult | dg.SkipReason) -> tuple[str, str]:
@@ -63,22 +67,22 @@ def test_sensor_and_schedule_launch_what_make_demo_launches(name: str, monkeypat
     (request,) = requests
     assert job == "preference_data"
     assert request.partition_key is None
-    assert request.tags == launched_by_hand(job, cli.months(), monkeypatch) == range_tags("2023-04", "2023-09")
+    assert request.tags == launched_by_hand(job, main.months(), monkeypatch) == range_tags("2023-04", "2023-09")
 
 
 def test_schedule_asks_for_every_month_of_the_source_once_a_week() -> None:
-    schedule = weekly_preference_data(lambda: ("2023-04", "2023-08"))
+    schedule = weekly_preference_data(JOB, lambda: ("2023-04", "2023-08"))
     with dg.build_schedule_context(scheduled_execution_time=datetime(2023, 9, 4, 3, tzinfo=UTC)) as context:
         request = schedule(context)
     assert (request.run_key, request.tags) == ("2023-09-04", range_tags("2023-04", "2023-08"))
 
 
 def test_automation_is_stopped_until_someone_starts_it() -> None:
-    schedule = weekly_preference_data(lambda: ("2023-04", "2023-04"))
+    schedule = weekly_preference_data(JOB, lambda: ("2023-04", "2023-04"))
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.cron_schedule == "0 3 * * 1"
     assert schedule.execution_timezone == "UTC"
-    assert new_log_files(list, MONTHS_OF.__getitem__, MONTHS).default_status is dg.DefaultSensorStatus.STOPPED
+    assert new_log_files(JOB, list, MONTHS_OF.__getitem__, MONTHS).default_status is dg.DefaultSensorStatus.STOPPED
 
 
 def look(files: list[LogFile], cursor: str | None, asked: list[str] | None = None) -> dg.SensorResult | dg.SkipReason:
@@ -90,7 +94,7 @@ def look(files: list[LogFile], cursor: str | None, asked: list[str] | None = Non
         return MONTHS_OF[name]
 
     with dg.build_sensor_context(cursor=cursor) as context:
-        outcome = new_log_files(lambda: files, months_of, MONTHS)(context)
+        outcome = new_log_files(JOB, lambda: files, months_of, MONTHS)(context)
     assert isinstance(outcome, dg.SensorResult | dg.SkipReason)
     return outcome
 
@@ -129,11 +133,11 @@ def test_file_with_nothing_but_months_that_are_no_partitions_asks_for_no_run(mon
 def test_a_source_without_files_is_the_reason_for_no_run_and_a_bug_is_none(tmp_path: Path) -> None:
     location = str(tmp_path / "*.parquet")
     with dg.build_sensor_context(cursor="{}") as context:
-        skipped = new_log_files(lambda: find(location), MONTHS_OF.__getitem__, MONTHS)(context)  # type: ignore[arg-type,return-value]
+        skipped = new_log_files(JOB, lambda: find(location), MONTHS_OF.__getitem__, MONTHS)(context)  # type: ignore[arg-type,return-value]
         assert isinstance(skipped, dg.SkipReason)
         assert (skipped.skip_message or "").endswith(f"matches the location {location}")
         with pytest.raises(ValueError, match="Expecting value"):
-            new_log_files(lambda: json.loads("?"), MONTHS_OF.__getitem__, MONTHS)(context)
+            new_log_files(JOB, lambda: json.loads("?"), MONTHS_OF.__getitem__, MONTHS)(context)
 
 
 def test_removed_file_is_forgotten_without_a_run() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlhi_dagster import jobs, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.definitions import defs
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import TABLES
+from rlhi_dagster.graph import jobs
+from rlhi_dagster.graph.declare import Place
 
 SCRIPT = profiles.ROOT / "benchmarks" / "town_seeds.py"
 
@@ -108,6 +110,6 @@ def test_a_run_that_does_not_say_what_it_was_made_from_is_made_again(
 
 def test_the_inputs_are_what_the_job_reads_and_does_not_make(town_seeds: ModuleType) -> None:
     graph = defs().resolve_asset_graph()
-    made = jobs.training.selection.resolve(graph)
+    made = jobs.training(Place(profiles.load("sample"))).selection.resolve(graph)
     read = {parent for key in made for parent in graph.get(key).parent_keys} - made
     assert {key.to_user_string() for key in read} == {*town_seeds.TABLES, *town_seeds.MODELS}

@@ -10,16 +10,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster.conversations.conservation import rows_are_conserved
-from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
-from rlhi_dagster.findings import matches_table
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import result
-from rlhi_dagster.partitions import months, recipes
-from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected, no_held_out_user_in_training
-from rlhi_dagster.tables import (
+from assets import conversations, evaluation, preferences, training
+from rlhi_dagster import profiles
+from rlhi_dagster.base.findings import matches_table
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import (
     CANDIDATE_REWARDS,
     CANDIDATES,
     CONVERSATIONS,
@@ -29,11 +24,20 @@ from rlhi_dagster.tables import (
     QUARANTINE,
     REWARD_PAIRS,
     REWRITE_PAIRS,
+    REWRITES,
     TABLES,
     TURNS,
     USERS,
     Table,
 )
+from rlhi_dagster.conversations.conservation import rows_are_conserved
+from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
+from rlhi_dagster.graph import declare
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.metadata import result
+from rlhi_dagster.personas.evidence import personas_precede_use
+from rlhi_dagster.preferences.pair_checks import chosen_differs_from_rejected, no_held_out_user_in_training
 from rlhi_dagster.training.manifest_checks import (
     chosen_likelihood_holds,
     no_memorisation,
@@ -41,8 +45,9 @@ from rlhi_dagster.training.manifest_checks import (
     only_replies_carry_loss,
     step0_loss_is_ln2,
 )
+from tests.built import built
 
-MONTHS = months("2023-04")
+PLACE = declare.Place(profiles.load("sample"))
 
 
 def at(day: int) -> datetime:
@@ -319,11 +324,22 @@ def test_malformed_share(malformed: int | None, passed: bool) -> None:
 # as asset checks
 
 
-def run_checks(
-    root: Path, frame: pl.DataFrame, table_name: str, check: Any, tags: dict[str, str] | None = None, **resources: Any
-) -> tuple[bool, dict[str, dg.AssetCheckEvaluation]]:
+def declared(checks: list[declare.Check], asset: str, name: str) -> declare.Check:
+    """One of those that a module of ``assets`` declares."""
+    (found,) = [each for each in checks if (each.asset, each.name) == (asset, name)]
+    return found
+
+
+def found_by(outcome: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+
+
+def run_check(
+    root: Path, frame: pl.DataFrame, check: declare.Check, tags: dict[str, str] | None = None
+) -> tuple[bool, dg.AssetCheckEvaluation]:
     """Materialize ``frame`` as an asset with a check and a downstream asset; say whether the downstream asset ran, and what was found."""
-    by_month = {name: MONTHS if table.partition_column == "month" else None for name, table in TABLES.items()}
+    by_month = {name: PLACE.months if table.partition_column == "month" else None for name, table in TABLES.items()}
+    table_name = check.asset
 
     @dg.asset(name=table_name, partitions_def=by_month[table_name], backfill_policy=dg.BackfillPolicy.single_run())
     def upstream() -> dg.MaterializeResult[pl.DataFrame]:
@@ -334,12 +350,13 @@ def run_checks(
 
     definitions = dg.Definitions(
         assets=[upstream, downstream, *(dg.AssetSpec(name, partitions_def=by_month[name]) for name in TABLES if name != table_name)],
-        asset_checks=[check(upstream)],
+        asset_checks=built(PLACE.profile, check),
         jobs=[dg.define_asset_job("everything")],
-        resources={"io_manager": TableIOManager(root=str(root)), **resources},
+        resources={"io_manager": TableIOManager(root=str(root)), "lake": Lake(root=str(root)), "settings": Settings(PLACE.profile)},
     )
     outcome = definitions.resolve_job_def("everything").execute_in_process(tags=tags, raise_on_error=False)
-    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    (found,) = outcome.get_asset_check_evaluations()
+    assert found.check_name == check.name
     return bool(outcome.asset_materializations_for_node("downstream")), found
 
 
@@ -348,38 +365,27 @@ def test_table_check_of_a_range_of_months_gates_downstream(tmp_path: Path, ids: 
     frame = fill(TURNS, [{"turn_id": name, "month": f"2023-0{4 + index}"} for index, name in enumerate(ids)])
     tags = {"dagster/asset_partition_range_start": "2023-04", "dagster/asset_partition_range_end": "2023-05"}
     Lake(root=str(tmp_path)).write("turns", frame.with_columns(month=pl.lit("2023-03")), ["2023-03"])  # not of this run
-    went_on, found = run_checks(tmp_path, frame, "turns", lambda asset: checks.table_check(asset, TURNS), tags)
-    assert went_on is found["matches_table"].passed is (ids == "ab")
-    assert found["matches_table"].metadata["rows"].value == 2
+    went_on, found = run_check(tmp_path, frame, declare.matches_table("turns"), tags)
+    assert went_on is found.passed is (ids == "ab")
+    assert found.metadata["rows"].value == 2
 
 
 @pytest.mark.parametrize("ids", ["ab", "aa"])
 def test_table_check_of_an_unpartitioned_table_gates_downstream(tmp_path: Path, ids: str) -> None:
     frame = fill(USERS, [{"user_id": name} for name in ids])
-    went_on, found = run_checks(tmp_path, frame, "users", lambda asset: checks.table_check(asset, USERS))
-    assert went_on is found["matches_table"].passed is (ids == "ab")
+    went_on, found = run_check(tmp_path, frame, declare.matches_table("users"))
+    assert went_on is found.passed is (ids == "ab")
 
 
 @pytest.mark.parametrize("source_rows", [2, 3])
-def test_conservation_check_counts_the_months_of_the_run(tmp_path: Path, source_rows: int) -> None:
+def test_conservation_check_counts_the_months_of_the_run(tmp_path: Path, source_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake(root=str(tmp_path))
     quarantined = [{"row_id": month, "month": month} for month in ("2023-04", "2023-05")]
     lake.write("quarantine", fill(QUARANTINE, quarantined), ["2023-04", "2023-05"])
-    conversations = fill(CONVERSATIONS, [{"conversation_id": "a", "month": "2023-04"}])
-    source = {"2023-04": source_rows, "2023-05": 9}
-
-    def count_rows(source: dict[str, int], keys: list[str] | None) -> dict[str, int]:
-        return {month: rows for month, rows in source.items() if keys is None or month in keys}
-
-    went_on, found = run_checks(
-        tmp_path,
-        conversations,
-        "conversations",
-        lambda asset: checks.conservation_check(asset, "quarantine", "source", count_rows),
-        {"dagster/partition": "2023-04"},
-        source=dg.ResourceDefinition.hardcoded_resource(source),
-    )
-    assert went_on is found["rows_are_conserved"].passed is (source_rows == 2)
+    accepted = fill(CONVERSATIONS, [{"conversation_id": "a", "month": "2023-04"}])
+    monkeypatch.setattr(conversations, "month_counts", lambda _: {"2023-04": source_rows, "2023-05": 9})
+    went_on, found = run_check(tmp_path, accepted, conversations.conservation, {"dagster/partition": "2023-04"})
+    assert went_on is found.passed is (source_rows == 2)
 
 
 @pytest.mark.parametrize("valid_from", [1, 2])
@@ -387,25 +393,28 @@ def test_personas_check_finds_evidence_in_months_outside_the_run(tmp_path: Path,
     lake = Lake(root=str(tmp_path))
     lake.write("turns", TURN_ROWS.with_columns(month=pl.lit("2023-04")).collect(), ["2023-04"])
     lake.write("personas", line(valid_from, "t1").collect())
-    pairs = pairs_at(2, "l").with_columns(month=pl.lit("2023-05")).collect()
+    used = [{"rewrite_id": "r", "month": "2023-05", "asked_at": at(2), "persona_line_ids": ["l"]}]
     tags = {"dagster/partition": "2023-05"}
-    went_on, found = run_checks(tmp_path, pairs, "rewrite_pairs", checks.personas_precede_use_check, tags)
-    assert went_on is found["personas_precede_use"].passed is (valid_from == 1)
+    check = declared(preferences.persona_checks, "rewrites", "personas_precede_use")
+    went_on, found = run_check(tmp_path, fill(REWRITES, used), check, tags)
+    assert went_on is found.passed is (valid_from == 1)
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
     Lake(root=str(tmp_path)).write("users", fill(USERS, [{"user_id": "u", "split": split}]))
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "user_id": "u"}])
-    went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.no_held_out_user_in_training_check)
-    assert went_on is found["no_held_out_user_in_training"].passed is (split == "train")
+    check = declared(training.pairs_are_sound, "preference_pairs", "no_held_out_user_in_training")
+    went_on, found = run_check(tmp_path, pairs, check)
+    assert went_on is found.passed is (split == "train")
 
 
 @pytest.mark.parametrize("chosen", ["better", "worse"])
 def test_chosen_check_gates_training(tmp_path: Path, chosen: str) -> None:
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "is_kept": True, "chosen": chosen, "rejected": "worse"}])
-    went_on, found = run_checks(tmp_path, pairs, "preference_pairs", checks.chosen_differs_from_rejected_check)
-    assert went_on is found["chosen_differs_from_rejected"].passed is (chosen == "better")
+    check = declared(training.pairs_are_sound, "preference_pairs", "chosen_differs_from_rejected")
+    went_on, found = run_check(tmp_path, pairs, check)
+    assert went_on is found.passed is (chosen == "better")
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -413,33 +422,33 @@ def test_requests_check_counts_the_months_of_the_run(tmp_path: Path, lost: bool)
     requests = [{"candidate_id": f"{turn}#0", "turn_id": turn, "month": month} for turn, month in (("a", "2023-04"), ("b", "2023-05"))]
     Lake(root=str(tmp_path)).write("candidates", fill(CANDIDATES, requests), ["2023-04", "2023-05"])
     rows = [{"pair_id": name, "turn_id": "a", "condition": name, "month": "2023-04"} for name in ("own", "shuffled", "none")]
-    went_on, found = run_checks(
-        tmp_path,
-        fill(REWARD_PAIRS, rows[lost:]),
-        "reward_pairs",
-        checks.requests_are_accounted_for_check,
-        {"dagster/partition": "2023-04"},
-    )
-    assert went_on is found["requests_are_accounted_for"].passed is not lost
-    assert found["requests_are_accounted_for"].metadata["requests"].value == 1
+    check = declared(preferences.accounting, "reward_pairs", "requests_are_accounted_for")
+    went_on, found = run_check(tmp_path, fill(REWARD_PAIRS, rows[lost:]), check, {"dagster/partition": "2023-04"})
+    assert went_on is found.passed is not lost
+    assert found.metadata["requests"].value == 1
 
 
 @pytest.mark.parametrize(("order", "is_malformed"), [("opponent_first", False), ("recipe_first", True)])
 def test_checks_of_judgements(tmp_path: Path, order: str, is_malformed: bool) -> None:
-    same = {"recipe": "dpo", "prompt_id": "p", "opponent": "base", "judge": "town", "is_malformed": is_malformed}
+    recipe = "dpo_rewrites"
+    same = {"recipe": recipe, "prompt_id": "p", "opponent": "base", "judge": "town", "is_malformed": is_malformed}
     rows = [{**same, "judgement_id": "1", "order": "recipe_first"}, {**same, "judgement_id": "2", "order": order}]
 
-    @dg.asset(partitions_def=recipes(["base", "dpo"]))
+    @dg.asset(partitions_def=PLACE.recipes)
     def judgements() -> dg.MaterializeResult[pl.DataFrame]:
         return result("judgements", fill(JUDGEMENTS, rows))
 
     outcome = dg.materialize(
-        [judgements, checks.orders_are_balanced_check(judgements), checks.malformed_share_is_low_check(judgements)],
-        partition_key="dpo",
-        resources={"io_manager": TableIOManager(root=str(tmp_path))},
+        [judgements, *built(PLACE.profile, evaluation.balanced, evaluation.intact)],
+        partition_key=recipe,
+        resources={
+            "io_manager": TableIOManager(root=str(tmp_path)),
+            "lake": Lake(root=str(tmp_path)),
+            "settings": Settings(PLACE.profile),
+        },
         raise_on_error=False,
     )
-    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    found = found_by(outcome)
     assert found["orders_are_balanced"].passed is (order == "opponent_first")
     assert found["malformed_share_is_low"].passed is not is_malformed
     assert found["malformed_share_is_low"].severity is dg.AssetCheckSeverity.WARN
@@ -449,20 +458,22 @@ def test_checks_of_judgements(tmp_path: Path, order: str, is_malformed: bool) ->
 def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float) -> None:
     lake = Lake(root=str(tmp_path))
 
-    @dg.asset(partitions_def=recipes(["base", "dpo", "other"]), backfill_policy=dg.BackfillPolicy.single_run())
+    first, second, other = PLACE.recipes.get_partition_keys()[:3]
+
+    @dg.asset(partitions_def=PLACE.recipes, backfill_policy=dg.BackfillPolicy.single_run())
     def checkpoints(context: dg.AssetExecutionContext) -> None:
         for recipe in context.partition_keys:
             folder = lake.artefact_path("checkpoints", recipe)
             folder.mkdir(parents=True)
             (folder / "manifest.json").write_text(
-                json.dumps({"method": "none"} if recipe == "base" else {"method": "dpo", "step0_loss": loss})
+                json.dumps({"method": "none"} if recipe == first else {"method": "dpo", "step0_loss": loss})
             )
 
-    lake.artefact_path("checkpoints", "other").mkdir(parents=True)  # without a manifest, but not of this run
+    lake.artefact_path("checkpoints", other).mkdir(parents=True)  # without a manifest, but not of this run
     outcome = dg.materialize(
-        [checkpoints, checks.manifest_check(checkpoints, step0_loss_is_ln2)],
-        tags={"dagster/asset_partition_range_start": "base", "dagster/asset_partition_range_end": "dpo"},
-        resources={"lake": lake},
+        [checkpoints, *built(PLACE.profile, declared(training.manifests_are_sound, "checkpoints", "step0_loss_is_ln2"))],
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": second},
+        resources={"lake": lake, "settings": Settings(PLACE.profile)},
         raise_on_error=False,
     )
     (evaluation,) = outcome.get_asset_check_evaluations()
@@ -481,15 +492,11 @@ def test_a_check_of_an_unpartitioned_artefact_reads_its_manifest(tmp_path: Path,
         (folder / "manifest.json").write_text(json.dumps(manifest(method="reward", trained_rows=trained, validation={"memorisation": 9})))
 
     outcome = dg.materialize(
-        [
-            reward_model,
-            checks.manifest_check(reward_model, nothing_lost, by_recipe=False),
-            checks.manifest_check(reward_model, no_memorisation, by_recipe=False, is_blocking=False),
-        ],
-        resources={"lake": lake},
+        [reward_model, *built(PLACE.profile, *(each for each in training.manifests_are_sound if each.asset == "reward_model"))],
+        resources={"lake": lake, "settings": Settings(PLACE.profile)},
         raise_on_error=False,
     )
-    found = {evaluation.check_name: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    found = found_by(outcome)
     assert found["nothing_lost"].passed is (trained == 8)
     assert found["nothing_lost"].severity is dg.AssetCheckSeverity.ERROR
     assert (found["no_memorisation"].passed, found["no_memorisation"].severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance
 
-from rlhi_dagster import cli, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.cli import main
 
 
 def said(monkeypatch: pytest.MonkeyPatch, data: str, *arguments: str) -> str:
     monkeypatch.setenv("RLHI_DATA", data)
     monkeypatch.setattr(sys, "argv", ["rlhi", *arguments])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     return str(left.value.code)
 
 
 def test_the_instance_of_the_outputs_lets_one_run_at_a_time_hold_the_accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RLHI_DATA", str(tmp_path / "data"))
-    with DagsterInstance.from_config(str(cli.home())) as instance:
+    with DagsterInstance.from_config(str(main.home())) as instance:
         pools = instance.get_concurrency_config().pool_config
         assert (pools.default_pool_limit, str(pools.pool_granularity)) == (1, "PoolGranularity.RUN")
         assert not instance.telemetry_enabled
@@ -54,5 +55,5 @@ def test_another_path_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPat
     def refused() -> str:
         raise PermissionError(13, "Permission denied", "/srv/logs/a.parquet")
 
-    monkeypatch.setattr(cli, "months", refused)
+    monkeypatch.setattr(main, "months", refused)
     assert said(monkeypatch, "data", "months") == "rlhi: /srv/logs/a.parquet: Permission denied"

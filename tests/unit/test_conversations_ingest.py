@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import CONVERSATIONS, QUARANTINE
 from rlhi_dagster.conversations import Reason, Repair, sources
 from rlhi_dagster.conversations import ingest as ingest_module
 from rlhi_dagster.conversations.ingest import Ingested, ingest, user_id
 from rlhi_dagster.conversations.sources import SourceKind, SourceSettings
-from rlhi_dagster.tables import CONVERSATIONS, QUARANTINE
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")

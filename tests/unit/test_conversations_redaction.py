@@ -10,8 +10,8 @@ import spacy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhi_dagster.conversations.entities import load
 from rlhi_dagster.conversations.redaction import EntitySettings, Kind, RedactionSettings, redact
-from rlhi_dagster.engines.entities import load
 
 # Made up, and put together here so that no scanner takes this file for a leak.
 TOKEN = "A1b2" * 12

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import CONVERSATIONS, TURNS, USERS
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.conversations.users import Split, split_of, users
-from rlhi_dagster.tables import CONVERSATIONS, TURNS, USERS
 
 START = datetime(2023, 4, 1, 10, tzinfo=UTC)
 

@@ -1,13 +1,8 @@
-"""Settings in code versions: each asset declares those that it reads, and a change of one makes it stale and no other."""
+"""Settings in code versions: a change of one makes stale what declares it and nothing else; and what is never made again because of one."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +13,11 @@ import yaml
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleCauseCategory
 from dagster._core.loader import LoadingContextForTest
 
+from assets import conversations
 from rlhi_dagster import definitions, profiles
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.training import recipes
+from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.training.settings import TrainingSettings
-from tests.settings_read import settings_read
+from tests.built import built
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "rlhi_dagster" / "profiles" / "sample.yaml"
@@ -31,67 +25,11 @@ SAMPLE = ROOT / "rlhi_dagster" / "profiles" / "sample.yaml"
 
 @pytest.fixture(scope="module")
 def graph() -> dg.AssetGraph:
-    return definitions.defs().resolve_asset_graph()  # type: ignore[operator]
+    return graph_of(profiles.load("sample"))
 
 
-def bodies() -> dict[str, tuple[set[str], Callable[..., Any]]]:
-    """Of each asset made here the settings that it declares, and its body."""
-    made = [each for each in definitions.defs().assets if isinstance(each, dg.AssetsDefinition) and each.is_materializable]  # type: ignore[operator]
-    return {
-        spec.key.to_user_string(): (
-            set(filter(None, spec.metadata.get("settings", "").split(", "))),
-            inspect.unwrap(asset.op.compute_fn.decorated_fn),  # type: ignore[union-attr]
-        )
-        for asset in made
-        for spec in asset.specs
-    }
-
-
-BODIES = bodies()
-
-
-@pytest.mark.parametrize("name", sorted(BODIES))
-def test_an_asset_declares_every_setting_that_its_body_reads_and_no_other(name: str) -> None:
-    declared, body = BODIES[name]
-    read = settings_read(body)
-    assert {path for path in read if not any(f"{path}.".startswith(f"{each}.") for each in declared)} == set()
-    assert {each for each in declared if not any(f"{path}.".startswith(f"{each}.") for path in read)} == set()
-
-
-def _aliased(settings: Settings) -> float:
-    chosen = settings.profile
-    return chosen.held_out_fraction
-
-
-def _reads(settings: Settings, workers: Workers) -> Any:
-    profile = settings.profile
-    workers.score(None, None, [])  # type: ignore[arg-type]
-    return profile.candidates.count, profiles.salt(profile), _deeper(settings)
-
-
-def _deeper(settings: Settings) -> Any:
-    return settings.sampling(), recipes.load_all()
-
-
-def test_what_is_read_is_found_in_functions_that_a_body_calls() -> None:
-    expected = {"candidates.count", "salt", "truth", "sampling", "seed", "recipes", "engines.reward"}
-    assert settings_read(_reads) == expected
-
-
-def test_a_profile_under_another_name_is_not_passed_over() -> None:
-    with pytest.raises(AssertionError, match="_aliased gives the profile another name"):
-        settings_read(_aliased)
-
-
-def versions(profile: Path) -> dict[str, str | None]:
-    """Code versions of all assets as the code location has them under a profile."""
-    program = (
-        "import json, rlhi_dagster.definitions as d; g = d.defs().resolve_asset_graph();"
-        "print(json.dumps({key.to_user_string(): g.get(key).code_version for key in g.get_all_asset_keys()}))"
-    )
-    env = os.environ | {"RLHI_PROFILE": str(profile), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
+def graph_of(profile: profiles.Profile) -> dg.AssetGraph:
+    return definitions.build(profile).resolve_asset_graph()
 
 
 def current(graph: dg.AssetGraph) -> dict[str, str | None]:
@@ -136,6 +74,8 @@ def test_nothing_is_stale_after_a_run_with_the_same_settings(instance: dg.Dagste
 
 TRAINED = {"checkpoints", "online_candidates", "online_pairs", "online_policies", "token_budget"}
 NOTHING: set[str] = set()
+FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_size": 999, "chunk_size": 9}
+"""An engine of the role's own that gives the same answers."""
 
 
 @pytest.mark.parametrize(
@@ -145,6 +85,9 @@ NOTHING: set[str] = set()
         ({"held_out_fraction": 0.1}, {"users"}),
         ({"dpo": {"beta": 0.9}}, TRAINED | {"report"}),
         ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
+        ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, {"judgements"}),
+        ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, {"judgements"}),
+        ({"models": {"policy": {"builtin": "town", "engine": FASTER}}}, NOTHING),
     ],
 )
 def test_a_changed_setting_makes_stale_what_reads_it_and_nothing_else(
@@ -155,7 +98,7 @@ def test_a_changed_setting_makes_stale_what_reads_it_and_nothing_else(
         settings[section] = settings.get(section, {}) | given if isinstance(given, dict) else given
     before = tmp_path / "before.yaml"
     before.write_text(yaml.safe_dump(settings))
-    made_with(instance, graph, versions(before))
+    made_with(instance, graph, current(graph_of(profiles.load(str(before)))))
     assert stale(instance, graph, StaleCauseCategory.CODE) == affected
 
 
@@ -166,13 +109,12 @@ def test_an_artefact_is_not_trained_again_because_of_a_code_version(tmp_path: Pa
 
 
 def test_an_observation_makes_stale_what_was_made_of_other_files(
-    instance: dg.DagsterInstance, graph: dg.AssetGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, graph: dg.AssetGraph, tmp_path: Path
 ) -> None:
     file = tmp_path / "logs.jsonl"
-    profile = profiles.current()
-    settings = profile.model_copy(update={"source": profile.source.model_copy(update={"location": str(file)})})
-    monkeypatch.setattr(profiles, "current", lambda: settings)
-    job = dg.Definitions(assets=[definitions.assets.conversations.wildchat]).resolve_implicit_global_asset_job_def()  # type: ignore[attr-defined]
+    sample = profiles.load("sample")
+    profile = sample.model_copy(update={"source": sample.source.model_copy(update={"location": str(file)})})
+    job = dg.Definitions(assets=built(profile, conversations.wildchat)).resolve_implicit_global_asset_job_def()
 
     def observed(text: str) -> str:
         file.write_text(text)

@@ -83,7 +83,8 @@ def unresolved(hub: str) -> str:
     ids=["none", "hub and folder", "gguf and served", "package alone"],
 )
 def test_exactly_one_of_the_four_is_given(spelling: dict[str, str]) -> None:
-    assert sentence(spelling) == "Value error, give exactly one of hub, folder, gguf and served: where the model comes from"
+    given = [name for name in sources.SOURCES if name in spelling]
+    assert sentence(spelling) == f"Value error, give one of hub, folder, gguf, served, not {' and '.join(given) or 'none'}"
 
 
 def test_a_package_goes_with_a_gguf_file() -> None:

@@ -1,22 +1,27 @@
 """Judges: blind, both orders, and what a model's choice says."""
 
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
 import polars as pl
 import pytest
 
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Chat
+from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low
-from rlhi_dagster.evaluation.judges import (
-    ChatJudge,
-    ExactMatch,
-    ReplyVerdict,
-    TownJudge,
-    arithmetic_answer,
-    count_illegible,
-    judge_pairs,
-)
+from rlhi_dagster.evaluation.judges import ChatJudge, ExactMatch, ReplyVerdict, TownJudge, arithmetic_answer, count_illegible, judge_pairs
 from rlhi_dagster.evaluation.scores import scores
-from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.roles.judge import judge_recipes, judges
+from tests.built import playing
 
 
 def prompts(count: int, benchmark: str = "user_eval", reference: str | None = None) -> pl.DataFrame:
@@ -222,3 +227,63 @@ def test_a_chat_function_that_loses_answers_is_refused() -> None:
 def test_an_item_without_a_response_is_named() -> None:
     with pytest.raises(ValueError, match=r"recipe r has no response to 1 of 2 items \(first: p1\)"):
         judge_pairs(prompts(2), responses("r", ["x"]), responses("base", ["y", "z"]), TOWN)
+
+
+# several judges
+
+
+def as_sums(frame: pl.DataFrame) -> pl.DataFrame:
+    """With ids of their own."""
+    return frame.with_columns(prompt_id=pl.concat_str(pl.lit("a"), "prompt_id"))
+
+
+def test_each_judge_has_a_verdict_on_what_has_no_known_answer_and_the_rule_has_the_rest_once() -> None:
+    items = pl.concat([prompts(2), as_sums(prompts(2, "arithmetic", "12"))])
+    known = {"r": ["abc", "a"], "s": ["b", "bc"], "base": ["a", "ab"]}
+    answers = {"r": ["Answer: 12", "Answer: 1"], "s": ["Answer: 1", "Answer: 1"], "base": ["Answer: 1", "Answer: 12"]}
+    of_sums = [as_sums(responses(name, said, "arithmetic")) for name, said in answers.items()]
+    replies = pl.concat([*(responses(name, said) for name, said in known.items()), *of_sums])
+    found = judge_recipes(items, replies, ["r", "s"], [TOWN, ChatJudge("chat", answering("A"), "{reply_a}")])
+    told = found.group_by("recipe", "prompt_id", "judge").len().sort("recipe", "prompt_id", "judge")
+    assert told["len"].to_list() == [2] * len(told), "each in both orders"
+    assert told.select("recipe", "prompt_id", "judge").rows() == [
+        (recipe, prompt_id, judge)
+        for recipe in ("r", "s")
+        for prompt_id, names in (("ap0", ["exact_match"]), ("ap1", ["exact_match"]), ("p0", ["chat", "town"]), ("p1", ["chat", "town"]))
+        for judge in names
+    ]
+    assert found["judgement_id"].n_unique() == len(found)
+    assert found.schema == JUDGEMENTS.schema
+
+
+def test_one_judge_is_as_before() -> None:
+    items, replies = prompts(2), pl.concat([responses("r", ["abc", "a"]), responses("base", ["a", "ab"])])
+    alone = judge_pairs(items, responses("r", ["abc", "a"]), responses("base", ["a", "ab"]), TOWN)
+    assert judge_recipes(items, replies, ["r"], [TOWN]).equals(alone)
+
+
+class Asked(Workers):
+    """Prefers the first reply, and says who was asked at which temperature."""
+
+    def chat(self, context: Any, batches: Any, engine: Any, sampling: Any) -> Any:
+        ((model, requests),) = batches
+        return [[ChatAnswer("A", None, "stop", 1, 1, call_id=f"{model.name} {sampling.temperature}") for _ in requests]], CallStats()
+
+
+def judges_of(profile: Profile, root: Path, items: pl.DataFrame) -> list[Any]:
+    return judges(Calls(None, Asked(root), Settings(profile), Lake(root=str(root))), profile, items)  # type: ignore[arg-type]
+
+
+def test_the_profiles_judges_are_asked_in_its_order_each_as_it_says(tmp_path: Path) -> None:
+    models = [{"hub": f"a/b@{'1' * 40}"}, "town", {"hub": f"c/d@{'2' * 40}", "sampling": {"temperature": 0.5}}]
+    found = judges_of(playing(profiles.load("sample"), judge=models), tmp_path, EVAL_PROMPTS.empty())
+    assert [judge.name.partition(" ")[0].partition("@")[0] for judge in found] == ["a/b", "town", "c/d"]
+    replies = responses("r", ["x", "y"]), responses("base", ["y", "x"])
+    called = [set(judge_pairs(prompts(2), *replies, judge)["call_id"]) for judge in (found[0], found[2])]
+    assert called == [{"a/b 0.0"}, {"c/d 0.5"}], "a judge is greedy unless the profile says otherwise"
+
+
+def test_the_towns_judge_is_refused_where_nobody_knows_the_truth(tmp_path: Path) -> None:
+    profile = profiles.load("sample").model_copy(update={"truth": None})
+    with pytest.raises(dg.Failure, match=r"judge `town` knows only the simulated users: name a chat model as models\.judge"):
+        judges_of(profile, tmp_path, EVAL_PROMPTS.empty())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhi_dagster.evaluation import math_answers
-from rlhi_dagster.evaluation.math_answers import Grade, Solution, announced_answer, grade
+from rlhi_dagster.reasoning import math_answers
+from rlhi_dagster.reasoning.math_answers import Grade, Solution, announced_answer, grade
 from rlhi_dagster.workers.verify import Grader
 
 CHECK = Path(__file__).parents[2] / "../shared/data/reasoning/grader_check.jsonl.gz"

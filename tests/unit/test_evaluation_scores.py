@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.intervals import estimate, wilson
+from rlhi_dagster.base.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES, SCORES
 from rlhi_dagster.evaluation import Metric
-from rlhi_dagster.evaluation.intervals import estimate, wilson
 from rlhi_dagster.evaluation.scores import by_earlier_conversations, compare, comparisons, item_values, scores
-from rlhi_dagster.tables import EVAL_PROMPTS, JUDGEMENTS, RESPONSES, SCORES
 from rlhi_dagster.training import recipes
 
 

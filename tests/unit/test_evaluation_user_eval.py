@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import EVAL_PROMPTS, PERSONAS, TURNS, USERS
 from rlhi_dagster.evaluation.user_eval import user_eval_prompts
 from rlhi_dagster.personas.snapshots import personas_at
-from rlhi_dagster.tables import EVAL_PROMPTS, PERSONAS, TURNS, USERS
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
 

@@ -16,19 +16,20 @@ import polars as pl
 import pytest
 import yaml
 
-from rlhi_dagster import failures
+from rlhi_dagster.base import failures
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import ONLINE_PAIRS, REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
+from rlhi_dagster.cli import example_command as training_command
+from rlhi_dagster.cli import export_command as command
 from rlhi_dagster.engines.models import weights_digest
-from rlhi_dagster.export import Format, card, command
+from rlhi_dagster.export import Format, dataset_card
 from rlhi_dagster.export.hub import export_checkpoint
-from rlhi_dagster.export.pairs import Selection
+from rlhi_dagster.export.selection import Selection
 from rlhi_dagster.export.writing import export
-from rlhi_dagster.lake import Lake
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.preferences import Source, union
+from rlhi_dagster.preferences import Source, merge
 from rlhi_dagster.preferences.decontamination import HITS
 from rlhi_dagster.profiles import load
-from rlhi_dagster.tables import ONLINE_PAIRS, REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
-from rlhi_dagster.training import command as training_command
 from tests.unit.test_training_card import MANIFEST
 
 PROFILE = load("sample")
@@ -79,7 +80,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         table(REWARD_PAIRS, rewards),
         table(REASONING_PAIRS, [pair("e1", 1, user_id=None, error_id="x")]),
     )
-    pairs = union.preference_pairs(union.offered_pairs(*tables), HITS.to_frame(), 0.9, 0.2)
+    pairs = merge.preference_pairs(merge.offered_pairs(*tables), HITS.to_frame(), 0.9, 0.2)
     for name, frame, months in zip(("rewrite_pairs", "reward_pairs", "reasoning_pairs"), tables, (["2023-04"],) * 2 + (None,), strict=True):
         made.write(name, frame, months)
     made.write("preference_pairs", pairs)
@@ -177,7 +178,7 @@ def test_a_dataset_folder_loads_as_its_card_says(lake: Lake, write: Callable[...
     }
     assert "license" not in header
     assert is_conversational(loaded["train"][0])
-    assert set(loaded["train"].column_names) == set(card.COLUMNS)
+    assert set(loaded["train"].column_names) == set(dataset_card.COLUMNS)
     (row,) = [row for row in loaded["train"] if row["pair_id"] == "f2"] or [row for row in loaded["validation"] if row["pair_id"] == "f2"]
     assert (row["meets_feedback"], row["turn_id"], row["call_ids"], row["reward_model"]) == (0.9, "t:2", ["c"], None)
 
@@ -282,7 +283,7 @@ def test_force_replaces_no_folder_that_is_not_an_export_and_no_file_by_a_folder(
 
 
 def test_the_command_speaks_plainly_of_what_is_not_there(tmp_path: Path) -> None:
-    program = "import sys; from rlhi_dagster.cli import main; sys.argv = ['rlhi', *sys.argv[1:]]; main()"
+    program = "import sys; from rlhi_dagster.cli.main import main; sys.argv = ['rlhi', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", program, "export", str(tmp_path / "x.jsonl"), "--format", "trl"]
     done = subprocess.run(command, env={"RLHI_DATA": str(tmp_path), "PATH": ""}, capture_output=True, text=True, check=False)
     assert done.returncode == 1

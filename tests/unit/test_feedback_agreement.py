@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster.feedback.agreement import agreement, is_training_file, read_gold, text
-from rlhi_dagster.feedback.classifier import LABELS
+from rlhi_dagster.feedback.labels.agreement import agreement, is_training_file, read_gold, text
+from rlhi_dagster.feedback.labels.classifier import LABELS
 
 RWF, RWO, CONTINUATION, NEW, POSITIVE, OTHER = (label.value for label in LABELS)
 HEADER = "conversation_hash,message_index,label,confidence,second_label\n"

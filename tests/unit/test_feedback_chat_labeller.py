@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import FEEDBACK_LABELS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
-from rlhi_dagster.feedback import Feedback, cascade
-from rlhi_dagster.feedback.chat_labeller import LETTERS, SHOWN_CHARACTERS, ChatLabeller, exact_span
-from rlhi_dagster.feedback.scoring import LABELS
-from rlhi_dagster.tables import FEEDBACK_LABELS
+from rlhi_dagster.feedback import Feedback
+from rlhi_dagster.feedback.labels import cascade
+from rlhi_dagster.feedback.labels.chat_labeller import LETTERS, SHOWN_CHARACTERS, ChatLabeller, exact_span
+from rlhi_dagster.feedback.labels.metrics import LABELS
 
 FOLLOW_UPS = ["Please make it shorter, thanks", "again", "and {answer} then?", "cut it"]
 

@@ -10,18 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.failures import NotMadeError, message
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import FEEDBACK_LABELS, TURNS
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.failures import NotMadeError, message
-from rlhi_dagster.feedback import Feedback, scoring
-from rlhi_dagster.feedback.agreement import read_gold
-from rlhi_dagster.feedback.anchors import anchors
-from rlhi_dagster.feedback.classifier import WEIGHTS, FeedbackClassifier
-from rlhi_dagster.feedback.cues import CUES, features
-from rlhi_dagster.feedback.labels import ClassifierLabeller, follow_ups
-from rlhi_dagster.feedback.scoring import LABELS
-from rlhi_dagster.feedback.training import labelled, labelled_wildchat, train
-from rlhi_dagster.launching import command
-from rlhi_dagster.tables import FEEDBACK_LABELS, TURNS
+from rlhi_dagster.feedback import Feedback
+from rlhi_dagster.feedback.labels import metrics
+from rlhi_dagster.feedback.labels.agreement import read_gold
+from rlhi_dagster.feedback.labels.anchors import anchors
+from rlhi_dagster.feedback.labels.classifier import WEIGHTS, FeedbackClassifier
+from rlhi_dagster.feedback.labels.cues import CUES, features
+from rlhi_dagster.feedback.labels.fitting import labelled, labelled_wildchat, train
+from rlhi_dagster.feedback.labels.follow_ups import ClassifierLabeller, follow_ups
+from rlhi_dagster.feedback.labels.metrics import LABELS
 
 WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
 
@@ -239,7 +240,7 @@ def test_real_labels_join_to_what_they_are_about() -> None:
 
 
 def test_cues_alone_beat_the_majority_on_real_follow_ups_and_test_rows_stay_out_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "RESAMPLES", 10)  # the intervals play no part here
+    monkeypatch.setattr(metrics, "RESAMPLES", 10)  # the intervals play no part here
     frame = wildchat()
     head = train(frame, hashed, seed=0)
     assert head.card["training"]["n"] == frame["second_label"].null_count()

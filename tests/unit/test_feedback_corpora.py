@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster import cli
+from rlhi_dagster.cli import main
 from rlhi_dagster.conversations import Reason
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.feedback.corpora import NO_OPENING_REQUEST, Context, Corpus, CorpusKind, CorpusSettings, detect, distinct, read
+from rlhi_dagster.feedback.diversity.corpora import NO_OPENING_REQUEST, Context, Corpus, CorpusKind, CorpusSettings, detect, distinct, read
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -150,14 +150,14 @@ def test_the_command_compares_files_and_names_what_is_wrong(tmp_path, monkeypatc
     many = written(tmp_path / "many.jsonl", [{"prompt": f"flower {number}?", "response": "?"} for number in range(60)])
     hh = written(tmp_path / "pairs.jsonl", HH_ROWS)
     monkeypatch.setattr(sys, "argv", ["rlhi", "diversity", f"flowers={many}", hh])
-    cli.main()
+    main.main()
     printed = capsys.readouterr()
     assert "pairs: 8 rows, 5 without a prompt" in printed.err
     assert "all-MiniLM-L6-v2" in printed.out
     assert printed.out.count("flowers") == 2
     monkeypatch.setattr(sys, "argv", ["rlhi", "diversity", str(tmp_path / "none.jsonl")])
     with pytest.raises(SystemExit, match=r"none\.jsonl"):
-        cli.main()
+        main.main()
 
 
 def test_the_real_sample_of_hh_rlhf_reads_whole() -> None:

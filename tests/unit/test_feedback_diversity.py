@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from rlhi_dagster.feedback import comparison, entropies
-from rlhi_dagster.feedback.diversity import Embedded, Verdict, distance, measure, ranking
-from rlhi_dagster.tables import CONTEXTUAL_DIVERSITY
+from rlhi_dagster.base.tables import CONTEXTUAL_DIVERSITY
+from rlhi_dagster.feedback.diversity import comparison, entropies
+from rlhi_dagster.feedback.diversity.measures import Embedded, Verdict, distance, measure, ranking
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster import cli
+from rlhi_dagster.cli import main
 from rlhi_dagster.engines.embedding import MiniLM
-from rlhi_dagster.feedback import offline
-from rlhi_dagster.feedback.classifier import FeedbackClassifier
-from rlhi_dagster.feedback.labels import ClassifierLabeller
+from rlhi_dagster.feedback.labels import offline
+from rlhi_dagster.feedback.labels.classifier import FeedbackClassifier
+from rlhi_dagster.feedback.labels.follow_ups import ClassifierLabeller
 
 WILDCHAT = Path(__file__).parents[2] / "../shared/data/wildchat"
 SCHEMA = {
@@ -75,7 +75,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def call(*arguments: object, command: str = "label") -> None:
         monkeypatch.setattr(sys, "argv", ["rlhi", command, *map(str, arguments)])
-        cli.main()
+        main.main()
 
     return call
 
@@ -207,7 +207,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_help_loads_no_model_library() -> None:
-    code = "import sys, rlhi_dagster.cli; print({'torch', 'sklearn', 'sentence_transformers', 'transformers'} & set(sys.modules))"
+    code = "import sys, rlhi_dagster.cli.main; print({'torch', 'sklearn', 'sentence_transformers', 'transformers'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 
@@ -219,7 +219,7 @@ def test_real_conversations_are_labelled_and_scored(tmp_path: Path) -> None:
     keys = {line.split(",")[0] for line in gold.read_text().splitlines()[1:]}
     part, out = tmp_path / "logs.parquet", tmp_path / "labels.csv"
     pl.read_parquet(logs).filter(pl.col("conversation_hash").is_in(sorted(keys)[:60])).write_parquet(part)
-    command = [sys.executable, "-m", "rlhi_dagster.cli", "label", str(part), str(out), "--labels", str(gold)]
+    command = [sys.executable, "-m", "rlhi_dagster.cli.main", "label", str(part), str(out), "--labels", str(gold)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "60 rows in = " in done.stderr

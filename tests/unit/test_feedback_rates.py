@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import REATTEMPT_RATES
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.feedback.rates import TURNS, Denominator, reattempt_rates
-from rlhi_dagster.feedback.readings import readings, sentences
-from rlhi_dagster.tables import REATTEMPT_RATES
+from rlhi_dagster.feedback.rates.paper_figures import readings, sentences
+from rlhi_dagster.feedback.rates.shares import TURNS, Denominator, reattempt_rates
 
 WANTED = Feedback.REATTEMPT_WITH_FEEDBACK
 CONVERSATIONS = ["conversation_id", "user_id", "month", "language", "assistant", "template_id", "user_turns"]

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from rlhi_dagster.feedback import Feedback, baselines, cascade
-from rlhi_dagster.feedback.classifier import cross_validated
-from rlhi_dagster.feedback.scoring import LABELS, calibration, difference, scores, temperature, tempered
+from rlhi_dagster.feedback import Feedback
+from rlhi_dagster.feedback.labels import baselines, cascade
+from rlhi_dagster.feedback.labels.classifier import cross_validated
+from rlhi_dagster.feedback.labels.metrics import LABELS, calibration, difference, scores, temperature, tempered
 
 REATTEMPT = LABELS.index(Feedback.REATTEMPT_WITH_FEEDBACK)
 

@@ -16,26 +16,32 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import cli
+from assets import training
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
+from rlhi_dagster.cli import forget_command, main
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
-from rlhi_dagster.feedback.chat_labeller import ChatLabeller
-from rlhi_dagster.feedback.labels import follow_ups
-from rlhi_dagster.forgetting import command, marks, tombstones
+from rlhi_dagster.feedback.labels.chat_labeller import ChatLabeller
+from rlhi_dagster.feedback.labels.follow_ups import follow_ups
+from rlhi_dagster.forgetting import marks, tombstones
 from rlhi_dagster.forgetting.footprint import footprint, tables
-from rlhi_dagster.forgetting.removal import Outputs, forget, look
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.partitions import recipes
+from rlhi_dagster.forgetting.forget import Outputs, forget, look
+from rlhi_dagster.graph import declare
+from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.personas.settings import PersonaSettings
-from rlhi_dagster.store import removal
+from rlhi_dagster.store import erase
 from rlhi_dagster.store.compaction import folders
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.store.verify import verify
-from rlhi_dagster.tables import TABLES
+from tests.built import built
 from tests.lakes import ANN, BOB, ENGINE, EVE, JUDGE, POLICY, SAMPLING, SHARED, World, persona_of, user, world
+
+PROFILE = profiles.load("sample")
 
 
 @pytest.fixture
@@ -293,14 +299,15 @@ def test_the_policies_between_online_rounds_are_marked(made: World) -> None:
 def test_the_check_warns_while_a_checkpoint_of_any_recipe_has_a_mark(tmp_path: Path, marked: str | None, passed: bool) -> None:
     lake = Lake(root=str(tmp_path))
 
-    @dg.asset(partitions_def=recipes(["base", "other"]), backfill_policy=dg.BackfillPolicy.single_run())
+    @dg.asset(partitions_def=declare.Place(PROFILE).recipes, backfill_policy=dg.BackfillPolicy.single_run())
     def checkpoints() -> None: ...
 
     if marked:
         artefact(lake, marked, "dpo", ["p", "q"])
         marks.mark_trained(lake, {"p"}, datetime(2026, 1, 1, tzinfo=UTC))
-    check = checks.trained_on_nobody_forgotten_check(checkpoints)
-    outcome = dg.materialize([checkpoints, check], partition_key="base", resources={"lake": lake})
+    (declared,) = [each for each in training.forgotten if each.asset == "checkpoints"]
+    resources = {"lake": lake, "settings": Settings(PROFILE)}
+    outcome = dg.materialize([checkpoints, *built(PROFILE, declared)], partition_key="base", resources=resources)
     (evaluation,) = outcome.get_asset_check_evaluations()
     assert evaluation.passed is passed
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
@@ -318,8 +325,8 @@ def terminal(made: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
     def run(*arguments: str) -> str:
         parser = argparse.ArgumentParser()
-        command.add_parser(parser.add_subparsers())
-        return command.run(parser.parse_args(["forget", *arguments]))
+        forget_command.add_parser(parser.add_subparsers())
+        return forget_command.run(parser.parse_args(["forget", *arguments]))
 
     return run
 
@@ -337,7 +344,7 @@ def test_the_command_shows_first_and_forgets_with_yes(made: World, terminal: Cal
     assert "nothing of this user is in the outputs" in terminal(ANN[:3]), "a tombstone is known by its beginning"
     for text in (shown, done):
         assert not [said for said in (SHARED, "tulips", "Shorter") if said in text]
-    assert "of forgotten users: train it again" in cli.summary()
+    assert "of forgotten users: train it again" in main.summary()
 
 
 def test_the_command_takes_no_guess_for_a_user(made: World, terminal: Callable[..., str]) -> None:
@@ -385,8 +392,8 @@ def test_removing_from_a_store_takes_errors_too_and_leaves_the_rest(made: World)
         )
     )
     keys = stored(made)
-    assert removal.count(made.store, {key}) == {("chat", store.folder.name): 1}
-    assert [each.rows for each in removal.remove(made.store, {key, "0" * 32})] == [1]
+    assert erase.count(made.store, {key}) == {("chat", store.folder.name): 1}
+    assert [each.rows for each in erase.remove(made.store, {key, "0" * 32})] == [1]
     assert stored(made) == keys - {key}
     assert store.missing(pl.Series([key])).to_list() == [key]
-    assert removal.remove(made.store, set()) == []
+    assert erase.remove(made.store, set()) == []

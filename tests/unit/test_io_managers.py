@@ -10,13 +10,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from rlhi_dagster.digests import fingerprint
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
-from rlhi_dagster.metadata import result
-from rlhi_dagster.partitions import against_base, months, recipes
-from rlhi_dagster.tables import RESPONSES, TURNS, USERS, Table
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import RESPONSES, TURNS, USERS, Table
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.metadata import result
+from rlhi_dagster.graph.partitions import against_base, months, recipes
 
 MONTHS = months("2023-04")
 RECIPES = ("base", "sft", "dpo")

@@ -9,9 +9,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from rlhi_dagster.failures import NotMadeError, message
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.tables import TURNS, USERS, Table
+from rlhi_dagster.base.failures import NotMadeError, message
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TURNS, USERS, Table
 
 
 def fill(table: Table, records: list[dict[str, Any]]) -> pl.DataFrame:

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster import definitions, launching
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.training.recipes import names
+from rlhi_dagster import definitions
+from rlhi_dagster.base import launching
+from rlhi_dagster.base.lake import Lake
 
 DG = 'DAGSTER_HOME="$(rlhi home)" dg launch --assets'
 ROUNDS = "online_candidates,online_pairs,online_policies"
@@ -24,7 +24,7 @@ ROUNDS = "online_candidates,online_pairs,online_policies"
         ("turns", [], 'turns --partition-range "$(rlhi months)"'),
         ("quarantine", ["2023-06", "2023-04"], "conversations,quarantine --partition-range 2023-04...2023-06"),
         ("online_pairs", ["base"], f"{ROUNDS} --partition base"),
-        ("checkpoints", [], f"checkpoints --partition-range {names()[0]}...{names()[-1]}"),
+        ("checkpoints", [], 'checkpoints --partition-range "$(.venv/bin/rlhi recipes)"'),
     ],
 )
 def test_the_command_names_assets_and_partitions(asset: str, partitions: list[str], expected: str) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.cli import why_command
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.lineage import Lineage
-from rlhi_dagster.lineage import command as why_command
-from rlhi_dagster.lineage.evaluated import why_reply
-from rlhi_dagster.lineage.rows import Rows
-from rlhi_dagster.lineage.trail import why
-from rlhi_dagster.lineage.words import text
-from rlhi_dagster.store import removal
+from rlhi_dagster.provenance import Lineage
+from rlhi_dagster.provenance.lookup import Rows
+from rlhi_dagster.provenance.pairs import why
+from rlhi_dagster.provenance.replies import why_reply
+from rlhi_dagster.provenance.words import text
+from rlhi_dagster.store import erase
 from tests.lakes import ANN, EVE, JUDGE, POLICY, REWARD, SHARED, World, assistant, user, world
 
 DOCS = Path(__file__).parents[2] / "docs" / "lineage.md"
@@ -193,7 +193,7 @@ def _shallow(found: Lineage) -> dict[str, object]:
 def test_an_answer_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
     made = world(tmp_path)
     before = of(made, REWRITE)
-    removal.remove(made.store, {call.call_id for call in before.calls[4:6]})
+    erase.remove(made.store, {call.call_id for call in before.calls[4:6]})
     after = of(made, REWRITE)
     assert [call.call_id for call in after.calls] == [call.call_id for call in before.calls]
     assert [call.kind for call in after.calls[4:6]] == [None, None]

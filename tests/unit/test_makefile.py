@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from rlhi_dagster import cli, declare, profiles
+from rlhi_dagster import profiles
+from rlhi_dagster.cli import main
+from rlhi_dagster.graph import declare
 from rlhi_dagster.training import recipes
 
 STAND_IN = """#!/bin/sh
@@ -26,6 +30,8 @@ def make(folder: Path, target: str, **variables: str) -> subprocess.CompletedPro
     (folder / "installed").touch()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_", "MAKE"))}
     command = ["make", target, f"BIN={folder}", f"INSTALLED={folder / 'installed'}"]
+    if target == "lock":
+        command.append(f"TESTED_SET={folder / 'set'}")
     return subprocess.run(command, cwd=profiles.ROOT, env=env | variables, capture_output=True, text=True, check=False)
 
 
@@ -39,8 +45,8 @@ def test_demo_launches_all_months_then_all_recipes(tmp_path: Path) -> None:
 
 
 def test_recipes_are_all_there_are() -> None:
-    first, last = cli.recipes().split("...")
-    assert declare.RECIPES.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
+    first, last = main.recipes().split("...")
+    assert declare.Place(profiles.load("sample")).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
 
 
 def test_no_file_spells_out_the_range_of_all_recipes() -> None:
@@ -59,3 +65,82 @@ def test_data_of_the_sample_profile_needs_a_source(tmp_path: Path, variables: di
 def test_data_of_a_source_or_of_another_profile_is_launched(tmp_path: Path, variables: dict[str, str]) -> None:
     done = make(tmp_path, "data", **variables)
     assert done.stdout.splitlines() == ["dg launch --job preference_data --partition-range 2023-04...2023-09", "rlhi summary"], done.stderr
+
+
+PYTHON = f"""#!/bin/sh
+case "$1 $2" in
+"-m venv") echo "$(basename $0) $*"; ln -s {shutil.which("echo")} "$(dirname $0)/python" ;;
+"-c "*) exec {sys.executable} -c "import sys; sys.version_info = (VERSION, 1); exec(sys.argv[1])" "$2" ;;
+esac
+"""
+SHIM = "#!/bin/sh\necho 'pyenv: command not found' >&2; exit 127\n"
+NAMES = ("python3.13", "python3.12", "python3.11", "python3", "mine")
+
+
+def install(folder: Path, pythons: dict[str, str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``make install`` where ``pythons`` are found, of these versions, and all others are shims that fail."""
+    for name in NAMES:
+        script = PYTHON.replace("VERSION", pythons[name].replace(".", ", ")) if name in pythons else SHIM
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MAKE"))}
+    env |= {"PATH": f"{folder}:{env['PATH']}"} | variables
+    command = ["make", "install", f"BIN={folder}", f"INSTALLED={folder / 'installed'}"]
+    return subprocess.run(command, cwd=profiles.ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("pythons", "given", "taken"),
+    [
+        ({"python3.13": "3.13", "python3.12": "3.12"}, {}, "python3.13"),
+        ({"python3.11": "3.11", "python3": "3.10"}, {}, "python3.11"),
+        ({"python3": "3.12"}, {}, "python3"),
+        ({"python3.13": "3.13", "mine": "3.11"}, {"PYTHON": "mine"}, "mine"),
+    ],
+)
+def test_install_takes_the_first_python_that_fits(tmp_path: Path, pythons: dict[str, str], given: dict[str, str], taken: str) -> None:
+    done = install(tmp_path, pythons, **given)
+    assert done.returncode == 0, done.stderr
+    made, _, installed = [line for line in done.stdout.splitlines() if line.startswith((*NAMES, "-m pip"))]
+    assert made == f"{taken} -m venv .venv"
+    assert installed == "-m pip install --quiet --constraint .ci/constraints.txt --editable . --group dev"
+    assert (tmp_path / "installed").exists()
+
+
+@pytest.mark.parametrize(
+    ("pythons", "given", "tried"),
+    [
+        ({"python3": "3.10"}, {}, "python3.13 python3.12 python3.11 python3"),
+        ({"python3": "3.14"}, {}, "python3.13 python3.12 python3.11 python3"),
+        ({"python3": "3.12"}, {"PYTHON": "mine"}, "mine"),
+    ],
+)
+def test_install_says_what_is_needed_if_no_python_fits(tmp_path: Path, pythons: dict[str, str], given: dict[str, str], tried: str) -> None:
+    done = install(tmp_path, pythons, **given)
+    assert done.returncode == 2
+    need = "Python 3.11, 3.12 or 3.13 with the module venv is needed, and none of these is one"
+    assert done.stderr.splitlines()[0] == f"{need}: {tried}; name yours: make PYTHON=/path/to/python3.12"
+    assert not (tmp_path / "installed").exists()
+
+
+def test_there_are_two_doors_for_tests(tmp_path: Path) -> None:
+    """``test`` leaves the slow ones out, ``test-all`` runs all; help shows both."""
+    for name in ("python", "ruff", "lint-imports", "mypy"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$(basename $0) $*"\n')
+        (tmp_path / name).chmod(0o755)
+    lint = ["ruff check .", "ruff format --check .", "lint-imports --no-logo", "mypy "]
+    pytest_ = "python -m pytest -n 2 --dist loadfile"
+    said = {
+        target: [line for line in make(tmp_path, target).stdout.splitlines() if str(tmp_path) not in line]
+        for target in ("test", "test-all")
+    }
+    assert said == {"test": [*lint, f"{pytest_} -m not slow"], "test-all": [*lint, pytest_]}
+    assert {line.split()[1] for line in make(tmp_path, "help").stdout.splitlines()} >= {"test", "test-all", "lock"}
+
+
+def test_lock_writes_what_is_installed_without_local_builds(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nprintf '%s\\n' torch==2.13.0+cpu Jinja2==3.1.6 absl-py==2.5.1\n")
+    (tmp_path / "python").chmod(0o755)
+    done = make(tmp_path, "lock")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "set").read_text().splitlines()[2:] == ["absl-py==2.5.1", "Jinja2==3.1.6", "torch==2.13.0"]

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from rlhi_dagster.digests import fingerprint
-from rlhi_dagster.metadata import bars, markdown_table, plot, result
-from rlhi_dagster.tables import USERS
+from rlhi_dagster.base.digests import fingerprint
+from rlhi_dagster.base.tables import USERS
+from rlhi_dagster.graph.metadata import bars, markdown_table, plot, result
 
 
 def users(*ids: str) -> pl.DataFrame:
@@ -79,5 +79,5 @@ def test_plot_embeds_a_small_png_with_all_colours_and_refuses_a_large_one(monkey
     for order in range(10):
         red, green, blue = (round(255 * part) for part in mpl.colors.to_rgb(f"C{order}"))
         assert any(max(abs(red - r), abs(green - g), abs(blue - b)) <= 8 for r, g, b in kept), order
-    monkeypatch.setattr("rlhi_dagster.pictures.MAX_BYTES", 100)
+    monkeypatch.setattr("rlhi_dagster.base.pictures.MAX_BYTES", 100)
     assert "left out" in plot(figure).md_str

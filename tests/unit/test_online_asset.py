@@ -15,18 +15,17 @@ import pytest
 from assets import online as module
 from assets import training
 from rlhi_dagster import profiles
-from rlhi_dagster.declare import MONTHS
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.base.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.launching import command
-from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import TrainingRun, Workers
 from rlhi_dagster.training.manifest_checks import chosen_likelihood_holds, nothing_lost, step0_loss_is_ln2
+from tests.built import built, upstream
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 RECIPE = "dpo_rewards_online"
@@ -61,22 +60,19 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-class FixedSettings(Settings):
-    @property
-    def profile(self) -> Profile:
-        sample = profiles.load("sample")
-        return sample.model_copy(update={"candidates": sample.candidates.model_copy(update={"count": 6, "min_margin": 0.5})})
+SAMPLE = profiles.load("sample")
+PROFILE = SAMPLE.model_copy(update={"candidates": SAMPLE.candidates.model_copy(update={"count": 6, "min_margin": 0.5})})
 
 
 def workers(lake: Lake, asked: list[str], runs: list[TrainingRun]) -> Workers:
     class FakeWorkers(Workers):
-        def chat(self, context: Any, batches: Any, sampling: Any, role: Any = "policy") -> tuple[list[list[ChatAnswer]], CallStats]:
+        def chat(self, context: Any, batches: Any, engine: Any, sampling: Any) -> tuple[list[list[ChatAnswer]], CallStats]:
             ((model, requests),) = batches
             asked.append(model.identity)
             said = [f"{each.sample_index} of {model.name} to {each.messages[-1]['content']}" for each in requests]
             return [[ChatAnswer(text, None, "stop", 1, 1, call_id="c") for text in said]], CallStats(requests=len(requests))
 
-        def score(self, context: Any, model: Any, requests: Any) -> tuple[list[RewardAnswer], CallStats]:
+        def score(self, context: Any, model: Any, requests: Any, engine: Any) -> tuple[list[RewardAnswer], CallStats]:
             return [RewardAnswer(float(each.messages[-1]["content"].split()[0]), None, 1, call_id="r") for each in requests], CallStats()
 
         def train(self, context: Any, given: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
@@ -88,26 +84,23 @@ def workers(lake: Lake, asked: list[str], runs: list[TrainingRun]) -> Workers:
                 for run in given
             }
 
-    return FakeWorkers(root=str(Path(lake.root).parent), engines={}, limits="{}")
+    return FakeWorkers(Path(lake.root).parent)
 
 
 def materialize(lake: Lake, names: list[str], partition: str = RECIPE) -> tuple[dg.ExecuteInProcessResult, list[str], list[TrainingRun]]:
     asked: list[str] = []
     runs: list[TrainingRun] = []
-    checked = [*module.table_checks, module.precedes, module.differs, module.held_out, *module.manifest_checks]
-    upstream = [dg.AssetSpec(name) for name in ("policy", "reward_model", "preference_pairs", "users", "personas")]
+    checked = [*module.table_checks, module.precedes, *module.pairs_are_sound, *module.manifests_are_sound, module.forgotten]
     outcome = dg.materialize(
         [
-            *(module.online_rounds, training.checkpoints, module.requests_are_in_one_round, module.rounds_are_full),
-            *checked,
-            *upstream,
-            dg.AssetSpec("turns", partitions_def=MONTHS),
+            *built(PROFILE, module.online_rounds, training.checkpoints, *checked),
+            *upstream(PROFILE, "policy", "reward_model", "preference_pairs", "users", "personas", "turns"),
         ],
         selection=dg.AssetSelection.assets(*names),
         partition_key=partition,
         resources={
             "io_manager": TableIOManager(root=lake.root),
-            "settings": FixedSettings(),
+            "settings": Settings(PROFILE),
             "lake": lake,
             "workers": workers(lake, asked, runs),
         },
@@ -132,7 +125,7 @@ def test_the_rounds_give_tables_and_a_policy_and_the_checkpoint_is_the_last_ones
     outcome, asked, runs = materialize(lake, [*ROUNDS, "checkpoints"])
     assert outcome.success
     assert failed(outcome) == []
-    assert len(outcome.get_asset_check_evaluations()) == 10
+    assert len(outcome.get_asset_check_evaluations()) == 11
     assert asked == ["town-policy@p1", f"rlhi-{RECIPE}-round-1@w1"]
     first, last = runs
     assert [(run.name, run.model.identity) for run in runs if run.model] == [
@@ -146,7 +139,7 @@ def test_the_rounds_give_tables_and_a_policy_and_the_checkpoint_is_the_last_ones
         assert set(run.rows["pair_id"]) == set(kept.filter(round=number)["pair_id"])
         assert set(run.validation["pair_id"]) == set(pairs.filter("is_kept", split="validation", round=number)["pair_id"])  # type: ignore[index]
         assert {row[0]["role"] for row in run.rows["prompt"].to_list()} == {"system"}
-    assert (last.out, last.settings) == (lake.artefact_path("checkpoints", RECIPE), FixedSettings().profile.dpo_on_rewards)
+    assert (last.out, last.settings) == (lake.artefact_path("checkpoints", RECIPE), PROFILE.dpo_on_rewards)
 
 
 def test_a_recipe_without_rounds_asks_nothing_and_has_empty_tables(lake: Lake) -> None:
@@ -190,9 +183,9 @@ def test_the_policies_between_the_rounds_are_checked(lake: Lake) -> None:
     told = json.loads((folder / MANIFEST).read_text())
     assert ModelRef.from_manifest(folder).identity == f"rlhi-{RECIPE}-round-1@w1"
     (folder / MANIFEST).write_text(json.dumps(told | {"step0_loss": 0.9, "trained_rows": 1, "validation": {"displacement": 0.3}}))
-    found = module._manifests(lake, [RECIPE])
+    found = module._manifests(lake, PROFILE.arms, [RECIPE])
     assert not step0_loss_is_ln2(found).passed
     assert not nothing_lost(found).passed
     assert not chosen_likelihood_holds(found).passed
     (folder / MANIFEST).unlink()
-    assert not step0_loss_is_ln2(module._manifests(lake, None)).passed
+    assert not step0_loss_is_ln2(module._manifests(lake, PROFILE.arms, None)).passed

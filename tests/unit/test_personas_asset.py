@@ -15,19 +15,18 @@ import pytest
 
 from assets import personas as module
 from rlhi_dagster import profiles
-from rlhi_dagster.declare import MONTHS
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
 from rlhi_dagster.engines.base import ChatAnswer
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.settings import PersonaSettings
-from rlhi_dagster.profiles import Profile
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.settings import Settings
-from rlhi_dagster.tables import CONVERSATIONS, FEEDBACK_LABELS, TURNS, Table
+from tests.built import built, playing, upstream
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
-WRITER = HubModel(hub_model="writer", hub_revision="1")
+COMMIT = "1" * 40
 
 
 def fill(declared: Table, records: list[dict[str, Any]]) -> pl.DataFrame:
@@ -48,38 +47,37 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def run(lake: Lake, reply: Mapping[str, Any] | None = None, **chosen: Any) -> tuple[pl.DataFrame, dict[str, Any], bool]:
+def run(
+    lake: Lake, reply: Mapping[str, Any] | None = None, writer: Any = "extractive", **chosen: Any
+) -> tuple[pl.DataFrame, dict[str, Any], bool]:
     """Materialize; return the lines, the metadata, and whether all checks passed."""
 
-    class FixedSettings(Settings):
-        @property
-        def profile(self) -> Profile:
-            return profiles.load("sample").model_copy(update={"personas": PersonaSettings(**chosen)})
+    root = Path(lake.root).parent
+    profile = playing(profiles.load("sample"), persona_writer=writer).model_copy(update={"personas": PersonaSettings(**chosen)})
+    profile = profile.placed(root, {})
 
     class FakeWorkers(Workers):
         def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
             raise AssertionError("one request a user needs no vectors")
 
-        def chat(self, context: Any, batches: Any, sampling: Any, role: Any = "policy") -> tuple[list[list[ChatAnswer]], CallStats]:
+        def chat(self, context: Any, batches: Any, engine: Any, sampling: Any) -> tuple[list[list[ChatAnswer]], CallStats]:
             ((model, requests),) = batches
-            assert (model.identity, sampling.temperature, role) == ("writer@1", 0.0, "persona_writer")
+            assert (model.identity, sampling.temperature, engine) == (f"writer@{COMMIT[:16]}", 0.0, profile.engine)
             return [[ChatAnswer(json.dumps(reply), None, "stop", 0, 0, call_id="key") for _ in requests]], CallStats(
                 requests=len(requests), answered=len(requests)
             )
 
-    upstream = ("turns", "feedback_labels", "conversations")
     outcome = dg.materialize(
         [
-            module.personas,
-            module.lines_rest_on_earlier_messages,
-            *module.table_checks,
-            *(dg.AssetSpec(name, partitions_def=MONTHS) for name in upstream),
+            *built(profile, module.personas, module.rest_on_messages, *module.table_checks),
+            *upstream(profile, "turns", "feedback_labels", "conversations"),
         ],
         selection=dg.AssetSelection.assets("personas"),
         resources={
             "io_manager": TableIOManager(root=lake.root),
-            "settings": FixedSettings(),
-            "workers": FakeWorkers(root=lake.root, engines={}, limits="{}"),
+            "settings": Settings(profile),
+            "lake": lake,
+            "workers": FakeWorkers(root),
         },
     )
     (event,) = outcome.asset_materializations_for_node("personas")
@@ -102,17 +100,16 @@ def test_the_extractive_writer_calls_no_model(lake: Lake) -> None:
 def test_a_model_writes_and_tells_what_was_dropped_and_what_it_cost(lake: Lake) -> None:
     citations = [{"message": 2, "quote": "shorten it"}, {"message": 2, "quote": "make it brief"}]
     reply = {"withdrawn": [], "revised": [], "new": [{"line": "Prefers short answers.", "citations": citations}]}
-    lines, told, passed = run(lake, reply, writer=WRITER)
+    lines, told, passed = run(lake, reply, writer={"hub": f"writer@{COMMIT}"})
     assert passed
     assert lines.select("slot", "line", "evidence", "quotes", "writer", "call_id").rows() == [
-        ("line-1", "Prefers short answers.", ["c:2"], ["shorten it"], "writer@1", "key")
+        ("line-1", "Prefers short answers.", ["c:2"], ["shorten it"], f"writer@{COMMIT[:16]}", "key")
     ]
     assert "| citation_not_verbatim | 1 |" in told["dropped"]
     assert told["calls/answered"] == 1
 
 
-def test_corrections_lie_beside_the_outputs_and_are_counted(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
+def test_corrections_lie_beside_the_outputs_and_are_counted(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "- {user_id: ann, slot: length, at: 2023-04-01, line: Likes it long.}\n- {user_id: bo, slot: a, delete: true}"
     )

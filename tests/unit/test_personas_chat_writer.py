@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import PERSONAS, TIME, TURNS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.schemas import validator
 from rlhi_dagster.personas.chat_writer import ChatWriter, schema, verbatim
@@ -22,7 +23,6 @@ from rlhi_dagster.personas.reading import SHOWN_MESSAGES
 from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.personas.versions import Dropped, Written
-from rlhi_dagster.tables import PERSONAS, TIME, TURNS
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
 SHORT, LONG, LISTS = "Prefers short answers.", "Prefers long, detailed answers.", "Prefers answers in bullet points."

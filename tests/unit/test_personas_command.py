@@ -11,10 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.personas.command import shown
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TURNS, USERS, Table
+from rlhi_dagster.cli.persona_command import shown
 from rlhi_dagster.personas.versions import CORRECTION, EXTRACTIVE, Citation, table, version
-from rlhi_dagster.tables import TURNS, USERS, Table
 
 ANN, ANA, BOB = "a1f0", "a1c2", "b0"
 

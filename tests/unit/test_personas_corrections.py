@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import PERSONAS, TIME
 from rlhi_dagster.personas.corrections import CorrectionsError, corrected, read
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.personas.versions import CORRECTION, EXTRACTIVE, Citation, table, version
-from rlhi_dagster.tables import PERSONAS, TIME
 
 
 def at(day: int) -> datetime:

@@ -8,10 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from assets.personas import lines_rest_on_earlier_messages
-from rlhi_dagster.personas.evidence import faults
+from rlhi_dagster.base.tables import TURNS
+from rlhi_dagster.personas.evidence import faults, lines_rest_on_earlier_messages
 from rlhi_dagster.personas.versions import CORRECTION, EXTRACTIVE, Citation, table, version
-from rlhi_dagster.tables import TURNS
 
 
 def at(day: int) -> datetime:

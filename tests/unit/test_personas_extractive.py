@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import CONVERSATIONS, PERSONAS, TIME
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.personas import extractive
@@ -18,7 +19,6 @@ from rlhi_dagster.personas.evidence import faults
 from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.personas.snapshots import personas_at, render
 from rlhi_dagster.personas.versions import MAX_EVIDENCE, Dropped, Written
-from rlhi_dagster.tables import CONVERSATIONS, PERSONAS, TIME
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
 WANTED = Feedback.REATTEMPT_WITH_FEEDBACK.value

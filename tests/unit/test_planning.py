@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhi_dagster import planning
-from rlhi_dagster.launching import command
+from rlhi_dagster.base.launching import command
+from rlhi_dagster.cli import planning
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhi_dagster.feedback.aspects import LANGUAGES
-from rlhi_dagster.preferences.applicability import (
+from rlhi_dagster.preferences.criticism_fits import (
     CODES,
     follow_up_applies,
     language_of,

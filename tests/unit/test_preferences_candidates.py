@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.base.tables import CANDIDATE_REWARDS, CANDIDATES, PERSONAS, TURNS, USERS, Table
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.personas.donors import donors
@@ -19,7 +20,6 @@ from rlhi_dagster.preferences.candidates import (
     opening_requests,
     reward_requests,
 )
-from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, PERSONAS, TURNS, USERS, Table
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 

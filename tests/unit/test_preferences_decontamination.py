@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.preferences import decontamination
 from rlhi_dagster.preferences.decontamination import HITS, hits
-from rlhi_dagster.tables import MESSAGES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIRS = {"pair_id": pl.String(), "prompt": MESSAGES}

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.preferences import duplicates as module
 from rlhi_dagster.preferences.duplicates import duplicates
-from rlhi_dagster.tables import MESSAGES
 
 SCHEMA = {
     "pair_id": pl.String(),

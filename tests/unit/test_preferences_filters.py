@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhi_dagster.preferences.feedback_talk import mentions_feedback
 from rlhi_dagster.preferences.filters import DropReason, language, languages_differ, new_words, reasons, similarity, words_of_abuse
-from rlhi_dagster.preferences.mentions import mentions_feedback
 from rlhi_dagster.preferences.refusals import is_refusal
 from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 

@@ -10,14 +10,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import ONLINE_CANDIDATES, ONLINE_PAIRS, PREFERENCE_PAIRS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.online import rounds
+from rlhi_dagster.online.checks import requests_are_in_one_round, rounds_are_full
 from rlhi_dagster.personas.conditioning import PersonaPlacement
-from rlhi_dagster.preferences import online
 from rlhi_dagster.preferences.candidates import candidate_requests
-from rlhi_dagster.preferences.online_checks import requests_are_in_one_round, rounds_are_full
 from rlhi_dagster.preferences.settings import CandidateSettings
-from rlhi_dagster.tables import ONLINE_CANDIDATES, ONLINE_PAIRS, PREFERENCE_PAIRS
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 START = ModelRef("town-policy", "p1")
@@ -42,9 +42,9 @@ def offered(requests: int = 12, pairs_each: int = 2) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=PREFERENCE_PAIRS.schema, orient="row")
 
 
-def plan(**given: Any) -> online.Plan:
+def plan(**given: Any) -> rounds.Plan:
     fixed: dict[str, Any] = {"recipe": "mine", "rounds": 2, "pairs": {"train": 12, "validation": 3}, "candidates": CANDIDATES, "seed": 7}
-    return online.Plan(**(fixed | {"near_duplicate_jaccard": 0.9, "placement": PersonaPlacement.SYSTEM} | given))
+    return rounds.Plan(**(fixed | {"near_duplicate_jaccard": 0.9, "placement": PersonaPlacement.SYSTEM} | given))
 
 
 @dataclass
@@ -54,7 +54,7 @@ class World:
     replies: Callable[[ModelRef, ChatRequest], str | None]
     asked: list[tuple[str, list[ChatRequest]]] = field(default_factory=list)
     scored: list[RewardRequest] = field(default_factory=list)
-    trained: list[online.Round] = field(default_factory=list)
+    trained: list[rounds.Round] = field(default_factory=list)
 
     def ask(self, policy: ModelRef, wanted: list[ChatRequest]) -> Sequence[ChatAnswer]:
         self.asked.append((policy.identity, wanted))
@@ -68,7 +68,7 @@ class World:
             for place, request in enumerate(wanted)
         ]
 
-    def train(self, done: online.Round) -> ModelRef:
+    def train(self, done: rounds.Round) -> ModelRef:
         self.trained.append(done)
         return ModelRef(f"after-{done.number}", "w")
 
@@ -78,24 +78,24 @@ def fresh(policy: ModelRef, request: ChatRequest) -> str:
     return f"{request.sample_index} of {policy.name} to {request.messages[-1]['content']}"
 
 
-def run(world: World, rows: pl.DataFrame | None = None, **given: Any) -> list[online.Round]:
+def run(world: World, rows: pl.DataFrame | None = None, **given: Any) -> list[rounds.Round]:
     chosen = plan(**given)
-    asked = online.requests(offered() if rows is None else rows, chosen.rounds, chosen.seed)
-    return list(online.rounds(chosen, asked, START, world.ask, world.score, world.train))
+    asked = rounds.requests(offered() if rows is None else rows, chosen.rounds, chosen.seed)
+    return list(rounds.rounds(chosen, asked, START, world.ask, world.score, world.train))
 
 
 def test_each_request_is_in_one_round_equally_many_of_each_split_in_any_order_of_rows() -> None:
-    asked = online.requests(offered(), 3, 7)
+    asked = rounds.requests(offered(), 3, 7)
     assert asked["turn_id"].to_list() == [f"t{number:02d}:0" for number in range(12)]
     assert set(asked.group_by("round", "split").len().rows()) == {
         (r, s, n) for r in (1, 2, 3) for s, n in (("train", 3), ("validation", 1))
     }
-    assert asked.equals(online.requests(offered().reverse(), 3, 7))
-    assert not asked.equals(online.requests(offered(), 3, 8))
+    assert asked.equals(rounds.requests(offered().reverse(), 3, 7))
+    assert not asked.equals(rounds.requests(offered(), 3, 8))
     dropped = offered().with_columns(is_kept=pl.col("turn_id") != "t03:0")
     other = offered().with_columns(source=pl.lit("rewards_none"), turn_id=pl.lit("x:0"))
-    assert "t03:0" not in set(online.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
-    assert "x:0" not in set(online.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
+    assert "t03:0" not in set(rounds.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
+    assert "x:0" not in set(rounds.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
 
 
 def test_every_round_asks_the_policy_that_the_round_before_trained() -> None:
@@ -113,7 +113,7 @@ def test_every_round_asks_the_policy_that_the_round_before_trained() -> None:
 def test_the_first_round_asks_what_the_candidates_were_asked_and_the_reward_model_sees_the_own_persona() -> None:
     world = World(fresh)
     run(world)
-    asked = online.requests(offered(), 2, 7)
+    asked = rounds.requests(offered(), 2, 7)
     assert world.asked[0][1] == candidate_requests(asked.filter(round=1), CANDIDATES.count)
     for request in world.scored:
         number = request.messages[1]["content"].removesuffix(", please").rpartition(" ")[2]
@@ -134,7 +134,7 @@ def test_rounds_give_the_pairs_that_were_asked_for_best_against_worst_first() ->
     ]
     best = kept.filter(pl.col("chosen_reward") == 5, pl.col("rejected_reward") == 0)
     assert best.filter(split="train")["turn_id"].n_unique() == 9, "every training request gives its best against its worst"
-    assert set(pairs.filter(~pl.col("is_kept"))["drop_reasons"].list.first()) == {online.BEYOND_THE_SHARE}
+    assert set(pairs.filter(~pl.col("is_kept"))["drop_reasons"].list.first()) == {rounds.BEYOND_THE_SHARE}
     assert pairs["pair_id"].is_unique().all()
     texts = dict(candidates.select("candidate_id", "reply").iter_rows())
     for row in kept.iter_rows(named=True):
@@ -150,7 +150,7 @@ def test_what_a_round_lacks_the_next_one_makes_up_for() -> None:
 
     kept = pl.concat([done.pairs for done in run(World(few_at_first))]).filter("is_kept", split="train")
     counts = dict(kept.group_by("round").len().iter_rows())
-    requests = online.requests(offered(), 2, 7).filter(round=1, split="train").height
+    requests = rounds.requests(offered(), 2, 7).filter(round=1, split="train").height
     assert counts == {1: requests, 2: 12 - requests}
     assert counts[2] > 6
 
@@ -177,15 +177,15 @@ def test_a_round_without_a_pair_says_which_and_why() -> None:
     def same(policy: ModelRef, request: ChatRequest) -> str:
         return fresh(policy, request) if policy == START else f"1 to {request.messages[-1]['content']}"
 
-    with pytest.raises(online.RoundError, match=r"recipe mine, round 2: no pair of candidates to train on \(too_few_replies 4\)"):
+    with pytest.raises(rounds.RoundError, match=r"recipe mine, round 2: no pair of candidates to train on \(too_few_replies 4\)"):
         run(World(same))
-    with pytest.raises(online.RoundError, match=r"recipe mine, round 1: no pair of candidates to train on \(no request\)"):
+    with pytest.raises(rounds.RoundError, match=r"recipe mine, round 1: no pair of candidates to train on \(no request\)"):
         run(World(fresh), offered(0))
 
 
 def test_online_pairs_are_preference_pairs_of_the_source_rewards() -> None:
     (first, _) = run(World(fresh))
-    found = online.as_preference_pairs(first.pairs)
+    found = rounds.as_preference_pairs(first.pairs)
     assert found.schema == PREFERENCE_PAIRS.schema
     assert set(found["source"]) == {"rewards"}
     assert found.filter("is_kept").height == first.pairs.filter("is_kept").height

@@ -241,8 +241,8 @@ def test_probabilities_fall_on_the_choice_where_none_are_told() -> None:
 def test_the_town_judges_only_the_town(tmp_path) -> None:
     logs = tmp_path / "logs.jsonl"
     logs.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "id": "1"}\n')
-    assert profiles.load("sample").pair_judge.kind == "town"
-    assert profiles.load("sample", str(logs)).pair_judge.kind == "rule"
+    assert profiles.load("sample").player("pair_judge").builtin == "town"
+    assert profiles.load("sample", str(logs)).player("pair_judge").builtin == "rule"
     settings = profiles.load("sample").model_dump(mode="json", exclude_unset=True) | {"truth": None}
-    with pytest.raises(ValueError, match="set it to rule or chat"):
+    with pytest.raises(ValueError, match="name rule or a chat model for real logs"):
         profiles.Profile(**settings)

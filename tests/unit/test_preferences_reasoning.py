@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import REASONING_ERRORS, REASONING_PAIRS
 from rlhi_dagster.engines.base import ChatAnswer
-from rlhi_dagster.evaluation.math_answers import Grade, Solution, grade
-from rlhi_dagster.preferences.prm800k import ErroneousSolution, erroneous_solutions, read_records
-from rlhi_dagster.preferences.reasoning import correction_requests, corrections, reasoning_pairs, speaks_of_the_remark, to_verify
-from rlhi_dagster.preferences.simulated_user import fault, remark_requests, spoken, templated
+from rlhi_dagster.reasoning.corrections import correction_requests, corrections, reasoning_pairs, speaks_of_the_remark, to_verify
+from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
+from rlhi_dagster.reasoning.prm800k import ErroneousSolution, erroneous_solutions, read_records
+from rlhi_dagster.reasoning.simulated_user import fault, remark_requests, spoken, templated
 from rlhi_dagster.simulation.arithmetic import prm800k
-from rlhi_dagster.tables import REASONING_ERRORS, REASONING_PAIRS
 
 PUBLISHED = Path(__file__).parents[2] / "../shared/data/prm800k"
 EXAMPLES, DECODED = PUBLISHED / "original_schema_examples.json", PUBLISHED / "solutions.jsonl"

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import FEEDBACK_LABELS, TURNS, WILDLLAMACHAT, Table
 from rlhi_dagster.engines.base import ChatAnswer
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.preferences.pair_judge import FollowUp, Judged, Rewritten, RulePairJudge
-from rlhi_dagster.preferences.reconstruction import feedback_ids, mismatches, user_messages, wildllamachat
-from rlhi_dagster.tables import FEEDBACK_LABELS, TURNS, WILDLLAMACHAT, Table
+from rlhi_dagster.reconstruction.wildllamachat import feedback_ids, mismatches, user_messages, wildllamachat
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 

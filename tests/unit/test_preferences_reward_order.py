@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import CANDIDATE_REWARDS
 from rlhi_dagster.preferences.reward_order import (
     GENERIC_CORRELATION,
     MIN_REQUESTS,
@@ -16,7 +17,6 @@ from rlhi_dagster.preferences.reward_order import (
     reads_the_persona,
     reward_order,
 )
-from rlhi_dagster.tables import CANDIDATE_REWARDS
 
 UP, DOWN = (1.0, 2.0, 3.0), (3.0, 2.0, 1.0)
 

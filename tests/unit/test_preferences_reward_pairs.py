@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhi_dagster.base.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
 from rlhi_dagster.preferences.pair_checks import requests_are_accounted_for
 from rlhi_dagster.preferences.reward_pairs import CONDITIONS, reward_pairs
 from rlhi_dagster.preferences.settings import CandidateSettings
-from rlhi_dagster.tables import CANDIDATE_REWARDS, CANDIDATES, REWARD_PAIRS
 
 NOON = datetime(2023, 4, 2, 12, tzinfo=UTC)
 PROMPT = [{"role": "user", "content": "ask"}]

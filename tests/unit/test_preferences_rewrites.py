@@ -10,22 +10,15 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import FEEDBACK_LABELS, PERSONAS, REWRITE_PAIRS, REWRITES, USERS, WILDLLAMACHAT, Table
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer
 from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences.pair_checks import rewrites_are_conserved
 from rlhi_dagster.preferences.pair_judge import FollowUp, Judged, Rewritten
 from rlhi_dagster.preferences.rewriter import Rewriter
-from rlhi_dagster.preferences.rewrites import (
-    criticised,
-    needs_rewards,
-    reward_requests,
-    rewrite_pairs,
-    rewrites,
-    unscored_pairs,
-)
+from rlhi_dagster.preferences.rewrites import criticised, needs_rewards, reward_requests, rewrite_pairs, rewrites, unscored_pairs
 from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
-from rlhi_dagster.tables import FEEDBACK_LABELS, PERSONAS, REWRITE_PAIRS, REWRITES, USERS, WILDLLAMACHAT, Table
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
 ASKED = "reattempt_with_feedback"

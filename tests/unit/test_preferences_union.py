@@ -8,15 +8,18 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster.io_managers import TableIOManager
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.metadata import result
-from rlhi_dagster.partitions import months
-from rlhi_dagster.preferences import Source, pair_checks, union
+from assets import training
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.metadata import result
+from rlhi_dagster.preferences import Source, merge, pair_checks
 from rlhi_dagster.preferences.decontamination import hits
-from rlhi_dagster.preferences.settings import DecontaminationSettings
-from rlhi_dagster.preferences.union import split_of
-from rlhi_dagster.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from rlhi_dagster.preferences.merge import split_of
+from rlhi_dagster.preferences.settings import DecontaminationSettings, PairSettings
+from tests.built import built, upstream
 
 DEFAULTS = DecontaminationSettings(min_similarity=None)
 
@@ -47,9 +50,9 @@ def unite(
     fraction: float = 0.2,
     jaccard: float = 0.9,
 ) -> pl.DataFrame:
-    offered = union.offered_pairs(table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning))
+    offered = merge.offered_pairs(table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning))
     found = hits(offered, table(EVAL_PROMPTS, items), 13, None, lambda texts: pytest.fail("nothing is embedded"))
-    frame = union.preference_pairs(offered, found, jaccard, fraction)
+    frame = merge.preference_pairs(offered, found, jaccard, fraction)
     assert frame.schema == PREFERENCE_PAIRS.schema
     assert frame["pair_id"].to_list() == offered["pair_id"].to_list()
     return frame
@@ -117,7 +120,7 @@ def test_requests_of_evaluation_sets_are_dropped_by_name() -> None:
     told = frame.select("pair_id", "drop_reasons", "contaminated_by", "contaminated_how").rows()
     assert told[0] == ("a", ["contaminated"], "sum:1", "whole_item")
     assert told[2] == ("c", ["contaminated"], "user:1", "whole_item")
-    assert union.contamination(frame).select("pair_id", "prompt_id", "kind").rows() == [
+    assert merge.contamination(frame).select("pair_id", "prompt_id", "kind").rows() == [
         ("a", "sum:1", "whole_item"),
         ("c", "user:1", "whole_item"),
     ]
@@ -136,10 +139,10 @@ def test_a_pair_that_stays_is_never_lost_to_one_that_repeats_an_item() -> None:
 
 def test_only_named_benchmarks_count_and_a_name_without_items_is_an_error() -> None:
     items = table(EVAL_PROMPTS, [item("1", "one"), item("2", "two", benchmark="user_eval")])
-    assert union.eval_items(items, None)["prompt_id"].to_list() == ["1", "2"]
-    assert union.eval_items(items, ("user_eval",))["prompt_id"].to_list() == ["2"]
+    assert merge.eval_items(items, None)["prompt_id"].to_list() == ["1", "2"]
+    assert merge.eval_items(items, ("user_eval",))["prompt_id"].to_list() == ["2"]
     with pytest.raises(ValueError, match="no item of mt_bench; it has arithmetic, user_eval"):
-        union.eval_items(items, ("arithmetic", "mt_bench"))
+        merge.eval_items(items, ("arithmetic", "mt_bench"))
 
 
 def test_the_split_is_by_user_and_stays_as_data_grows() -> None:
@@ -170,7 +173,11 @@ def test_nothing_offered_gives_an_empty_table() -> None:
 # checks
 
 
-SOURCES = [table(REWRITE_PAIRS, [pair("a"), pair("b", chosen="good a"), pair("x", is_kept=False)]), table(REWARD_PAIRS, [pair("c")])]
+SOURCES = [
+    table(REWRITE_PAIRS, [pair("a"), pair("b", chosen="good a"), pair("x", is_kept=False)]),
+    table(REWARD_PAIRS, [pair("c")]),
+    REASONING_PAIRS.empty(),
+]
 
 
 @pytest.mark.parametrize(
@@ -248,13 +255,14 @@ def test_the_checks_block_what_comes_after(tmp_path: Any, fault: str) -> None:
     def after() -> None:
         """Comes after."""
 
-    monthly = {name: months("2023-04") for name in ("rewrite_pairs", "reward_pairs")}
-    specs = [dg.AssetSpec(name, partitions_def=monthly.get(name)) for name in (*monthly, "reasoning_pairs", "eval_prompts")]
+    sample, names = profiles.load("sample"), {"offered_pairs_are_conserved", "pairs_are_decontaminated"}
+    profile = sample.model_copy(update={"pairs": PairSettings(decontamination=DEFAULTS)})
+    specs = upstream(profile, "rewrite_pairs", "reward_pairs", "reasoning_pairs", "eval_prompts")
     definitions = dg.Definitions(
         assets=[preference_pairs, after, *specs],
-        asset_checks=[pair_checks.conserved_check(preference_pairs), pair_checks.decontaminated_check(preference_pairs, DEFAULTS)],
+        asset_checks=built(profile, *(each for each in training.pairs_are_sound if each.name in names)),
         jobs=[dg.define_asset_job("everything")],
-        resources={"io_manager": TableIOManager(root=str(tmp_path))},
+        resources={"io_manager": TableIOManager(root=str(tmp_path)), "lake": lake, "settings": Settings(profile)},
     )
     done = definitions.resolve_job_def("everything").execute_in_process(raise_on_error=False)
     found = {evaluation.check_name: evaluation.passed for evaluation in done.get_asset_check_evaluations()}

@@ -15,13 +15,18 @@ from hypothesis import strategies as st
 
 from assets import preferences
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
+from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.stats import CallStats
-from rlhi_dagster.lake import Lake
+from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.model_calls import Calls
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.preferences.drop_account import account, drawing, shares
 from rlhi_dagster.preferences.filters import DropReason
-from rlhi_dagster.preferences.rewriter import rewriter_of
-from rlhi_dagster.preferences.waterfall import account, drawing, shares
-from rlhi_dagster.tables import FEEDBACK_LABELS, REWRITE_PAIRS, REWRITES, TURNS, USERS, Table
+from rlhi_dagster.profiles import Profile
+from rlhi_dagster.roles.rewriter import rewriter
+from tests.built import playing
 
 CONTEXT: Any = None
 """The workers here need none."""
@@ -114,32 +119,21 @@ def test_the_picture_has_a_panel_for_each_strategy_and_a_bar_for_each_step() -> 
     assert not drawing(found.clear()).axes
 
 
-@dataclass
-class FakeSettings:
-    """A profile with changes."""
+@dataclass(frozen=True)
+class FakeWorkers(Workers):
+    """Answers without a process, and remembers who was asked, at which temperature."""
 
-    profile: profiles.Profile
-
-    def sampling(self, temperature: float | None = None) -> Any:
-        return self.profile.sampling
-
-
-@dataclass
-class FakeWorkers:
-    """Answers without a process, and remembers what for."""
-
-    roles: list[tuple[str, str]] = field(default_factory=list)
+    root: Path = Path("/nowhere")
+    asked: list[tuple[str, float]] = field(default_factory=list)
     scored: list[RewardRequest] = field(default_factory=list)
 
-    def chat(
-        self, context: Any, batches: list[tuple[Any, list[ChatRequest]]], sampling: Any, role: str
-    ) -> tuple[list[list[ChatAnswer]], CallStats]:
+    def chat(self, context: Any, batches: Any, engine: Any, sampling: Any) -> tuple[list[list[ChatAnswer]], CallStats]:
         ((model, requests),) = batches
-        self.roles.append((role, model.name))
+        self.asked.append((model.name, sampling.temperature))
         return [[ChatAnswer("new", None, "stop", 1, 1) for _ in requests]], CallStats(requests=len(requests))
 
-    def score(self, context: Any, model: Any, requests: list[RewardRequest]) -> tuple[list[RewardAnswer], CallStats]:
-        self.scored += requests
+    def score(self, context: Any, model: Any, requests: Any, engine: Any) -> tuple[list[RewardAnswer], CallStats]:
+        self.scored.extend(requests)
         return [RewardAnswer(float(len(each.messages[-1]["content"])), None, 1) for each in requests], CallStats(requests=len(requests))
 
 
@@ -155,28 +149,33 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def changed(**rewrites: Any) -> FakeSettings:
+def changed(**rewrites: Any) -> Profile:
     profile = profiles.load("sample")
-    return FakeSettings(profile.model_copy(update={"rewrites": profile.rewrites.model_copy(update=rewrites)}))
+    return profile.model_copy(update={"rewrites": profile.rewrites.model_copy(update=rewrites)})
 
 
 @pytest.mark.parametrize(
-    ("rewriter", "asked"), [(None, ("policy", "the-policy")), (HubModel(hub_model="big", hub_revision="abc"), ("rewriter", "big"))]
+    ("player", "asked"),
+    [
+        ("policy", ("the-policy", 0.6)),
+        ({"hub": f"big@{'1' * 40}"}, ("big", 0.6)),
+        ({"hub": f"big@{'1' * 40}", "sampling": {"temperature": 0.1}}, ("big", 0.1)),
+    ],
 )
-def test_the_policy_rewrites_unless_the_profile_names_a_rewriter(lake: Lake, rewriter: HubModel | None, asked: tuple[str, str]) -> None:
-    workers, spent = FakeWorkers(), list[CallStats]()
-    made = rewriter_of(CONTEXT, changed(rewriter=rewriter), lake, workers, spent)  # type: ignore[arg-type]
+def test_the_policy_rewrites_unless_the_profile_names_a_rewriter(lake: Lake, player: Any, asked: tuple[str, float]) -> None:
+    workers, profile = FakeWorkers(), playing(changed(), rewriter=player)
+    calls = Calls(CONTEXT, workers, Settings(profile), lake)
+    made = rewriter(calls, profile)
     assert made.form == "dialogue"
     row = {"strategy": "feedback", "prompt": [{"role": "user", "content": "q"}], "original": "r", "feedback": "f", "persona": ""}
     assert [each.text for each in made.write([row])] == ["new"]
-    assert workers.roles == [asked]
-    assert [each.requests for each in spent] == [1]
+    assert workers.asked == [asked]
+    assert calls.metadata()["calls/requests"] == 1
 
 
 @pytest.mark.parametrize(("margin", "scored"), [(None, 0), (4.0, 2)])
 def test_the_asset_asks_the_reward_model_only_where_a_filter_looks_at_rewards(lake: Lake, margin: float | None, scored: int) -> None:
-    chosen = changed()
-    filters = chosen.profile.rewrites.filters.model_copy(update={"min_reward_margin": margin})
+    filters = changed().rewrites.filters.model_copy(update={"min_reward_margin": margin})
     said = {
         "strategy": "feedback",
         "month": "2023-04",
@@ -194,8 +193,7 @@ def test_the_asset_asks_the_reward_model_only_where_a_filter_looks_at_rewards(la
         "feedback_labels": LABELS.lazy(),
         "users": USERS_FRAME.lazy(),
     }
-    body = preferences.rewrite_pairs.op.compute_fn.decorated_fn  # type: ignore[union-attr]
-    result = body(CONTEXT, changed(filters=filters), lake, workers, **frames)
+    result = preferences.rewrite_pairs.body(CONTEXT, Settings(changed(filters=filters)), lake, workers, **frames)
     assert len(workers.scored) == scored
     # "short" has a reward of 5 and "long text" of 9: its margin is -4.
     assert result.value["drop_reasons"].to_list() == [[] if margin is None else ["reward_margin_too_small"], ["identical_sides"]]

@@ -101,9 +101,10 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         ({"engine__kind": "llamacpp"}, r"engine: .*kind"),
         ({"seed": None}, "seed"),
         ({"sampling__top_p": None}, r"sampling\.top_p"),
-        ({"policy__hub_model": "a/b"}, "policy: .*either hub_model or town"),
-        ({"evaluation__judge": "chat"}, "judge_model"),
-        ({"reward": {"hub_model": "a/b"}}, "hub_revision"),
+        ({"policy": None}, r"models\.policy: town is trained here and needs the section policy"),
+        ({"models__judge": "chat"}, r"models\.judge: .*chat is neither a role nor a program"),
+        ({"models__reward": {"hub": "a b"}}, r"models\.reward\.hub: .*'a b' is no model of the Hub"),
+        ({"models__judge": None}, r"models\.judge: Field required"),
     ],
 )
 def test_a_wrong_setting_names_itself_and_the_file(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

@@ -14,19 +14,19 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import TURNS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Block, question, template
 from rlhi_dagster.evaluation.judges import ChatJudge
-from rlhi_dagster.feedback.chat_labeller import LETTERS, ChatLabeller
+from rlhi_dagster.feedback.labels.chat_labeller import LETTERS, ChatLabeller
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.personas.settings import PersonaSettings
 from rlhi_dagster.preferences.pair_judge import ChatPairJudge, FollowUp, Rewritten
-from rlhi_dagster.preferences.prm800k import ErroneousSolution
-from rlhi_dagster.preferences.reasoning import correction_requests
 from rlhi_dagster.preferences.rewriter import Rewriter
-from rlhi_dagster.preferences.simulated_user import remark_requests, spoken
-from rlhi_dagster.tables import TURNS
+from rlhi_dagster.reasoning.corrections import correction_requests
+from rlhi_dagster.reasoning.prm800k import ErroneousSolution
+from rlhi_dagster.reasoning.simulated_user import remark_requests, spoken
 
 FOLDER = files("rlhi_dagster") / "prompts"
 PROMPTS = sorted(file.name.removesuffix(".md") for file in FOLDER.iterdir() if file.name.endswith(".md"))

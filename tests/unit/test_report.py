@@ -3,17 +3,15 @@
 import re
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from rlhi_dagster import plots
-from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
-from rlhi_dagster.evaluation.scores import scores
-from rlhi_dagster.report.data import ReportData, marks
-from rlhi_dagster.report.page import render
-from rlhi_dagster.tables import (
+from rlhi_dagster import report
+from rlhi_dagster.base import plots
+from rlhi_dagster.base.tables import (
     CANDIDATE_REWARDS,
     CONTEXTUAL_DIVERSITY,
     CONVERSATIONS,
@@ -30,7 +28,12 @@ from rlhi_dagster.tables import (
     USERS,
     Table,
 )
+from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
+from rlhi_dagster.evaluation.scores import scores
+from rlhi_dagster.report.data import ReportData, marks
+from rlhi_dagster.report.page import render
 from rlhi_dagster.training import recipes
+from rlhi_dagster.training.curves import curves, ends
 from rlhi_dagster.training.recipes import BASE, Recipe, Role
 
 LEVELS = [("all", "all"), *(("turn", turn) for turn in ("2", "3", "4", "5", ">5")), ("month", "2023-04"), ("month", "2023-05")]
@@ -229,7 +232,9 @@ def test_text_of_conversations_is_escaped() -> None:
     page = render(made_up(users=4, attack=ATTACK))
     assert "<script" not in page
     assert "<img" not in page
-    assert "&lt;script&gt;" in page
+    for section in ("results", "samples"):  # the description of a recipe; a request, a persona and replies
+        body = page[page.index(f'<section id="{section}">') :]
+        assert "&lt;script&gt;" in body[: body.index("</section>")]
 
 
 def test_samples_are_shown_only_on_request() -> None:
@@ -257,6 +262,27 @@ def test_every_section_is_there_with_n_and_interval(page: str) -> None:
     # Plots take their colours from the page, in light and in dark.
     assert not {colour for colour in plots.PALETTE.values() if colour in page[page.index("</style>") :]}
     assert "var(--s-2)" in page
+
+
+def test_pictures_have_the_pages_colours() -> None:
+    style = (Path(report.__file__).parent / "page.css").read_text()
+    light, dark = style.split("@media (prefers-color-scheme: dark)")
+    dark = dark[: dark.index("* {")]
+    for tone, colour in plots.PALETTE.items():
+        assert f"{tone}: {colour};" in light
+        assert f"{tone}: " in dark
+        assert f"{tone}: {colour};" not in dark
+
+
+def test_the_page_and_the_ui_draw_the_same_curves() -> None:
+    data = made_up(users=2)
+    made = data.checkpoints["dpo_rewrites"]
+    panels = {"loss": "loss", "kl": "KL"}
+    figure = curves({"a": made}, panels=panels, columns=1, limits=ends({"a": made, "b": {"steps": [{"step": 1, "loss": 9.0}]}}, panels))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "KL"]
+    assert figure.axes[0].get_ylim()[1] > 9.0
+    loss = next(axes for axes in curves({"a": made}).axes if axes.get_title(loc="left") == "loss (nats)")
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [list(line.get_ydata()) for line in loss.lines]
 
 
 def test_no_treatment_is_drawn_as_a_control() -> None:

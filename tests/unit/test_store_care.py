@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,21 +12,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.store import compaction, folding, references
+from rlhi_dagster.store import compaction, erase, uses
 from rlhi_dagster.store.compaction import compact
-from rlhi_dagster.store.folding import fold
 from rlhi_dagster.store.garbage import Rule, collect
-from rlhi_dagster.store.index import INDEX, SCHEMA, Entries, Index
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, published, stored_schema, write_segment
+from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS, listing, stored_schema, write_segment
 from rlhi_dagster.store.stats import stats
-from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 MODEL = "town/model@r1"
@@ -138,16 +136,55 @@ def test_only_partials_that_nobody_writes_any_more_are_removed(store: ResponseSt
     assert not old.exists()
 
 
+@pytest.mark.parametrize("how", ["compact", "gc", "remove"])
+def test_the_index_of_an_earlier_version_is_ignored_and_goes(store: ResponseStore, how: str) -> None:
+    old = rows(keys(0, 20), "old")
+    for part in (old[:10], old[10:]):
+        aged(store.append(part)[0], 40)
+    store.append(rows(keys(20, 30), "new"))
+    index = store.folder / "index.arrow"
+    write_old_index(index, keys(0, 20), [*listing(store.folder, "segment")[:1], "segment-0-gone.parquet"])
+    expected = dict.fromkeys(keys(0, 20), "old") | dict.fromkeys(keys(20, 30), "new")
+    assert texts(store, keys(0, 30)) == expected
+    assert store.missing(pl.Series("key", keys(0, 31))).to_list() == keys(30, 31)
+    assert verify("chat", store.folder) == []
+    assert index.exists(), "reading changes nothing"
+    match how:
+        case "compact":
+            compact(store.folder, "chat")
+        case "gc":
+            collect(store.root, Rule(timedelta(days=30), is_unreferenced=False), delete=True)
+            expected = dict.fromkeys(keys(20, 30), "new")
+        case _:
+            erase.remove(store.root, keys(0, 1))
+            del expected[keys(0, 1)[0]]
+    assert not index.exists(), "it names answers that may be gone"
+    assert texts(store, keys(0, 30)) == expected
+
+
+def write_old_index(file: Path, wanted: list[str], segments: list[str]) -> None:
+    """An index as stores had one: sorted entries with the halves of a key, the number of its segment, and its row (a wrong one here)."""
+    halves = sorted((int(key[:16], 16), int(key[16:], 16)) for key in wanted)
+    entries = {
+        "hi": pa.array([hi for hi, _ in halves], pa.uint64()),
+        "lo": pa.array([lo for _, lo in halves], pa.uint64()),
+        "segment": pa.array([number % 2 for number in range(len(halves))], pa.uint32()),
+        "row": pa.array([0] * len(halves), pa.uint32()),
+    }
+    table = pa.table(entries).replace_schema_metadata({"segments": json.dumps(segments)})
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
 def test_a_damaged_segment_stops_compaction_before_anything_is_deleted(store: ResponseStore) -> None:
     segments = [store.append(rows(keys(chunk, chunk + 1)))[0] for chunk in range(3)]
-    fold(store.folder)
     segments[1].write_bytes(segments[1].read_bytes()[:-9])
     with pytest.raises(ValueError, match=segments[1].name):
         compact(store.folder, "chat")
     assert set(listing(store.folder, "segment")) >= {segment.name for segment in segments}
 
 
-@pytest.mark.parametrize("dies", ["before the index", "before the first deletion", "after the third deletion"])
+@pytest.mark.parametrize("dies", ["before the first deletion", "after the third deletion"])
 def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_next(
     store: ResponseStore, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:
@@ -155,9 +192,6 @@ def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_nex
         store.append(rows(keys(10 * chunk, 10 * chunk + 12), f"{chunk}"))
     expected = texts(store, keys(0, 62))
     deleted: list[Path] = []
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
 
     def unlink(file: Path, missing_ok: bool = False) -> None:
         if file.suffix == ".parquet":
@@ -167,12 +201,7 @@ def test_compaction_that_dies_at_a_step_loses_nothing_and_is_finished_by_the_nex
         os.unlink(file) if file.exists() or not missing_ok else None  # noqa: PTH108
 
     with monkeypatch.context() as patch:
-        if dies == "before the index":
-            # The first call brings the index up to date, before anything is replaced.
-            calls = iter([folding.refresh, die])
-            patch.setattr(compaction, "refresh", lambda *given: next(calls)(*given))
-        else:
-            patch.setattr(Path, "unlink", unlink)
+        patch.setattr(Path, "unlink", unlink)
         with pytest.raises(KeyboardInterrupt):
             compact(store.folder, "chat")
     assert len(listing(store.folder, "segment")) == (4 if "third" in dies else 7)
@@ -220,8 +249,8 @@ def test_what_no_last_materialization_used_goes_if_it_is_older_than_a_day(tmp_pa
     rule = Rule(None, is_unreferenced=True)
     with pytest.raises(ValueError, match="no materialization has recorded"):
         collect(tmp_path, rule, delete=True)
-    references.record(tmp_path, "candidates", ["2024-01"], "run1", {("chat", MODEL): keys(0, 30)})
-    references.record(tmp_path, "rewrites", None, "run1", {("chat", MODEL): keys(20, 40)})
+    uses.record(tmp_path, "candidates", ["2024-01"], "run1", {("chat", MODEL): keys(0, 30)})
+    uses.record(tmp_path, "rewrites", None, "run1", {("chat", MODEL): keys(20, 40)})
     found = {each.folder.name: each for each in collect(tmp_path, rule, delete=True)}
     assert (found["town-model@r1"].rows, found["gone@r0"].rows, found["judge@r1"].rows) == (60, 7, 0)
     assert "of kind reward" in str(found["judge@r1"].note)
@@ -232,7 +261,7 @@ def test_what_no_last_materialization_used_goes_if_it_is_older_than_a_day(tmp_pa
 def test_both_conditions_together_must_both_hold(tmp_path: Path, store: ResponseStore) -> None:
     for days, first in ((50, 0), (5, 10)):
         aged(store.append(rows(keys(first, first + 10)))[0], days)
-    references.record(tmp_path, "candidates", None, "run1", {("chat", MODEL): [*keys(0, 5), *keys(10, 15)]})
+    uses.record(tmp_path, "candidates", None, "run1", {("chat", MODEL): [*keys(0, 5), *keys(10, 15)]})
     [found] = collect(tmp_path, Rule(timedelta(days=30), is_unreferenced=True), delete=True)
     assert found.rows == 5
     assert set(texts(store, keys(0, 20))) == set(keys(0, 5) + keys(10, 20))
@@ -245,10 +274,10 @@ def test_both_conditions_together_must_both_hold(tmp_path: Path, store: Response
 
 def test_a_run_replaces_the_records_of_the_partitions_that_it_repeats(tmp_path: Path) -> None:
     def used() -> set[str]:
-        return set(references.referenced(tmp_path, "chat", MODEL))
+        return set(uses.referenced(tmp_path, "chat", MODEL))
 
     def record(asset: str, partitions: list[str] | None, run: str, *numbers: int) -> None:
-        references.record(tmp_path, asset, partitions, run, {("chat", MODEL): [digest_of(number) for number in numbers]})
+        uses.record(tmp_path, asset, partitions, run, {("chat", MODEL): [digest_of(number) for number in numbers]})
 
     def of(*numbers: int) -> set[str]:
         return {digest_of(number) for number in numbers}
@@ -266,9 +295,9 @@ def test_a_run_replaces_the_records_of_the_partitions_that_it_repeats(tmp_path: 
     record("c", None, "r5", 7)
     record("c", None, "r6", 8)
     assert used() == of(2, 3, 4, 5, 6, 8)
-    assert [each.asset for each in references.assets_of(tmp_path, digest_of(8))] == ["c"]
-    assert references.referenced(tmp_path, "reward", MODEL).to_list() == []
-    assert references.kinds(tmp_path) == {"chat"}
+    assert [each.asset for each in uses.assets_of(tmp_path, digest_of(8))] == ["c"]
+    assert uses.referenced(tmp_path, "reward", MODEL).to_list() == []
+    assert uses.kinds(tmp_path) == {"chat"}
 
 
 # Verification
@@ -321,35 +350,6 @@ def test_verify_names_strangers_and_final_answers_among_errors(store: ResponseSt
     assert "no file of a response store" in found["notes.txt"]
 
 
-@pytest.mark.parametrize("column", ["hi", "lo", "segment", "row"])
-def test_verify_compares_every_part_of_the_index_with_the_segments(store: ResponseStore, column: str) -> None:
-    for chunk in range(3):
-        store.append(rows(keys(100 * chunk, 100 * chunk + 100)))
-    fold(store.folder)
-    assert verify("chat", store.folder) == []
-    index = Index(store.folder / INDEX)
-    columns = {name: np.concatenate([getattr(batch, name) for batch in index.batches]) for name in ("hi", "lo", "segment", "row")}
-    columns[column][[10, 200]] = columns[column][[10, 200]] ^ 1 if column != "segment" else (columns[column][[10, 200]] + 1) % 3
-    schema = SCHEMA.with_metadata(pa.ipc.open_file(store.folder / INDEX).schema.metadata)
-    with published(store.folder / INDEX) as stream, pa.ipc.new_file(stream, schema) as writer:
-        writer.write_batch(folding._batch(Entries(**columns), schema))
-    problems = verify("chat", store.folder)
-    assert problems
-    assert {problem.file.name for problem in problems} == {INDEX}
-
-
-@pytest.mark.parametrize("kind", ["cut", "stale"])
-def test_verify_names_a_cut_and_a_stale_index(store: ResponseStore, kind: str) -> None:
-    segments = [store.append(rows(keys(chunk, chunk + 1)))[0] for chunk in range(3)]
-    fold(store.folder)
-    if kind == "cut":
-        (store.folder / INDEX).write_bytes((store.folder / INDEX).read_bytes()[:300])
-    else:
-        segments[0].unlink()
-    [problem] = verify("chat", store.folder)
-    assert problem.file.name == INDEX
-
-
 # Figures and the command
 
 
@@ -369,7 +369,7 @@ def test_stats_count_answers_errors_tokens_and_cost(store: ResponseStore) -> Non
 
 def rlhi(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RLHI_")} | {"RLHI_DATA": str(data)}
-    command = [sys.executable, "-m", "rlhi_dagster.cli", "store", *arguments]
+    command = [sys.executable, "-m", "rlhi_dagster.cli.main", "store", *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
@@ -398,5 +398,5 @@ def test_the_command_ends_with_what_was_found(tmp_path: Path) -> None:
 
 
 def test_the_command_loads_no_model_library() -> None:
-    program = "import sys, rlhi_dagster.cli; print({'torch', 'transformers', 'vllm', 'ray'} & sys.modules.keys())"
+    program = "import sys, rlhi_dagster.cli.main; print({'torch', 'transformers', 'vllm', 'ray'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -11,16 +11,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import RESPONSES
+from rlhi_dagster.cli import store_command
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling, trace
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.lake import Lake
-from rlhi_dagster.store import command as store_command
-from rlhi_dagster.store import references
+from rlhi_dagster.provenance.answers import Reason, differing, explain, explain_last_run, locate
+from rlhi_dagster.store import uses
 from rlhi_dagster.store.compaction import compact
-from rlhi_dagster.store.explain import Reason, differing, explain, explain_last_run, locate
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT, SCHEMAS
-from rlhi_dagster.tables import RESPONSES
 
 MODEL, SAMPLING, ENGINE = ModelRef("town/model", "r1"), Sampling(0.6, 0.9, 8, 7), "echo"
 CONVERSATION = [
@@ -138,7 +138,7 @@ def test_settings_are_compared_by_name() -> None:
 
 
 def use(root: Path, run: str, *keys: str, model: ModelRef = MODEL) -> None:
-    references.record(root, "candidates", ["2024-01"], run, {("chat", model.identity): keys})
+    uses.record(root, "candidates", ["2024-01"], run, {("chat", model.identity): keys})
 
 
 def test_of_an_asset_the_answers_that_its_last_run_made_are_counted_by_reason(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_of_an_asset_the_answers_that_its_last_run_made_are_counted_by_reason(tm
     use(tmp_path, "run1", *old)
     # As if that run had been an hour ago.
     [file] = (tmp_path / "references" / "candidates").glob("*.parquet")
-    told = {name.decode(): value.decode() for name, value in references.pq.read_metadata(file).metadata.items() if b"ARROW" not in name}
+    told = {name.decode(): value.decode() for name, value in uses.pq.read_metadata(file).metadata.items() if b"ARROW" not in name}
     told["recorded_at"] = (datetime.fromisoformat(told["recorded_at"]) - timedelta(minutes=59)).isoformat()
     pl.read_parquet(file).write_parquet(file, metadata=told)
     warmer = replace(SAMPLING, temperature=1.0)
@@ -169,7 +169,7 @@ def test_of_an_asset_the_answers_that_its_last_run_made_are_counted_by_reason(tm
 
 
 def test_the_words_name_places_users_and_differences_and_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhi_dagster.profiles.data_root", lambda: tmp_path)
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
     root = tmp_path / "responses"
     old = ask(root, REQUEST, ago=5)
     use(root, "run1", old)

@@ -10,26 +10,23 @@ import time
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import SCHEMAS, listing
-from rlhi_dagster.store.verify import verify
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
 import sys
 from pathlib import Path
 import polars as pl
-from rlhi_dagster.store import compaction, folding, view
+from rlhi_dagster.store import compaction
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.store.responses import ResponseStore
 
-# So small that every process folds and merges all the time.
-folding.ENTRIES_PER_BATCH, folding._SAMPLED_EVERY, folding._ENTRIES_PER_RUN = 64, 8, 100
-view.is_due = lambda segments, rows, indexed: segments > 10
+# So small that there is something to merge all the time.
 compaction.MAX_ROWS = 400
 root = Path(sys.argv[1])
 store = ResponseStore(root, "chat", "m@r1")
@@ -66,12 +63,6 @@ import time
 for round_ in range(int(sys.argv[2])):
     compaction.compact(store.folder, "chat")
     print(round_, flush=True)
-"""
-FOLDER = """
-print("ready", flush=True)
-while True:
-    (store.folder / "index.arrow").unlink(missing_ok=True)
-    folding.fold(store.folder)
 """
 
 
@@ -129,13 +120,12 @@ def test_writers_readers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -
     assert set(keys) <= set(stored["key"])
 
 
-@pytest.mark.parametrize("program", [COMPACTER, FOLDER], ids=["compaction", "folding"])
-def test_a_kill_in_the_middle_loses_nothing(tmp_path: Path, program: str) -> None:
+def test_a_kill_in_the_middle_of_a_compaction_loses_nothing(tmp_path: Path) -> None:
     drawn = random.Random(0)
     store = ResponseStore(tmp_path, "chat", "m@r1")
     expected, partials = fill(store, 0, 40), 0
     for kill in range(1, 13):
-        process = start(program, tmp_path, 1_000_000)
+        process = start(COMPACTER, tmp_path, 1_000_000)
         try:
             assert process.stdout
             assert process.stdout.readline(), process.communicate()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,10 @@ from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.engines.read import NotAnsweredError, read_chat, read_rewards
 from rlhi_dagster.engines.replay import replay
 from rlhi_dagster.engines.stats import CallStats, Standing
-from rlhi_dagster.store.responses import SCHEMAS, ResponseStore
+from rlhi_dagster.store import search
+from rlhi_dagster.store.compaction import compact
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.store.segments import SCHEMAS, DamagedSegmentError, listing
 
 MODEL = ModelRef("town/model", "r1")
 SAMPLING = Sampling(0.6, 0.9, 8, 7)
@@ -121,6 +125,111 @@ def test_what_is_appended_is_found_and_the_rest_is_missing(store: ResponseStore)
     wanted = sorted([(key_of("a"), "A"), (key_of("c"), "C")])
     assert store.lookup(keys_of("c", "a", "z", "a")).select("key", "text").rows() == wanted
     assert store.missing(keys_of("z", "c", "y", "b")).to_list() == keys_of("z", "y").to_list()
+
+
+def random_keys(count: int, seed: int) -> list[str]:
+    drawn = random.Random(seed)
+    return [f"{drawn.getrandbits(128):032x}" for _ in range(count)]
+
+
+def rows(keys: list[str], text: str = "") -> pl.DataFrame:
+    given = {"key": keys, "text": [f"{text}{key}" for key in keys]}
+    return pl.DataFrame(given).select(
+        (pl.col(name) if name in given else pl.lit(None)).cast(dtype).alias(name) for name, dtype in SCHEMAS["chat"].items()
+    )
+
+
+def errors(keys: list[str], reason: str) -> pl.DataFrame:
+    return rows(keys).with_columns(text=pl.lit(None, pl.String()), error=pl.lit(reason), is_retryable=pl.lit(value=True))
+
+
+def test_the_store_agrees_with_a_dictionary(store: ResponseStore) -> None:
+    keys, absent, drawn = random_keys(1_200, 0), random_keys(300, 1), random.Random(0)
+    # Keys that share a half with one that is there.
+    absent += [key[:16] + "0" * 16 for key in keys[:20]] + ["f" * 16 + key[16:] for key in keys[:20]]
+    known: dict[str, str] = {}
+    for round_ in range(6):
+        for start in range(200 * round_, 200 * round_ + 200, 50):
+            # Some keys are answered again; the first answer stays.
+            chosen = [*keys[start : start + 50], *drawn.sample(keys[: start + 1], min(start, 5))]
+            store.append(rows(list(dict.fromkeys(chosen)), f"{round_}"))
+            known |= {key: f"{round_}{key}" for key in chosen if key not in known}
+        if round_ % 2:
+            compact(store.folder, "chat")
+        asked = drawn.sample([*known, *absent], len(known) // 2 + len(absent))
+        assert store.missing(pl.Series("key", asked)).to_list() == [key for key in asked if key not in known]
+        found = store.lookup(pl.Series("key", asked)).select("key", "text").rows()
+        assert found == sorted((key, known[key]) for key in asked if key in known)
+
+
+def test_only_well_formed_keys_are_kept(store: ResponseStore) -> None:
+    for bad in ("abc", "A" * 32, "g" * 32, "0" * 31, "0" * 33):
+        with pytest.raises(ValueError, match="32 hexadecimal digits"):
+            store.append(rows([bad]))
+    assert store.missing(pl.Series("key", ["abc"])).to_list() == ["abc"]
+    store.append(rows(["0" * 32]))
+    asked = pl.Series("key", ["abc", None, "0" * 32])
+    assert store.missing(asked).to_list() == ["abc", None]
+    assert store.lookup(asked)["key"].to_list() == ["0" * 32]
+
+
+def test_an_error_of_the_moment_is_asked_again_and_the_newest_is_read(store: ResponseStore) -> None:
+    first, second, third = keys = random_keys(3, 0)
+    store.append(errors([first, second], "timeout: a"))
+    store.append(errors([second, third], "busy: b"))
+    store.append(rows([third]))
+    asked = pl.Series("key", keys)
+    assert store.missing(asked).to_list() == [first, second]
+    found = {row[0]: row[1:] for row in store.lookup(asked).select("key", "text", "error", "is_retryable").iter_rows()}
+    assert found == {first: (None, "timeout: a", True), second: (None, "busy: b", True), third: (third, None, False)}
+    store.append(rows([second]))
+    assert store.missing(asked).to_list() == [first]
+    assert store.lookup(asked).filter(key=second)["text"].to_list() == [second]
+
+
+def test_a_chunk_with_both_kinds_of_answers_makes_two_segments(store: ResponseStore) -> None:
+    keys = random_keys(4, 0)
+    written = store.append(pl.concat([rows(keys[:2]), errors(keys[2:], "timeout")]))
+    assert [file.name.split("-")[0] for file in written] == ["segment", "errors"]
+    assert store.missing(pl.Series("key", keys)).to_list() == keys[2:]
+    refusal = errors([keys[2]], "refused").with_columns(is_retryable=pl.lit(value=False))
+    store.append(refusal)
+    assert store.missing(pl.Series("key", keys)).to_list() == keys[3:], "an error for good is an answer"
+
+
+@pytest.mark.parametrize("bytes_lost", [30, 1_000_000])
+def test_a_damaged_segment_is_named(store: ResponseStore, bytes_lost: int) -> None:
+    for seed in range(3):
+        store.append(rows(random_keys(100, seed)))
+    segment = store.folder / listing(store.folder, "segment")[1]
+    content = segment.read_bytes()
+    segment.write_bytes(content[: max(0, len(content) - bytes_lost)])
+    for look in (store.missing, store.lookup):
+        with pytest.raises(DamagedSegmentError, match=segment.name):
+            look(pl.Series("key", ["0" * 32]))
+
+
+def test_of_segments_without_a_wanted_key_only_keys_are_read(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [random_keys(50, seed) for seed in range(4)]
+    files = [store.append(rows(each))[0] for each in keys]
+    read: list[tuple[list[Path], bool]] = []
+    original = search._found
+    monkeypatch.setattr(search, "_found", lambda files, *given: read.append((files, "text" in given[-1])) or original(files, *given))
+    found = store.lookup(pl.Series("key", [keys[1][0], keys[3][7]]))
+    assert sorted(found["text"]) == sorted([keys[1][0], keys[3][7]])
+    assert read == [([], False), ([], True), (files, False), ([files[1], files[3]], True)], "errors, of which there are none, then answers"
+
+
+def test_a_search_begins_again_when_a_segment_goes_under_it(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = random_keys(10, 0)
+    store.append(rows(keys))
+    names = listing(store.folder, "segment")
+    listings = iter([[*names, "segment-that-is-gone.parquet"], names])
+    monkeypatch.setattr(search, "listing", lambda *_: next(listings))
+    assert len(store.missing(pl.Series("key", keys))) == 0
+    monkeypatch.setattr(search, "listing", lambda *_: ["segment-that-is-gone.parquet"])
+    with pytest.raises(RuntimeError, match="changed under 20 searches"):
+        store.missing(pl.Series("key", keys))
 
 
 def test_a_killed_writers_leftover_is_never_read(store: ResponseStore) -> None:

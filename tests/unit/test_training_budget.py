@@ -10,12 +10,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS, TOKEN_BUDGET
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.metadata import plot
+from rlhi_dagster.graph.metadata import plot
+from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
-from rlhi_dagster.resources import Workers
-from rlhi_dagster.tables import PREFERENCE_PAIRS, TOKEN_BUDGET
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.budget import PAIR_TOKENS, SETS, Fate, fates, lengths, pairs_fit, shown, token_budget
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, PairSets, drawn_sets
@@ -129,8 +129,8 @@ def tokenizer() -> Any:
 
 @pytest.mark.parametrize("limit", [30, 60, 90])
 def test_the_budget_and_training_leave_out_the_same_pairs(tokenizer: Any, limit: int) -> None:
-    from rlhi_dagster.workers.pair_training import conversations
-    from rlhi_dagster.workers.training_run import preflight
+    from rlhi_dagster.workers.train_loop import preflight
+    from rlhi_dagster.workers.train_pairs import conversations
 
     drawn = random.Random(limit)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhi_dagster.training import card
+from rlhi_dagster.training import model_card
 
 MANIFEST: dict[str, Any] = {
     "model": {"name": "rlhi-dpo_rewrites", "revision": "c" * 64, "path": "."},
@@ -64,7 +64,7 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 
 def header(manifest: dict[str, Any]) -> dict[str, Any]:
-    return dict(yaml.safe_load(card.card(manifest).split("---")[1]))
+    return dict(yaml.safe_load(model_card.card(manifest).split("---")[1]))
 
 
 def test_the_header_is_what_the_hub_reads() -> None:
@@ -107,18 +107,18 @@ def test_what_is_not_on_the_hub_is_not_named_as_if_it_were() -> None:
     ],
 )
 def test_the_card_says(said: str) -> None:
-    assert said in card.card(MANIFEST)
+    assert said in model_card.card(MANIFEST)
 
 
 def test_the_example_shows_a_persona_only_where_one_was_shown_in_training() -> None:
-    text = card.card(changed(extra={"persona": "none"}))
+    text = model_card.card(changed(extra={"persona": "none"}))
     assert '"role": "system"' not in text
     assert "give it no persona" in text
 
 
 def test_simulated_users_are_said_to_be() -> None:
-    assert "The users are simulated" not in card.card(MANIFEST)
-    assert "The users are simulated" in card.card(changed(data={"is_simulated": True}))
+    assert "The users are simulated" not in model_card.card(MANIFEST)
+    assert "The users are simulated" in model_card.card(changed(data={"is_simulated": True}))
 
 
 def test_scores_are_shown_with_their_intervals() -> None:
@@ -131,14 +131,14 @@ def test_scores_are_shown_with_their_intervals() -> None:
         "ci_high": None,
         "judge": "town",
     }
-    assert "## Scores" not in card.card(MANIFEST)
-    assert "| user_eval | preferences_met | 0.776 | [0.753, –] | 519 | town |" in card.card(MANIFEST, [row])
+    assert "## Scores" not in model_card.card(MANIFEST)
+    assert "| user_eval | preferences_met | 0.776 | [0.753, –] | 519 | town |" in model_card.card(MANIFEST, [row])
 
 
 def test_the_town_policy_and_a_reward_model_have_cards_too() -> None:
     policy = changed(method="policy", start=None, data=None, extra={"layers": 4}) | {"data": {}, "validation": {}, "pairs_too_long": 0}
-    assert "trained from scratch" in card.card(policy)
-    assert "## Training data" not in card.card(policy)
-    reward = card.card(changed(method="reward", extra={}) | {"extra": {}})
+    assert "trained from scratch" in model_card.card(policy)
+    assert "## Training data" not in model_card.card(policy)
+    reward = model_card.card(changed(method="reward", extra={}) | {"extra": {}})
     assert "text-classification" in reward
     assert "How to load" not in reward

@@ -110,6 +110,6 @@ def test_a_comparison_is_drawn_again_when_one_of_its_artefacts_is_new(tmp_path: 
 
 
 def test_a_picture_that_is_too_large_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlhi_dagster.pictures.MAX_BYTES", 100)
+    monkeypatch.setattr("rlhi_dagster.base.pictures.MAX_BYTES", 100)
     assert training_curves.picture(tmp_path, manifest()) is None
     assert not list(tmp_path.iterdir())

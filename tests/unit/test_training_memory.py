@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlhi_dagster.training import memory
-from rlhi_dagster.training.memory import GIB, Load, MemoryForecastError, Shape
+from rlhi_dagster.training import memory_forecast
+from rlhi_dagster.training.memory_forecast import GIB, Load, MemoryForecastError, Shape
 from rlhi_dagster.training.settings import DPOSettings, LoraSettings, TrainingSettings
 
 LLAMA_8B = Shape(
@@ -30,7 +30,7 @@ def settings(kind: type[TrainingSettings] = DPOSettings, **changed: Any) -> Trai
 
 
 def held(shape: Shape, chosen: TrainingSettings, load: Load = BARE, processes: int = 1) -> dict[str, float]:
-    return {name: value * GIB for name, value in asdict(memory.forecast(shape, chosen, load, processes)).items()}
+    return {name: value * GIB for name, value in asdict(memory_forecast.forecast(shape, chosen, load, processes)).items()}
 
 
 def test_weights_gradients_and_moments_by_hand() -> None:
@@ -51,12 +51,15 @@ def test_shards_divide_by_the_processes_and_gather_two_blocks_and_the_head() -> 
 
 def test_no_device_holds_a_whole_model_in_float32_but_main_memory_does() -> None:
     n, chosen = LLAMA_8B.parameters, settings(sharding="fsdp2", bf16=False)
-    assert memory.forecast(LLAMA_8B, chosen, BARE, 64).total * GIB < 2 * n
-    assert memory.loading(LLAMA_8B, chosen) * GIB == 4 * n
-    assert memory.loading(LLAMA_8B, settings(lora=LoraSettings())) * GIB == 2 * n
+    assert memory_forecast.forecast(LLAMA_8B, chosen, BARE, 64).total * GIB < 2 * n
+    assert memory_forecast.loading(LLAMA_8B, chosen) * GIB == 4 * n
+    assert memory_forecast.loading(LLAMA_8B, settings(lora=LoraSettings())) * GIB == 2 * n
     on_cpu = Load(1, 0, keeps_start=True, is_on_cpu=True)
-    assert memory.forecast(LLAMA_8B, chosen, on_cpu, 64).total * GIB == pytest.approx(4 * n + 4 * n / 64 + 4 * n / 64)
-    assert memory.forecast(LLAMA_8B, chosen, on_cpu, 2).total == memory.forecast(LLAMA_8B, chosen, Load(1, 0, keeps_start=True), 2).total
+    assert memory_forecast.forecast(LLAMA_8B, chosen, on_cpu, 64).total * GIB == pytest.approx(4 * n + 4 * n / 64 + 4 * n / 64)
+    assert (
+        memory_forecast.forecast(LLAMA_8B, chosen, on_cpu, 2).total
+        == memory_forecast.forecast(LLAMA_8B, chosen, Load(1, 0, keeps_start=True), 2).total
+    )
 
 
 def test_adapters_are_all_that_is_trained() -> None:
@@ -88,17 +91,17 @@ def test_a_frozen_start_is_counted_unless_adapters_can_be_taken_off() -> None:
 @pytest.mark.parametrize("available", [20.0, 30.0, 60.0, 80.0, 140.0, 400.0])
 def test_every_advice_would_fit(available: float) -> None:
     chosen = settings(gradient_checkpointing=False)
-    ways = memory.advice(LLAMA_8B, chosen, PAIRS, 1, available)
+    ways = memory_forecast.advice(LLAMA_8B, chosen, PAIRS, 1, available)
     assert ways
     for way in ways:
         change = {name: value for part in way.split(" with ") for name, value in yaml.safe_load(part).items()}
         changed = DPOSettings(**(chosen.model_dump() | change))
-        assert memory.forecast(LLAMA_8B, changed, PAIRS, changed.processes or 1).total <= available, way
+        assert memory_forecast.forecast(LLAMA_8B, changed, PAIRS, changed.processes or 1).total <= available, way
 
 
 def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(MemoryForecastError) as told:
-        memory.check("dpo_rewards", LLAMA_8B, settings(), PAIRS, 1, 79.0)
+        memory_forecast.check("dpo_rewards", LLAMA_8B, settings(), PAIRS, 1, 79.0)
     text = str(told.value)
     assert text.startswith("dpo_rewards: training needs ")
     assert "a device, this one has 79.00 GiB: set " in text
@@ -110,16 +113,16 @@ def test_what_does_not_fit_says_what_would() -> None:
 
 def test_the_mildest_micro_batch_that_fits_is_named() -> None:
     chosen = settings(lora=LoraSettings(), gradient_checkpointing=False)
-    room = memory.forecast(LLAMA_8B, chosen.model_copy(update={"micro_batch_size": 3}), PAIRS, 1).total + 0.01
-    assert "micro_batch_size: 3" in memory.advice(LLAMA_8B, chosen, PAIRS, 1, room)
+    room = memory_forecast.forecast(LLAMA_8B, chosen.model_copy(update={"micro_batch_size": 3}), PAIRS, 1).total + 0.01
+    assert "micro_batch_size: 3" in memory_forecast.advice(LLAMA_8B, chosen, PAIRS, 1, room)
 
 
 def test_nothing_fits_a_device_that_is_far_too_small() -> None:
     with pytest.raises(MemoryForecastError, match="no setting makes it fit: take a smaller model or a larger device"):
-        memory.check("dpo", LLAMA_8B, settings(), PAIRS, 1, 0.5)
+        memory_forecast.check("dpo", LLAMA_8B, settings(), PAIRS, 1, 0.5)
 
 
 def test_what_fits_is_forecast() -> None:
-    found = memory.check("dpo", LLAMA_8B, settings(lora=LoraSettings()), PAIRS, 1, 140.0)
+    found = memory_forecast.check("dpo", LLAMA_8B, settings(lora=LoraSettings()), PAIRS, 1, 140.0)
     assert 15 < found.total < 140
     assert str(found).startswith(f"{found.total:.2f} GiB (weights 15.")

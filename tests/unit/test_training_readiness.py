@@ -13,12 +13,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster import declare, failures
+from rlhi_dagster.base import failures
+from rlhi_dagster.base.launching import command
 from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.unavailable import UnavailableModelError, loading
-from rlhi_dagster.launching import command
-from rlhi_dagster.training.readiness import Writing, context_problem, disk_needed, disk_problem, lengths_problem
+from rlhi_dagster.graph import declare
+from rlhi_dagster.profiles import load
+from rlhi_dagster.training.preflight import Writing, context_problem, disk_needed, disk_problem, lengths_problem
+from tests.built import built
 
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -89,7 +92,10 @@ def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path: Path
     ("causes", "told"),
     [
         (["RepositoryNotFoundError", "GatedRepoError"], "is a gated model: ask for access at https://huggingface.co/org/model"),
-        (["RevisionNotFoundError"], "has no revision abc: set policy.hub_revision to a commit of https://huggingface.co/org/model/commits"),
+        (
+            ["RevisionNotFoundError"],
+            "has no revision abc: write hub: org/model@<commit of 40 digits> with one of https://huggingface.co/org/model/commits",
+        ),
         (["RepositoryNotFoundError"], "is no model of the Hub, or a private one"),
         (["HFValidationError"], "is no model of the Hub, or a private one"),
         (["LocalEntryNotFoundError"], "the Hub cannot be reached, and models.policy org/model at abc is not in its cache"),
@@ -157,7 +163,7 @@ def test_a_sentence_that_the_project_raises_itself_is_told_in_one_line(tmp_path:
     assert (failures.sentence(error) or "").endswith(f"holds no finished model (manifest.json is missing); run: {command('policy')}")
 
 
-def alone(error: Exception) -> dg.AssetsDefinition:
+def alone(error: Exception) -> declare.Step:
     @declare.artefact("failing", "training", {"pytorch"})
     def failing() -> None:
         """Fails."""
@@ -166,10 +172,10 @@ def alone(error: Exception) -> dg.AssetsDefinition:
     return failing
 
 
-def in_company(error: Exception) -> dg.AssetsDefinition:
+def in_company(error: Exception) -> declare.Step:
     """Fails when the first of two assets has been made."""
 
-    @declare.together("failing", declare.RECIPES, {name: dg.AssetOut(dagster_type=dg.Nothing) for name in ("made", "failed")})
+    @declare.together("failing", "recipe", [declare.Out(name, "training", {"pytorch"}) for name in ("made", "failed")])
     def failing() -> Iterator[dg.MaterializeResult[None]]:
         yield dg.MaterializeResult(asset_key="made")
         raise error
@@ -179,8 +185,8 @@ def in_company(error: Exception) -> dg.AssetsDefinition:
 
 @pytest.mark.parametrize("asset", [alone, in_company])
 @pytest.mark.parametrize("error", [StoppedError("a sentence\nof two lines"), RuntimeError("a bug")])
-def test_an_asset_fails_with_the_sentence_or_with_the_error(error: Exception, asset: Callable[[Exception], dg.AssetsDefinition]) -> None:
-    result = dg.materialize([asset(error)], partition_key=None if asset is alone else "base", raise_on_error=False)
+def test_an_asset_fails_with_the_sentence_or_with_the_error(error: Exception, asset: Callable[[Exception], declare.Step]) -> None:
+    result = dg.materialize(built(load("sample"), asset(error)), partition_key=None if asset is alone else "base", raise_on_error=False)
     assert len(result.get_asset_materialization_events()) == (asset is in_company)
     [event] = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
     data = event.step_failure_data

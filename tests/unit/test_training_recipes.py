@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlhi_dagster import declare, partitions
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS
+from rlhi_dagster.graph import declare, partitions
+from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
-from rlhi_dagster.resources import TrainingRun
-from rlhi_dagster.tables import PREFERENCE_PAIRS
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, unfit
 from rlhi_dagster.training.recipes import Recipe, RecipeError
@@ -155,7 +155,7 @@ def test_settings_that_do_not_go_with_the_profiles_name_both(tmp_path: Path, mon
 
 
 def test_adding_a_recipe_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert declare.RECIPES.get_partition_keys() == recipes.names()
+    assert declare.Place(load("sample")).recipes.get_partition_keys() == recipes.names()
     for name in recipes.names():
         (tmp_path / f"{name}.yaml").write_text((recipes._folder() / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")

@@ -13,22 +13,22 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import profiles
+from rlhi_dagster.cli import store_command
 from rlhi_dagster.engines.base import ChatRequest, trace
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
-from rlhi_dagster.forgetting.removal import Outputs, forget
+from rlhi_dagster.forgetting.forget import Outputs, forget
+from rlhi_dagster.graph.resources import TrainingRun, Workers
 from rlhi_dagster.personas.conditioning import with_persona
-from rlhi_dagster.resources import TrainingRun, Workers
-from rlhi_dagster.store import command, references
+from rlhi_dagster.provenance.answers import Reason, explain, locate
+from rlhi_dagster.store import uses
 from rlhi_dagster.store.compaction import compact
-from rlhi_dagster.store.explain import Reason, explain, locate
 from rlhi_dagster.store.garbage import Rule, collect
+from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import ANSWERED_AT
 from rlhi_dagster.store.stats import stats
-from rlhi_dagster.store.verify import verify
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
-from rlhi_dagster.training.reference import KIND, reference_key, told
+from rlhi_dagster.training.reference_keys import KIND, reference_key, told
 from rlhi_dagster.training.settings import DPOSettings
 from tests.lakes import ANN, POLICY, persona_of, user, world
 
@@ -91,11 +91,11 @@ def test_what_an_earlier_pair_differs_in_is_told_without_its_text(tmp_path: Path
 
 
 def test_the_command_tells_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "data_root", lambda: tmp_path)
+    monkeypatch.setenv("RLHI_DATA", str(tmp_path))
     (key,) = keep(tmp_path / "responses", pair(1))
-    references.record(tmp_path / "responses", "checkpoints", None, "run", {(KIND, START.identity): [key]})
-    lines = [command.run(argparse.Namespace(action=action), lambda line: None) for action in ("stats", "verify")]
-    lines += [command.run(argparse.Namespace(action="explain", what=what), lambda line: None) for what in (key[:10], "checkpoints")]
+    uses.record(tmp_path / "responses", "checkpoints", None, "run", {(KIND, START.identity): [key]})
+    lines = [store_command.run(argparse.Namespace(action=action), lambda line: None) for action in ("stats", "verify")]
+    lines += [store_command.run(argparse.Namespace(action="explain", what=what), lambda line: None) for what in (key[:10], "checkpoints")]
     assert "reference town-policy@p1: 1 answers in 1 files" in lines[0]
     assert "reference town-policy@p1: sound" in lines[1]
     assert "checkpoints" in lines[2]
@@ -126,8 +126,8 @@ def test_training_notes_the_pairs_that_it_used_and_gc_keeps_them(tmp_path: Path)
         return dg.MaterializeResult()
 
     assert dg.materialize([checkpoints]).success
-    assert set(references.referenced(store, KIND, START.identity)) == set(used), "pair 5 was too long: it has no answer"
-    assert [record.asset for record in references.assets_of(store, used[1])] == ["checkpoints"]
+    assert set(uses.referenced(store, KIND, START.identity)) == set(used), "pair 5 was too long: it has no answer"
+    assert [record.asset for record in uses.assets_of(store, used[1])] == ["checkpoints"]
     (garbage,) = collect(store, Rule(None, is_unreferenced=True), delete=True)
     assert (garbage.kind, garbage.rows, garbage.of_rows) == (KIND, 1, 4)
     left = ResponseStore(store, KIND, START.identity)
@@ -145,7 +145,7 @@ def test_other_training_notes_nothing(tmp_path: Path) -> None:
         return dg.MaterializeResult()
 
     assert dg.materialize([policy]).success
-    assert references.kinds(tmp_path / "responses") == set()
+    assert uses.kinds(tmp_path / "responses") == set()
 
 
 # Forgetting

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_dagster import metadata
+from rlhi_dagster.base.tables import REWARD_MODEL_SCORES, REWRITE_PAIRS
 from rlhi_dagster.engines.base import RewardAnswer
+from rlhi_dagster.graph import metadata
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
-from rlhi_dagster.tables import REWARD_MODEL_SCORES, REWRITE_PAIRS
 from rlhi_dagster.training import human_preferences
 from rlhi_dagster.training.human_preferences import HumanPairs
 from rlhi_dagster.training.pair_sets import reward_model_pairs, reward_model_sets

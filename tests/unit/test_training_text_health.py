@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhi_dagster.training.text_health import Flaw, flaw, flaws, loops
+from rlhi_dagster.base.text_health import Flaw, flaw, flaws, loops
 
 
 @pytest.mark.parametrize(

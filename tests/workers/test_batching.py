@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler
 from transformers import Trainer, TrainingArguments
 
 from rlhi_dagster.workers.batching import Extent, LengthSorted, LengthSortedSampler, epoch_order, extent, padded_fraction
-from rlhi_dagster.workers.shared_prefix import packed_extent
+from rlhi_dagster.workers.dpo_shared_prefix import packed_extent
 
 
 def spread(rows: int, seed: int = 0) -> np.ndarray:

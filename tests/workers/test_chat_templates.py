@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhi_dagster.engines.chat_templates import ARGUMENTS, load_tokenizer, without_thoughts
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.workers import masking
-from rlhi_dagster.workers.pair_training import said
+from rlhi_dagster.workers import mask_check
+from rlhi_dagster.workers.train_pairs import said
 from tests.workers.test_masking import ROWS, trainer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -67,7 +67,7 @@ def test_a_template_that_knows_nothing_of_thoughts_stays_as_it_is(folder: Path) 
 def test_the_reply_alone_carries_loss(folder: Path, tmp_path: Path, name: str) -> None:
     tokenizer = without_thoughts(tokenizer_with(folder, (TEMPLATES / f"{name}.jinja").read_text()))
     made = trainer("dpo", tokenizer, tmp_path, tokenizer.chat_template)
-    assert masking.check(name, made, tokenizer, train=ROWS)["train"]["rows"] == len(ROWS)
+    assert mask_check.check(name, made, tokenizer, train=ROWS)["train"]["rows"] == len(ROWS)
 
 
 def test_a_saved_tokenizer_goes_on_asking_for_no_thoughts(folder: Path, tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from transformers import (
     modeling_gguf_pytorch_utils,
 )
 
-from rlhi_dagster import pipes
 from rlhi_dagster.engines.base import ChatRequest, Sampling
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
 from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.sources import GgufFile, ModelSource
 from rlhi_dagster.engines.transformers import TransformersChatEngine
+from rlhi_dagster.graph import pipes
 from rlhi_dagster.workers import convert
 from rlhi_dagster.workers.convert import UnreadableGgufError
 from rlhi_dagster.workers.train_policy import build_tokenizer

@@ -1,6 +1,6 @@
 """Engines on a local Ray cluster of several processes: the answers of one engine, also when a node or a replica dies.
 
-The nodes are processes of this machine, without a GPU; the model is a tiny random Llama.
+The nodes are processes of this machine, without a GPU. Where the model matters it is a tiny random Llama, else an engine of a few lines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.util import find_spec
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,16 @@ from rlhi_dagster.engines.ask import StoppedError
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardRequest, Sampling
 from rlhi_dagster.engines.loading import chat_engine, reward_engine
 from rlhi_dagster.engines.models import ModelRef, weights_digest
-from rlhi_dagster.engines.ray import cluster as ray_cluster
-from rlhi_dagster.engines.ray import replicas
-from rlhi_dagster.engines.ray.actor import Replica
-from rlhi_dagster.engines.ray.cluster import ClusterError
-from rlhi_dagster.engines.ray.replicas import ReplicaError
+from rlhi_dagster.engines.ray import engines
+from rlhi_dagster.engines.ray.engines import ClusterError, RayEngine
 from rlhi_dagster.engines.requests import chat_rows
-from rlhi_dagster.engines.settings import NotInstalledError, RayCluster, TransformersSettings, VllmSettings
+from rlhi_dagster.engines.settings import RayCluster, TransformersSettings, VllmSettings
 from rlhi_dagster.workers.answering import Desk
 from rlhi_dagster.workers.generate import Generation
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
-SAMPLING = Sampling(0.6, 0.9, 24, 7)
+SAMPLING = Sampling(0.6, 0.9, 12, 7)
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 Save = Callable[..., None]
 
@@ -125,21 +122,19 @@ def worker(job: dict[str, Any]) -> dg.ExecuteInProcessResult:
     return dg.materialize([answers], raise_on_error=True)
 
 
-class Echo(Replica):
+class Echo:
     """Says the message in capitals, a few calls at a time, and notes in a file of its process which calls it took."""
 
-    def load(self) -> Any:
-        self.folder = Path(self._model.path or "")
-        return super().load()
+    def __init__(self, model: ModelRef, settings: TransformersSettings) -> None:
+        self.folder, self.chunk_size = Path(str(model.path)), settings.chunk_size
+        if "broken" in model.name:
+            os._exit(1)
 
-    def _loaded(self) -> Callable[..., Any]:
-        def answer(calls: Iterator[tuple[str, ChatRequest]], sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
-            while taken := [call for _, call in zip(range(self._settings.chunk_size), self.noted(calls), strict=False)]:
-                for key, request in taken:
-                    time.sleep(0.01)
-                    yield [(key, ChatAnswer(request.messages[-1]["content"].upper(), None, "stop", 1, 1))]
-
-        return answer
+    def answer(self, calls: Iterator[tuple[str, ChatRequest]], sampling: Sampling) -> Iterator[list[tuple[str, ChatAnswer]]]:
+        while taken := list(islice(self.noted(calls), self.chunk_size)):
+            for key, request in taken:
+                time.sleep(0.005)
+                yield [(key, ChatAnswer(request.messages[-1]["content"].upper(), None, "stop", 1, 1))]
 
     def noted(self, calls: Iterator[tuple[str, ChatRequest]]) -> Iterator[tuple[str, ChatRequest]]:
         for key, request in calls:
@@ -153,15 +148,8 @@ class Echo(Replica):
 
 
 def taken(folder: Path) -> list[list[str]]:
-    """What each replica has taken."""
+    """What each process has taken."""
     return [file.read_text().split() for file in sorted(folder.glob("*.taken"))]
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Replica]], None]:
-    """Lets replicas be of another class, which Ray is to send along: the nodes do not know this file."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    return lambda kind: monkeypatch.setattr(replicas, "Replica", kind)
 
 
 def test_a_node_that_dies_under_the_program_changes_no_table(
@@ -169,14 +157,14 @@ def test_a_node_that_dies_under_the_program_changes_no_table(
 ) -> None:
     # One by one: a draw at the edge of a token's share would tell by rounding with which others a request was read, here by chance.
     chosen = settings(cluster, batch_size=1)
-    wanted = keyed(model, requests(400), chosen)
+    wanted = keyed(model, requests(160), chosen)
     program = launch(wanted, chosen)
     spread = generation(tmp_path / "store", model, chosen)
     while not table(spread, wanted):
         assert not program.done(), program.result()
         time.sleep(0.05)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    assert len(table(spread, wanted)) < 400
+    assert len(table(spread, wanted)) < 160
     assert program.result().success
     assert "a replica died with" in capfd.readouterr().err
     alone = generation(tmp_path / "alone", model, settings(None, batch_size=1))
@@ -185,48 +173,57 @@ def test_a_node_that_dies_under_the_program_changes_no_table(
 
 
 @pytest.fixture
-def echo(tmp_path: Path, use: Callable[[type[Replica]], None]) -> ModelRef:
-    use(Echo)
+def echo(tmp_path: Path) -> ModelRef:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes do not know this file
     (tmp_path / "model").mkdir()
     return ModelRef("echo", "r1", str(tmp_path / "model"))
 
 
-def test_a_new_node_takes_over_from_a_dead_one(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
-    def lose_one() -> None:
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        cluster.add_node(**NODE)
-
-    asked = count(1)
-    run = generation(tmp_path, echo, settings(cluster), lambda: bool(next(asked) == 100 and lose_one()))
-    wanted = keyed(echo, requests(1500), settings(cluster))
-    assert run.answer(wanted, "echo").answered == 1500
-    notes = taken(Path(str(echo.path)))
-    assert len(notes) == 3
-    assert len({key for keys in notes for key in keys}) == 1500
-    assert sum(map(len, notes)) - 1500 <= 16  # asked again: at most what the dead replica had, half of 32
+def echoing(root: Path, echo: ModelRef, chosen: TransformersSettings, stop: Callable[[], bool] = lambda: False) -> Generation:
+    run = generation(root, echo, chosen, stop)
+    run.engine = RayEngine(echo, chosen, Echo)
+    return run
 
 
-def test_a_request_that_kills_replicas_is_an_error_row_and_its_neighbours_are_answered(
-    cluster: Cluster, echo: ModelRef, tmp_path: Path
-) -> None:
-    run = generation(tmp_path, echo, settings(cluster, chunk_size=64))
+def test_ray_starts_a_dead_replica_again_on_a_new_node(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    notes, asked = Path(str(echo.path)), count(1)
+
+    def stop() -> bool:
+        """Not before the third process has taken something."""
+        if next(asked) == 100:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            cluster.add_node(**NODE)
+        return len(taken(notes)) == 3
+
+    run = echoing(tmp_path, echo, settings(cluster), stop)
+    wanted = keyed(echo, requests(20_000), settings(cluster))
+    with pytest.raises(StoppedError):
+        run.answer(wanted, "echo")
+    found = [key for keys in taken(notes) for key in keys]
+    assert sorted(set(found)) == [row["key"] for row in table(run, wanted)]
+    assert len(found) - len(set(found)) <= 16  # asked again: at most what the dead replica had, half of 32
+
+
+def test_a_request_that_kills_replicas_ends_as_an_error_row_and_the_run_goes_on(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
+    run = echoing(tmp_path, echo, settings(cluster))
     asked = requests(100)
     poison = ChatRequest([{"role": "user", "content": "poison"}])
     wanted = keyed(echo, [*asked[:50], poison, *asked[50:]], settings(cluster))
     stats = run.answer(wanted, "echo")
-    assert (stats.answered, stats.errors) == (101, 1)
+    assert stats.answered == 101
+    assert 1 <= stats.errors <= 16  # what was in hand of the same replicas may be given up with it
     key = poison.key(echo, SAMPLING, settings(cluster).identity)
     assert sum(key in keys for keys in taken(Path(str(echo.path)))) == 3
-    error = dict(chain.from_iterable(run.engine.answer(iter([(key, poison)]), SAMPLING)))[key]
-    assert error.error == "replica_died: 3 replicas died with this request in hand"
-    assert error.is_retryable
+    [row] = run.store.lookup(pl.Series("key", [key])).to_dicts()
+    assert row["error"] == "replica_died: 3 replicas died with this request in hand"
+    assert row["is_retryable"]
 
 
 def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
     ray.shutdown()  # so that this process joins again
     on_sigterm = signal.getsignal(signal.SIGTERM)
     asked = count()
-    run = generation(tmp_path, echo, settings(cluster), lambda: next(asked) >= 59)
+    run = echoing(tmp_path, echo, settings(cluster), lambda: next(asked) >= 59)
     wanted = keyed(echo, requests(300), settings(cluster))
     with pytest.raises(StoppedError, match="59 of 300"):
         run.answer(wanted, "echo")
@@ -240,35 +237,41 @@ def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster,
 def test_replicas_without_a_place_are_announced_and_the_others_work(
     cluster: Cluster, echo: ModelRef, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "ANNOUNCED_AFTER_SECONDS", 0.2)
-    engine = chat_engine(echo, settings(cluster, replicas=3))
+    monkeypatch.setattr(engines, "ANNOUNCED_AFTER_SECONDS", 0.2)
+    engine = RayEngine(echo, settings(cluster, replicas=3), Echo)
     calls = ((str(number), request) for number, request in enumerate(requests(80)))
     answers = engine.answer(calls, SAMPLING)
     next(answers)
     answers.close()  # as when too many answers are errors: what is in hand is dropped, and its replicas with it
     assert len(list(calls)) > 40
     again = dict(chain.from_iterable(engine.answer(((str(n), each) for n, each in enumerate(requests(40))), SAMPLING)))
-    assert {again[str(n)].text for n in range(40)} == {each.messages[-1]["content"].upper() for each in requests(40)}
+    assert [again[str(n)].text for n in range(40)] == [each.messages[-1]["content"].upper() for each in requests(40)]
     waits = [record.getMessage() for record in caplog.records if "wait for a place" in record.getMessage()]
     assert "of 3 replicas wait for a place (an autoscaler may add nodes): each of 3 needs 1 CPU and 0 GPU on one node" in waits[0]
 
 
 def test_an_engine_that_cannot_go_on_ends_the_run_in_one_sentence(cluster: Cluster, echo: ModelRef) -> None:
-    engine = chat_engine(echo, settings(cluster, replicas=1))
-    with pytest.raises(ReplicaError) as caught:
+    engine = RayEngine(echo, settings(cluster, replicas=1), Echo)
+    with pytest.raises(ClusterError) as caught:
         list(engine.answer(iter([("k", ChatRequest([{"role": "user", "content": "nonsense"}]))]), SAMPLING))
     assert str(caught.value) == "a replica's engine failed: ValueError: it makes no sense"
 
 
+def test_a_replica_that_dies_while_it_loads_ends_the_run(cluster: Cluster, echo: ModelRef) -> None:
+    with pytest.raises(ClusterError, match=r"^a replica died 3 times while it loaded the model: is there"):
+        RayEngine(ModelRef("broken", "r1", echo.path), settings(cluster, replicas=1), Echo)
+
+
 def test_a_model_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(ReplicaError, match=r"^a replica's engine failed: FileNotFoundError: the node \S+ has no folder /\S+/nowhere:"):
+    with pytest.raises(ClusterError, match=r"^a replica's engine failed: FileNotFoundError: the node \S+ has no folder /\S+/nowhere:"):
         chat_engine(ModelRef("gone", "r1", str(tmp_path / "nowhere")), settings(cluster, replicas=1))
 
 
 @pytest.mark.skipif(bool(find_spec("vllm")), reason="vLLM is installed")
 def test_an_extra_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, model: ModelRef) -> None:
     there = RayCluster(address=cluster.address, replicas=1, gpus_per_replica=0)
-    with pytest.raises(NotInstalledError, match=r"^vllm is not installed: pip install 'rlhi-dagster\[vllm\]'"):
+    expected = r"^a replica's engine failed: NotInstalledError: vllm is not installed: pip install 'rlhi-dagster\[vllm\]'"
+    with pytest.raises(ClusterError, match=expected):
         chat_engine(model, VllmSettings(dtype="float32", chunk_size=8, cluster=there))
 
 
@@ -286,7 +289,7 @@ def test_no_cluster_is_one_sentence(model: ModelRef) -> None:
 
 def test_tensor_parallel_replicas_must_ask_for_their_gpus(model: ModelRef) -> None:
     cluster = RayCluster(replicas=1, gpus_per_replica=1)
-    with pytest.raises(ReplicaError, match="tensor_parallel is 2: set gpus_per_replica of the cluster to 2"):
+    with pytest.raises(ClusterError, match="tensor_parallel is 2: set gpus_per_replica of the cluster to 2"):
         chat_engine(model, VllmSettings(dtype="float32", chunk_size=8, tensor_parallel=2, cluster=cluster))
 
 

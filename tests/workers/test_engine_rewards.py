@@ -27,7 +27,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from rlhi_dagster.engines import shared_prefix
+from rlhi_dagster.engines import reward_prefix
 from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import Messages, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.loading import reward_engine
@@ -200,7 +200,7 @@ def test_the_replies_to_one_prompt_share_its_forward_pass(tmp_path: Path, save: 
     prompt_tokens = answers(engine, [judged(TEXTS[0] * 4, "", "Likes it short.")])[0].prompt_tokens
     shared, apart = scores(engine, requests), read_tokens(engine, requests)
     assert prompt_tokens < apart < 2 * prompt_tokens
-    monkeypatch.setattr(shared_prefix, "MOST_CACHED_TOKENS", 4 * prompt_tokens)
+    monkeypatch.setattr(reward_prefix, "MOST_CACHED_TOKENS", 4 * prompt_tokens)
     assert read_tokens(engine, requests) > 4 * prompt_tokens
     assert scores(engine, requests) == pytest.approx(shared, abs=1e-4)
 

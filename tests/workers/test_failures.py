@@ -11,12 +11,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rlhi_dagster import pipes
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
+from rlhi_dagster.graph import pipes
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
 
-OPENED = "from dagster_pipes import open_dagster_pipes\nfrom rlhi_dagster.workers.failures import told\n"
+OPENED = "from dagster_pipes import open_dagster_pipes\nfrom rlhi_dagster.workers.expected import told\n"
 
 
 def outcome(body: str, job: dict[str, object] | None = None) -> tuple[str, bool, str]:
@@ -134,16 +134,16 @@ def test_a_disk_that_is_full_midway_is_told_and_leaves_nothing_half_written(job:
 
 @pytest.mark.parametrize("state", [None, "", '{"epoch": 1.0, "log_his'])
 def test_only_a_snapshot_whose_last_file_is_whole_is_resumed(job: dict[str, object], state: str | None) -> None:
-    from rlhi_dagster.workers import training_run
+    from rlhi_dagster.workers import train_loop
 
-    read = training_run.TrainingJob.from_dict(job)
+    read = train_loop.TrainingJob.from_dict(job)
     for step in (2, 4):
         (read.work / f"checkpoint-{step}").mkdir(parents=True)
     (read.work / "inputs").write_text(read.inputs)
     (read.work / "checkpoint-2" / "trainer_state.json").write_text("{}")
     if state is not None:
         (read.work / "checkpoint-4" / "trainer_state.json").write_text(state)
-    training_run._prepare_work(read)
+    train_loop._prepare_work(read)
     assert [each.name for each in read.work.glob("checkpoint-*")] == ["checkpoint-2"]
 
 

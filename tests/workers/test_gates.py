@@ -23,9 +23,9 @@ from rlhi_dagster.training.manifest_checks import (
 )
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
-from rlhi_dagster.workers import train_dpo, train_sft, training_run
+from rlhi_dagster.workers import train_dpo, train_loop, train_sft
 from rlhi_dagster.workers.job import TrainingJob
-from rlhi_dagster.workers.training_run import Watch
+from rlhi_dagster.workers.train_loop import Watch
 
 WORDS = ["mint", "thyme", "sage", "river", "stone", "bread", "lamp", "winter", "garden", "tulip"]
 HOW = {
@@ -79,7 +79,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> Snapshots:
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             kept[state.global_step] = load_file(Path(args.output_dir) / f"checkpoint-{state.global_step}/model.safetensors")
 
-    monkeypatch.setattr(training_run, "Watch", Keeping)
+    monkeypatch.setattr(train_loop, "Watch", Keeping)
     return kept
 
 

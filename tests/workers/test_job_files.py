@@ -5,13 +5,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster.evaluation.math_answers import Solution
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Solution
 
 
 def materialized(root: Path) -> bool:
     @dg.asset
-    def asks(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+    def asks(context: dg.AssetExecutionContext, workers: dg.ResourceParam[Workers]) -> dg.MaterializeResult[None]:
         workers.verify(context, [Solution("3", "Answer: 3")])
         return dg.MaterializeResult()
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rlhi_dagster.training.masking import Marked, ReplyLayout, fault, text
+from rlhi_dagster.training.loss_mask import Marked, ReplyLayout, fault, text
 from rlhi_dagster.training.policy import CHAT_TEMPLATE
-from rlhi_dagster.workers import masking
-from rlhi_dagster.workers.masking import MaskError
+from rlhi_dagster.workers import mask_check
+from rlhi_dagster.workers.mask_check import MaskError
 
 ROWS = [
     {
@@ -56,7 +56,7 @@ def trainer(method: str, tokenizer: PreTrainedTokenizerBase, folder: Path, templ
     from datasets import Dataset
 
     tokenizer.chat_template = template
-    made = masking._stand_in(method, rows[0], tokenizer, str(folder))
+    made = mask_check._stand_in(method, rows[0], tokenizer, str(folder))
     said = [{name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")} for row in rows]
     sides = [one if method == "dpo" else {"completion": one["chosen"]} for one in said]
     data = Dataset.from_list([{"prompt": row["prompt"], **side} for row, side in zip(rows, sides, strict=True)])
@@ -71,7 +71,7 @@ def test_exactly_the_replies_and_their_end_carry_loss(
     method: str, template: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     made = trainer(method, tokenizer, tmp_path, template)
-    found = masking.check("tiny", made, tokenizer, train=ROWS)["train"]
+    found = mask_check.check("tiny", made, tokenizer, train=ROWS)["train"]
     end = "<|eot_id|>\n" if template is CHAT_ML else "<|eot_id|>"
     replies = [row[side] for side in ("chosen", "rejected")[: 1 + (method == "dpo")] for row in ROWS]
     expected = sum(len(tokenizer.encode(reply + end, add_special_tokens=False)) for reply in replies)
@@ -95,7 +95,7 @@ def test_a_template_that_breaks_the_mask_stops_the_run(
 ) -> None:
     made = trainer(method, tokenizer, tmp_path, template)
     with pytest.raises(MaskError, match=re.escape(message)) as raised:
-        masking.check("tiny", made, tokenizer, train=ROWS)
+        mask_check.check("tiny", made, tokenizer, train=ROWS)
     assert not any(row["chosen"] in str(raised.value) for row in ROWS)
 
 
@@ -128,13 +128,13 @@ def test_a_spoilt_mask_is_found_in_whichever_row_and_side(
 
     made.data_collator = spoilt
     with pytest.raises(MaskError, match=message):
-        masking.check("tiny", made, tokenizer, train=ROWS)
+        mask_check.check("tiny", made, tokenizer, train=ROWS)
 
 
 def test_rows_in_another_order_than_the_pairs_are_found(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     made = trainer("dpo", tokenizer, tmp_path)
     with pytest.raises(MaskError, match="pair p2, chosen reply"):
-        masking.check("tiny", made, tokenizer, train=ROWS[::-1])
+        mask_check.check("tiny", made, tokenizer, train=ROWS[::-1])
 
 
 def test_a_reply_that_a_tokenizer_normalises_is_what_counts() -> None:
@@ -157,7 +157,7 @@ def test_white_space_counts_unless_the_template_trims_it() -> None:
 
 def test_the_example_shows_both_sides_with_what_carries_loss_marked(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CHAT_TEMPLATE
-    shown = masking.example("dpo", ROWS[1], tokenizer, in_colour=False)
+    shown = mask_check.example("dpo", ROWS[1], tokenizer, in_colour=False)
     chosen, rejected = shown.split("\n\nrejected: ")
     assert chosen.startswith("chosen: ")
     for side, reply in ((chosen, ROWS[1]["chosen"]), (rejected, ROWS[1]["rejected"])):
@@ -166,8 +166,8 @@ def test_the_example_shows_both_sides_with_what_carries_loss_marked(tokenizer: P
         plain = re.sub(r"\[[^\]]*\]", "", body).replace("|", "").replace("⏎", "")
         for message in ROWS[1]["prompt"]:
             assert message["content"].replace("|", "") in plain
-    assert "rejected" not in masking.example("sft", ROWS[1], tokenizer, in_colour=False)
-    coloured = masking.example("dpo", ROWS[1], tokenizer, in_colour=True)
+    assert "rejected" not in mask_check.example("sft", ROWS[1], tokenizer, in_colour=False)
+    coloured = mask_check.example("dpo", ROWS[1], tokenizer, in_colour=True)
     green = re.findall("\x1b\\[30;42m(.*?)\x1b\\[0m", coloured)
     assert "".join(green) == ROWS[1]["chosen"] + "<|eot_id|>" + ROWS[1]["rejected"] + "<|eot_id|>"
 

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
-from rlhi_dagster.workers.memory import shape_of
+from rlhi_dagster.workers.memory_gauge import shape_of
 from rlhi_dagster.workers.train_policy import build_tokenizer
 
 ROOT = Path(__file__).parents[2]

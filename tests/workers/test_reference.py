@@ -17,13 +17,13 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.manifest_checks import step0_loss_is_ln2
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
-from rlhi_dagster.training.reference import KIND, reference_key
+from rlhi_dagster.training.reference_keys import KIND, reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
-from rlhi_dagster.workers import reference, train_dpo, train_reward, train_sft
+from rlhi_dagster.workers import reference_logps, train_dpo, train_reward, train_sft
+from rlhi_dagster.workers.dpo_shared_prefix import SharedPrefixDPOTrainer
 from rlhi_dagster.workers.job import TrainingJob
-from rlhi_dagster.workers.pair_training import PairData, said
-from rlhi_dagster.workers.reference import References, StoredReferences
-from rlhi_dagster.workers.shared_prefix import SharedPrefixDPOTrainer
+from rlhi_dagster.workers.reference_logps import References, StoredReferences
+from rlhi_dagster.workers.train_pairs import PairData, said
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SETTINGS = DPOSettings(batch_size=4, micro_batch_size=4, max_length=4096, bf16=False, gradient_checkpointing=False, save_steps=50, seed=5)
@@ -137,7 +137,7 @@ def test_another_start_other_arithmetic_and_another_persona_have_keys_of_their_o
 
 
 def test_a_kill_loses_at_most_a_chunk(start: ModelRef, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_CHUNK_PAIRS", 4)
+    monkeypatch.setattr(reference_logps, "_CHUNK_PAIRS", 4)
     known = references(tmp_path / "store", start)
     work = StoredReferences.compute_ref_log_probs
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from rlhi_dagster import starting
+from rlhi_dagster.graph import starting
 from rlhi_dagster.workers import parent
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster.evaluation.math_answers import Grade, Solution
-from rlhi_dagster.planning import _Planner
-from rlhi_dagster.resources import Workers
+from rlhi_dagster.cli.planning import _Planner
+from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.reasoning.math_answers import Grade, Solution
 from rlhi_dagster.workers import verify
 
 ITEMS = [
@@ -23,11 +23,11 @@ def verified(root: Path, items: list[Solution], kind: type[Workers] = Workers) -
     found: dict[Solution, Grade] = {}
 
     @dg.asset
-    def asks(context: dg.AssetExecutionContext, workers: Workers) -> dg.MaterializeResult[None]:
+    def asks(context: dg.AssetExecutionContext, workers: dg.ResourceParam[Workers]) -> dg.MaterializeResult[None]:
         found.update(workers.verify(context, items))
         return dg.MaterializeResult()
 
-    assert dg.materialize([asks], resources={"workers": kind(root=str(root), engines={}, limits="{}")}).success
+    assert dg.materialize([asks], resources={"workers": kind(root)}).success
     return found
 
 

@@ -20,16 +20,16 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from rlhi_dagster import pipes
 from rlhi_dagster.engines.models import ModelRef, weights_digest
+from rlhi_dagster.graph import pipes
 from rlhi_dagster.training.curves import OBSERVED
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
 from rlhi_dagster.workers import probe as probe_module
-from rlhi_dagster.workers import training_run, watch
+from rlhi_dagster.workers import train_loop, watch
 from rlhi_dagster.workers.event_files import EventFiles
-from rlhi_dagster.workers.pair_training import PairData
 from rlhi_dagster.workers.probe import Probe, prompts_for
+from rlhi_dagster.workers.train_pairs import PairData
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 PROMPTS = [[{"role": "user", "content": f"{text} {number}"}] for text in TEXTS for number in range(3)]
@@ -105,7 +105,7 @@ def job(model: Path, out: Path, **changed: Any) -> dict[str, Any]:
 def train(given: dict[str, Any], report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     from rlhi_dagster.workers import train_dpo
 
-    return train_dpo.train(training_run.TrainingJob.from_dict(given), report)
+    return train_dpo.train(train_loop.TrainingJob.from_dict(given), report)
 
 
 def events(folder: Path, run: str) -> dict[str, list[int]]:
@@ -276,7 +276,7 @@ def test_prompts_are_answered_in_order_as_many_at_once_as_fit(model: Path, tmp_p
 def test_no_samples_are_drawn_if_none_are_asked_for(model: Path, tmp_path: Path) -> None:
     given = job(model, tmp_path / "run/tiny")
     given["settings"] |= {"probe_samples": 0}
-    data = PairData(training_run.TrainingJob.from_dict(given), lambda line: None)
+    data = PairData(train_loop.TrainingJob.from_dict(given), lambda line: None)
     assert data.validation
     assert data.probe(None) is None  # type: ignore[arg-type]
     assert data.forecast(1000.0).start == 0

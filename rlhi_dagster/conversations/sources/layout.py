@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import polars as pl
 from polars.datatypes import DataTypeClass
 
+from rlhi_dagster.base.tables import TIME
 from rlhi_dagster.conversations.sources.settings import SourceField, SourceSettings
-from rlhi_dagster.tables import TIME
 
 ROW_NUMBER, REASON, DETAIL = "_row_number", "_reason", "_detail"
 """Columns that the readers of file formats add: position of a row, and why it cannot be read (null if it can)."""

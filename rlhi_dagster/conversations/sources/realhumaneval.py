@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from rlhi_dagster.base.tables import TIME
 from rlhi_dagster.conversations.sources.layout import Layout, Raw, message_type, standard
 from rlhi_dagster.conversations.sources.settings import SourceField, SourceSettings
-from rlhi_dagster.tables import TIME
 
 
 def _columns(raw: Raw, settings: SourceSettings) -> dict[str, pl.Expr]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from rlhi_dagster.base.tables import TIME
 from rlhi_dagster.conversations.sources import files, lines, parquet
 from rlhi_dagster.conversations.sources.layout import DETAIL, REASON, ROW_NUMBER, Layout, Raw
 from rlhi_dagster.conversations.sources.lmsys import LMSYS
@@ -20,7 +21,6 @@ from rlhi_dagster.conversations.sources.realhumaneval import REALHUMANEVAL
 from rlhi_dagster.conversations.sources.settings import PLAUSIBLE_FROM, SourceField, SourceKind, SourceSettings
 from rlhi_dagster.conversations.sources.sharegpt import SHAREGPT
 from rlhi_dagster.conversations.sources.wildchat import WILDCHAT
-from rlhi_dagster.tables import TIME
 
 LAYOUTS: Mapping[SourceKind, Layout] = {
     SourceKind.WILDCHAT: WILDCHAT,

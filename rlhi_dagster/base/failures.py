@@ -1,0 +1,118 @@
+"""Which failures can be expected, and the one sentence in which each is told; all others keep their stack trace.
+
+What belongs here: telling the two apart, the sentences for memory and disks, which fail in many places, the command that makes what is
+missing, and how an asset fails. What does not: the sentences that the project's own errors carry, and how a worker hands one over
+(``workers/expected.py``, ``graph/pipes.py``).
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGES = {"rlhi_dagster", "assets", "__main__"}
+_KINDS = (ValueError, RuntimeError, LookupError)
+"""What the project's own errors for people are; its other ones are signals between its parts."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
+"""Of operating systems, and of torch, which does not say why a write failed."""
+_MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+class NotMadeError(ValueError):
+    """Something that an asset makes is not there. Whoever tells it adds what makes it, by ``message``.
+
+    Attributes:
+        made: Name of the asset, or the folder of its artefact.
+        partitions: Those to make.
+    """
+
+    def __init__(self, told: str, made: str | Path, partitions: Sequence[str] = ()) -> None:
+        super().__init__(told)
+        self.made, self.partitions = made, partitions
+
+
+def message(error: BaseException) -> str:
+    """What an error says; of what is not there also the command that makes it."""
+    if not isinstance(error, NotMadeError):
+        return str(error)
+    from rlhi_dagster.base import launching  # here, because workers read sentences without Dagster
+
+    made = error.made
+    run = launching.command_of_artefact(made) if isinstance(made, Path) else launching.command(made, error.partitions)
+    return f"{error}; run: {run}"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn failures that can be expected into ``dagster.Failure``, which is not tried again: the same would happen."""
+    import dagster as dg  # here, because workers read sentences without it
+
+    try:
+        yield
+    except Exception as error:
+        if (found := sentence(error)) is None:
+            raise
+        raise dg.Failure(found, allow_retries=False) from error
+
+
+def sentence(error: Exception) -> str | None:
+    """What to tell of an error; ``None`` if it is not one that can be expected.
+
+    Expected are full disks and memory, errors of the project's own kinds, and ValueErrors and FileNotFoundErrors that it raises itself.
+    """
+    causes = chain(error)
+    if any(map(_is_full_disk, causes)):
+        return (
+            "no space is left on the device of the outputs: free some or set RLHI_DATA to another disk, then launch again; "
+            "answers, finished artefacts and whole snapshots are kept"
+        )
+    if any(map(_is_full_memory, causes)):
+        return (
+            f"out of memory ({_line(error)}): lower micro_batch_size of the training or batch_size of the engine, "
+            "or train with gradient_checkpointing or lora"
+        )
+    return _line(error) if _is_own(error) else None
+
+
+def _is_own(error: Exception) -> bool:
+    if _package(type(error).__module__) == "rlhi_dagster":
+        return isinstance(error, _KINDS)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_raised_here = _package(frame.f_globals.get("__name__", "")) in _PACKAGES
+    return is_raised_here and (isinstance(error, ValueError) or (isinstance(error, FileNotFoundError) and error.errno is None))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(text in str(error).lower() for text in _FULL_TEXTS)
+
+
+def _is_full_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, what caused that, and so on."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        following = following.__cause__ or following.__context__
+    return found
+
+
+def _line(error: BaseException) -> str:
+    """The message in one line, not endless."""
+    text = " ".join(message(error).split()) or type(error).__name__
+    return text if len(text) <= 600 else f"{text[:600]}…"

@@ -1,0 +1,132 @@
+"""``rlhi persona``: a user's lines at a moment, with the messages that support them.
+
+What belongs here: the command's arguments and words. What does not: where lines come from (the other modules here).
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from rlhi_dagster import profiles
+from rlhi_dagster.base.lake import Lake
+
+AROUND = 60
+"""Characters shown before and after quoted words."""
+WHOLE = 160
+"""Characters shown of a message that supports a line as a whole."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``persona`` to the parsers of ``rlhi``."""
+    parser = commands.add_parser(
+        "persona",
+        help="show what is known of a user at a moment, and which messages say so",
+        description="Persona lines valid at a moment, each with the time since when, who wrote it, and the messages that support it. Shows "
+        "users' words.",
+    )
+    parser.add_argument("user", metavar="USER", help="fingerprint of the user (`user_id`), or the beginning of it if that is unique")
+    parser.add_argument(
+        "--at", type=_moment, metavar="TIME", help="the moment, as 2024-05-01 or 2024-05-01T12:00:00Z (UTC); now if not given"
+    )
+    parser.add_argument("--all", action="store_true", help="earlier versions too")
+
+
+def run(given: argparse.Namespace) -> str:
+    """Do what the command line says; return what came out.
+
+    Raises:
+        ValueError: The user is not known, or not uniquely, or a table is missing.
+    """
+    lake = Lake(root=str(profiles.current().root / "lake"))
+    return shown(
+        lake.scan("users"), lake.scan("personas"), lake.scan("turns"), given.user, given.at or datetime.now(UTC), with_past=given.all
+    )
+
+
+def shown(users: pl.LazyFrame, personas: pl.LazyFrame, turns: pl.LazyFrame, user: str, at: datetime, *, with_past: bool) -> str:
+    """A user's lines at a moment as text.
+
+    Args:
+        users: Rows of ``tables.USERS``.
+        personas: Rows of ``tables.PERSONAS``.
+        turns: Rows of ``tables.TURNS``.
+        user: The user's id or a unique beginning of it.
+        at: The moment; a line counts from strictly after its `valid_from` up to and with its `valid_until`.
+        with_past: Show versions that ended before the moment, too.
+
+    Raises:
+        ValueError: No user, or more than one, begins so.
+    """
+    user_id = _only(users, user)
+    begun = personas.filter((pl.col("user_id") == user_id) & (pl.col("valid_from") < at)).sort("slot", "valid_from").collect()
+    is_over = (pl.col("valid_until") < at).fill_null(False)
+    lines = begun.with_columns(is_over=is_over).filter(pl.lit(with_past) | ~is_over)
+    valid = lines.filter(~pl.col("is_over")).height
+    cited = lines["evidence"].explode(empty_as_null=True).drop_nulls().unique()
+    said = turns.filter(pl.col("turn_id").is_in(cited.implode())).select("turn_id", "asked_at", "prompt").collect()
+    messages = {turn_id: (asked_at, prompt) for turn_id, asked_at, prompt in said.iter_rows()}
+    head = f"user {user_id} at {_time(at)}: {valid} line{'' if valid == 1 else 's'}"
+    return "\n".join([head, *(text for row in lines.to_dicts() for text in ["", *_line(row, messages)])])
+
+
+def _only(users: pl.LazyFrame, beginning: str) -> str:
+    if not beginning:
+        raise ValueError("give the fingerprint of a user, or the beginning of it")
+    found = users.filter(pl.col("user_id").str.starts_with(beginning)).select("user_id").sort("user_id").collect()["user_id"].to_list()
+    if beginning in found:
+        return beginning
+    if not found:
+        raise ValueError(f"no user's fingerprint begins with {beginning}; the table users has them all (rlhi export)")
+    if len(found) > 1:
+        raise ValueError(
+            f"{len(found):,} users' fingerprints begin with {beginning}: {', '.join(found[:5])}{', ...' if len(found) > 5 else ''}"
+        )
+    return found[0]
+
+
+def _line(row: dict[str, Any], messages: dict[str, tuple[datetime, str]]) -> list[str]:
+    until = "" if row["valid_until"] is None else f" until {_time(row['valid_until'])}"
+    call = "" if row["call_id"] is None else f", call {row['call_id']}"
+    over = " (over)" if row["is_over"] else ""
+    lines = [f"{row['slot']}: {row['line']}{over}", f"  since {_time(row['valid_from'])}{until}, by {row['writer']}{call}"]
+    return lines + [_evidence(*cited, messages) for cited in zip(row["evidence"], row["quotes"], strict=True)]
+
+
+def _evidence(turn_id: str, quote: str | None, messages: dict[str, tuple[datetime, str]]) -> str:
+    if turn_id not in messages:
+        return f"  {turn_id}: no such message in turns"
+    asked_at, prompt = messages[turn_id]
+    return f"  {_time(asked_at)}  {_excerpt(prompt, quote)}  ({turn_id})"
+
+
+def _excerpt(text: str, quote: str | None) -> str:
+    """The quoted words within what stands around them, in angle marks; without any, the beginning of the text."""
+    if quote is None:
+        return _flat(text) if len(_flat(text)) <= WHOLE else f"{_flat(text)[:WHOLE]}…"
+    before, found, after = text.partition(quote)
+    if not found:
+        return f"‹{_flat(quote)}› is not in the message"
+    before, after = _flat(before), _flat(after)
+    left = f"…{before[-AROUND:]}" if len(before) > AROUND else before
+    right = f"{after[:AROUND]}…" if len(after) > AROUND else after
+    return " ".join(filter(None, [left, f"‹{_flat(quote)}›", right]))
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no time such as 2024-05-01 or 2024-05-01T12:00:00Z") from error
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""How diverse the requests are, beside other corpora."""

@@ -1,0 +1,1 @@
+"""How often users re-attempt, and the paper's figures."""

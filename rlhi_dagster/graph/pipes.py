@@ -1,0 +1,162 @@
+"""The asset's side of Dagster Pipes: a worker runs to its end, and if it fails the run says why in one sentence.
+
+What belongs here: handing a worker its job, reading its messages and how it ended, and making a failure of that. What does not: how its
+process comes to be (``starting.py``), what a worker counts as expected (``workers/expected.py``), and which workers there are and what they
+are asked (``resources.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import dagster as dg
+from dagster_pipes import PipesDefaultMessageWriter, PipesMessage, PipesParams
+
+from rlhi_dagster import profiles
+from rlhi_dagster.graph import observations, starting
+
+_SECONDS_TO_STOP = 600
+"""How long a worker that is told to stop may take to finish what it has in hand."""
+_SECONDS_BETWEEN_READS = 0.01
+_EXPECTED = "ExpectedError"
+"""Name of ``workers.expected.ExpectedError`` in the message with which a worker closes."""
+
+
+class Messages(dg.PipesMessageReader):
+    """Reads a worker's messages from a file, whole lines only; logs observations, and keeps the exception of the closing one.
+
+    Dagster's own ``PipesTempFileMessageReader`` takes for a message what is there of a line that is still being written, and stops reading:
+    messages of more than one page, as stack traces and pictures are, are then lost by chance.
+
+    Attributes:
+        exception: ``name`` and ``message`` of the exception that ended the worker; ``None`` if it told of none.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        """``context`` is the asset's."""
+        self._context = context
+        self.exception: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
+        """Hand each message to ``handler``, in a thread of its own, from when a worker is started until it has ended."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "messages"
+            path.touch()
+            has_ended = Event()
+            thread = Thread(target=self._read, args=(path, handler, has_ended), name="messages of a worker", daemon=True)
+            thread.start()
+            try:
+                yield {
+                    PipesDefaultMessageWriter.FILE_PATH_KEY: str(path),
+                    PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY: False,
+                }
+            finally:
+                has_ended.set()
+                thread.join()
+
+    @property
+    def expected_writer_count(self) -> int:
+        """One: of processes that work together the first alone writes."""
+        return 1
+
+    def no_messages_debug_text(self) -> str:
+        """What Dagster adds to its warning when no message came."""
+        return "Attempted to read messages from a file that the worker appends to."
+
+    def _read(self, path: Path, handler: dg.PipesMessageHandler, has_ended: Event) -> None:
+        try:
+            for line in whole_lines(path, has_ended):
+                self._take(json.loads(line), handler)
+        except Exception:
+            handler.report_pipes_framework_exception("reader of the worker's messages", sys.exc_info())
+            raise
+
+    def _take(self, message: PipesMessage, handler: dg.PipesMessageHandler) -> None:
+        params = message["params"] or {}
+        if message["method"] == "closed":
+            self.exception = params.get("exception")
+        is_custom = message["method"] == "report_custom_message"
+        if not (is_custom and observations.record(self._context, params["payload"])):
+            handler.handle_message(message)
+
+
+def whole_lines(path: Path, has_ended: Event) -> Iterator[bytes]:
+    """The lines of a file that another process appends to, each once it is whole.
+
+    A last line without its end, as a killed process leaves one, is left out.
+
+    Args:
+        path: Of the file.
+        has_ended: Set once nothing more will be written.
+    """
+    begun = b""
+    with path.open("rb") as file:
+        while True:
+            is_last = has_ended.is_set()
+            if read := file.read():
+                *lines, begun = (begun + read).split(b"\n")
+                yield from lines
+            elif is_last:
+                return
+            else:
+                time.sleep(_SECONDS_BETWEEN_READS)
+
+
+def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], job: Mapping[str, Any]) -> Sequence[Any]:
+    """Run a worker to its end and return its custom messages.
+
+    Args:
+        context: Of the asset.
+        worker: Its name, for people.
+        command: Program and arguments.
+        job: What it has to do, as Pipes extras.
+
+    Raises:
+        dg.Failure: The worker failed; the description says why. Retries are not allowed where it said so itself: the same would happen.
+    """
+    messages = Messages(context)
+    injector = dg.PipesTempFileContextInjector()
+    with dg.open_pipes_session(context=context, extras=dict(job), context_injector=injector, message_reader=messages) as session:
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **session.get_bootstrap_env_vars()}
+        process = starting.start(command, environment, str(profiles.ROOT))
+        try:
+            status = process.wait()
+        except dg.DagsterExecutionInterruptedError:
+            context.log.info(f"this run is to end: worker {worker} finishes what it has in hand")
+            process.send_signal(signal.SIGINT)
+            process.wait(_SECONDS_TO_STOP)
+            raise
+    if status:
+        raise failure(worker, status, messages.exception)
+    return session.get_custom_messages()
+
+
+def failure(worker: str, status: int, exception: Mapping[str, Any] | None) -> dg.Failure:
+    """What to tell of a worker that failed.
+
+    Args:
+        worker: Its name.
+        status: Exit status; the negative number of a signal that killed it.
+        exception: With which it closed, if it came to that.
+    """
+    if exception and exception["name"] == _EXPECTED:
+        return dg.Failure(exception["message"].partition(": ")[2].strip(), allow_retries=False)
+    if exception:
+        first = exception["message"].strip().partition("\n")[0]
+        return dg.Failure(f"worker {worker} failed unexpectedly with {first} (stack trace: the event before this one, and stderr)")
+    if status < 0:
+        name = signal.Signals(-status).name
+        why = ", as the system does when memory runs out" if -status == signal.SIGKILL else ""
+        return dg.Failure(f"worker {worker} was ended by {name}{why}; what it had finished is kept: launch again to continue")
+    return dg.Failure(f"worker {worker} ended with status {status} before it could say why: see stderr of this run")

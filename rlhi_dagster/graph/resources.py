@@ -1,0 +1,397 @@
+"""What assets use: the workers that hold the heavy libraries.
+
+What belongs here: starting workers through Dagster Pipes and reading their answers back from the response store. What does not: what a
+worker does (``workers/``), what is asked (the stages' packages), and which model is asked (``model_calls.py``). If the store already has
+every answer, no process is started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from rlhi_dagster import profiles
+from rlhi_dagster.base.tables import MESSAGES
+from rlhi_dagster.engines import forecast as forecasting
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
+from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
+from rlhi_dagster.engines.model_settings import ModelSettings
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.read import read_chat, read_rewards
+from rlhi_dagster.engines.replay import replay, unanswered
+from rlhi_dagster.engines.requests import chat_rows
+from rlhi_dagster.engines.settings import EngineSettings
+from rlhi_dagster.engines.sources import GgufFile
+from rlhi_dagster.engines.stats import CallStats
+from rlhi_dagster.graph import pipes
+from rlhi_dagster.reasoning.math_answers import Grade, Solution
+from rlhi_dagster.store import uses as references
+from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.training.artefacts import refer
+from rlhi_dagster.training.reference_keys import KIND as REFERENCE
+from rlhi_dagster.training.reference_keys import reference_key
+from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+
+_EMBED_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """An artefact to train: see ``workers.train_loop.TrainingJob``."""
+
+    name: str
+    method: str
+    model: ModelRef | None
+    rows: pl.DataFrame
+    validation: pl.DataFrame | None
+    settings: TrainingSettings
+    out: Path
+    extra: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> str:
+        """Digest of everything that determines the result."""
+        model = [self.model.name, self.model.revision] if self.model else None
+        validation = self.validation.to_dicts() if self.validation is not None else []
+        return digest_of(self.method, model, self.rows.to_dicts(), validation, self.settings.model_dump(), dict(self.extra))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Resource: starts worker programs and reads their answers back.
+
+    Attributes:
+        root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
+        limits: What the calls of one asset may cost.
+        asset: Name of the asset or step that they work for.
+    """
+
+    root: Path
+    limits: Limits = field(default_factory=Limits)
+    asset: str = ""
+
+    def of(self, asset: str) -> Self:
+        """The workers of an asset or step."""
+        return replace(self, asset=asset)
+
+    @property
+    def store(self) -> Path:
+        """Folder of the response store."""
+        return self.root / "responses"
+
+    def chat(
+        self,
+        context: dg.AssetExecutionContext,
+        batches: Sequence[tuple[ModelRef, Sequence[ChatRequest]]],
+        engine: EngineSettings,
+        sampling: Sampling,
+    ) -> tuple[list[list[ChatAnswer]], CallStats]:
+        """Answers to each batch's requests, in order, and what they cost; several models share one worker."""
+        order = [[request.key(model, sampling, engine.identity) for request in requests] for model, requests in batches]
+        keyed = [(model, dict(zip(keys, requests, strict=True))) for (model, requests), keys in zip(batches, order, strict=True)]
+        stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
+        lacking = [store.missing(_keys(requests)).to_list() for store, (_, requests) in zip(stores, keyed, strict=True)]
+        wanted, plans = sum(len(requests) for _, requests in batches), list[Forecast]()
+        total = CallStats(requests=wanted, cached=wanted)
+        for (model, requests), keys in zip(keyed, lacking, strict=True):
+            missing = [requests[key] for key in keys]
+            plans.append(self._forecast("chat", model, engine, len(requests), missing, sampling.max_new_tokens))
+        if plans:
+            self._announce(context, reduce(add, plans))
+        if any(lacking):
+            files = [
+                {"model": model.to_dict(), "requests": self._job_file(context, chat_rows(requests))}
+                for (model, requests), keys in zip(keyed, lacking, strict=True)
+                if keys
+            ]
+            total = _with_cached(self._generate(context, files, engine, sampling), wanted)
+        self._note_use(context, zip(stores, order, strict=True))
+        return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
+
+    def replay(
+        self,
+        context: dg.AssetExecutionContext,
+        model: ModelRef,
+        dialogues: Mapping[str, Sequence[str]],
+        engine: EngineSettings,
+        sampling: Sampling,
+    ) -> tuple[dict[str, list[ChatAnswer]], CallStats]:
+        """A model's replies to whole conversations, turn by turn on its own history: see ``engines.replay.replay``."""
+        store = ResponseStore(self.store, "chat", model.identity)
+        used: list[str] = []
+
+        def stored(requests: list[ChatRequest]) -> list[ChatAnswer]:
+            keys = [request.key(model, sampling, engine.identity) for request in requests]
+            used.extend(keys)
+            return read_chat(keys, store)
+
+        wanted = sum(map(len, dialogues.values()))
+        lacking, total = (
+            unanswered(dialogues, store, lambda request: request.key(model, sampling, engine.identity)),
+            CallStats(wanted, wanted),
+        )
+        self._announce(context, self._forecast("chat", model, engine, wanted, lacking, sampling.max_new_tokens))
+        if lacking:
+            rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
+            schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
+            file = self._job_file(context, pl.DataFrame(rows, schema=schema))
+            total = _with_cached(self._generate(context, [{"model": model.to_dict(), "dialogues": file}], engine, sampling), wanted)
+        answers = replay(dialogues, stored)
+        self._note_use(context, [(store, used)])
+        return answers, total
+
+    def score(
+        self, context: dg.AssetExecutionContext, model: ModelRef, requests: Sequence[RewardRequest], engine: EngineSettings
+    ) -> tuple[list[RewardAnswer], CallStats]:
+        """Rewards of the requests, in order, and what they cost."""
+        order = [request.key(model, engine.identity) for request in requests]
+        keyed = dict(zip(order, requests, strict=True))
+        store = ResponseStore(self.store, "reward", model.identity)
+        lacking, total = store.missing(_keys(order)).to_list(), CallStats(requests=len(order), cached=len(order))
+        self._announce(context, self._forecast("reward", model, engine, len(keyed), [keyed[key] for key in lacking], 0))
+        if lacking:
+            rows = {"key": list(keyed), "messages": [each.messages for each in keyed.values()]}
+            file = self._job_file(context, pl.DataFrame(rows, schema={"key": pl.String(), "messages": MESSAGES}))
+            job = self._job(engine) | {"model": model.to_dict(), "requests": file}
+            total = _with_cached(_sum(self._run(context, "score", job, _python(engine))), len(order))
+        self._note_use(context, [(store, order)])
+        return read_rewards(order, store), total
+
+    def find(self, context: dg.AssetExecutionContext, settings: ModelSettings) -> ModelRef:
+        """The model that a profile names; a GGUF file is converted once, to a folder of its own.
+
+        Raises:
+            UnresolvedModelError: It cannot be found; the message says what to write instead.
+        """
+        file = settings.gguf_file(profiles.ROOT)
+        if file is None:
+            return settings.ref(profiles.ROOT)
+        folder = self.root / "models" / f"{Path(file.path).stem}-{file.inputs(Path(file.path).stem)[:12]}"
+        self._convert(context, file, folder)
+        return settings.ref(profiles.ROOT, folder)
+
+    def put(self, context: dg.AssetExecutionContext, settings: ModelSettings, out: Path) -> dict[str, Any]:
+        """Let an artefact's folder hold a model that a profile names, or stand for it; return the manifest."""
+        file = settings.gguf_file(profiles.ROOT)
+        if file is None:
+            return refer(out, self.find(context, settings), method="none")
+        self._convert(context, file, out)
+        return dict(json.loads((out / MANIFEST).read_text()))
+
+    def _convert(self, context: dg.AssetExecutionContext, file: GgufFile, out: Path) -> None:
+        """Make a folder of weights of a GGUF file, unless it was made of the same file."""
+        name, manifest = Path(file.path).stem, out / MANIFEST
+        if not (manifest.is_file() and json.loads(manifest.read_text())["inputs"] == file.inputs(name)):
+            self._run(context, "convert", {"file": file.to_dict(), "out": str(out), "name": name})
+
+    def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
+        keys = [digest_of("embedding", encoder, text) for text in texts]
+        store = ResponseStore(self.store, "embedding", encoder)
+        keyed = dict(zip(keys, texts, strict=True))
+        lacking = store.missing(_keys(keys)).to_list()
+        rates = forecasting.measured(self.store, store.kind, store.model, encoder)
+        self._announce(context, forecasting.forecast(len(keyed), [len(keyed[key]) for key in lacking], 0, rates, None, encoder))
+        if lacking:
+            rows = pl.DataFrame({"key": list(keyed), "text": list(keyed.values())}, schema={"key": pl.String(), "text": pl.String()})
+            self._run(context, "embed", {"store": str(self.store), "texts": self._job_file(context, rows), "chunk_size": _EMBED_CHUNK})
+        self._note_use(context, [(store, keys)])
+        found = store.lookup(_keys(keys))
+        place = {key: row for row, key in enumerate(found["key"])}
+        vectors = np.array(found["vector"].to_list(), dtype=np.float32)
+        return vectors[[place[key] for key in keys]] if keys else np.zeros((0, 0), np.float32)
+
+    def verify(self, context: dg.AssetExecutionContext, solutions: Sequence[Solution]) -> dict[Solution, Grade]:
+        """Whether solutions end in the known answers. Nothing is kept: grades are cheap and the same every time."""
+        keyed = {str(number): solution for number, solution in enumerate(dict.fromkeys(solutions))}
+        if not keyed:
+            return {}
+        items = [(key, each.known, each.text, each.announced_only) for key, each in keyed.items()]
+        schema = {"key": pl.String(), "known": pl.String(), "solution": pl.String(), "announced_only": pl.Boolean()}
+        messages = self._run(context, "verify", {"items": self._job_file(context, pl.DataFrame(items, schema=schema, orient="row"))})
+        return {keyed[key]: Grade(value) for message in messages for key, value in message.items()}
+
+    def count_tokens(self, context: dg.AssetExecutionContext, model: ModelRef, rows: pl.DataFrame) -> pl.DataFrame:
+        """``budget.PAIR_TOKENS`` of pairs as they are shown (``key``, ``prompt``, ``chosen``, ``rejected``); counted once, then kept."""
+        file = self._job_path(context, rows)
+        out = file.with_name(f"{file.stem}.{digest_of(model.identity)}.tokens")
+        if not out.is_file():
+            self._run(context, "tokens", {"model": model.to_dict(), "rows": self._job_file(context, rows), "out": str(out)})
+        return pl.read_parquet(out)
+
+    def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
+        """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; their manifests."""
+        lacking = [run for run in runs if not _is_made(run)]
+        groups: dict[tuple[str, int | None], list[TrainingRun]] = {}
+        for run in lacking:
+            groups.setdefault((run.method, run.settings.processes), []).append(run)
+        waiting = list(groups.values())
+        while waiting:
+            # Job files go with the worker that has read them, so those of later workers are written again.
+            jobs, *later = [[self._training_job(context, run) for run in group] for group in waiting]
+            self._run(context, f"train_{jobs[0]['method']}", {"jobs": jobs, "later": [job for group in later for job in group]})
+            waiting = waiting[1:]
+        self._note_references(context, runs)
+        return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
+
+    def _note_references(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> None:
+        """Remember which log-probabilities of the reference DPO went by; pairs that were too long have none."""
+        used: list[tuple[ResponseStore, list[str]]] = []
+        for run in runs:
+            if isinstance(run.settings, DPOSettings) and run.model:
+                rows = [row for frame in (run.rows, run.validation) if frame is not None for row in frame.iter_rows(named=True)]
+                keys = _keys(reference_key(run.model, row, run.settings) for row in rows)
+                store = ResponseStore(self.store, REFERENCE, run.model.identity)
+                used.append((store, keys.filter(~keys.is_in(store.missing(keys).implode())).to_list()))
+        if used:
+            self._note_use(context, used)
+
+    def _training_job(self, context: dg.AssetExecutionContext, run: TrainingRun) -> dict[str, Any]:
+        validation = run.validation if run.validation is not None and len(run.validation) else None
+        return {
+            "name": run.name,
+            "method": run.method,
+            "model": run.model.to_dict() if run.model else None,
+            "train": self._job_file(context, run.rows),
+            "validation": self._job_file(context, validation) if validation is not None else None,
+            "settings": run.settings.model_dump(),
+            "out": str(run.out),
+            "inputs": run.inputs,
+            "store": str(self.store),
+            "extra": dict(run.extra),
+            "origin": dict(run.origin),
+            "events": str(self._events(context, run)),
+        }
+
+    def _events(self, context: dg.AssetExecutionContext, run: TrainingRun) -> Path:
+        """Folder of a run's TensorBoard event files: the asset's, or a folder in it for each partition."""
+        is_partitioned = context.has_partition_key or context.has_partition_key_range
+        return Path(self.root, "tensorboard", self._step(context), *([run.name] if is_partitioned else []))
+
+    def _forecast(
+        self,
+        kind: str,
+        model: ModelRef,
+        engine: EngineSettings,
+        wanted: int,
+        missing: Sequence[ChatRequest | RewardRequest],
+        new_tokens: int,
+    ) -> Forecast:
+        rates = forecasting.measured(self.store, kind, model.identity, engine.identity)
+        lengths = [characters(request.messages) for request in missing]
+        return forecasting.forecast(wanted, lengths, new_tokens, rates, engine, model.name)
+
+    def _announce(self, context: dg.AssetExecutionContext, planned: Forecast) -> None:
+        """Say what calls will cost before they are made, in the log and as an observation of the asset; refuse what is over a limit."""
+        if not planned.missing:
+            return
+        context.log.info(f"{self._step(context)}: {planned}")
+        shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
+        for key in context.selected_asset_keys:
+            context.log_event(dg.AssetObservation(key, description=str(planned), metadata=shown))
+        try:
+            forecasting.check(self.limits, planned)
+        except OverLimitError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _note_use(self, context: dg.AssetExecutionContext, used: Iterable[tuple[ResponseStore, Sequence[str]]]) -> None:
+        """Remember which answers the asset's materialization rests on, for ``rlhi store gc`` and ``explain``."""
+        uses: dict[tuple[str, str], list[str]] = {}
+        for store, keys in used:
+            uses.setdefault((store.kind, store.model), []).extend(keys)
+        partitions = context.partition_keys if context.has_partition_key or context.has_partition_key_range else None
+        references.record(self.store, self._step(context), partitions, context.run.run_id, uses)
+
+    def _job(self, engine: EngineSettings) -> dict[str, Any]:
+        return {"store": str(self.store), "engine": engine.model_dump(), "limits": self.limits.model_dump()}
+
+    def _generate(
+        self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], engine: EngineSettings, sampling: Sampling
+    ) -> CallStats:
+        job = self._job(engine) | {"sampling": asdict(sampling), "batches": batches}
+        return _sum(self._run(context, "generate", job, _python(engine)))
+
+    def _step(self, context: dg.AssetExecutionContext) -> str:
+        """Name of the step that asks, the same in every code location."""
+        return self.asset or context.assets_def.node_def.name
+
+    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
+        """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
+        program = ("launch", worker) if worker.startswith("train_") else (worker,)
+        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], job)
+        work = self.root / "work"
+        for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
+            if work in file.parents:
+                file.unlink(missing_ok=True)
+        return messages
+
+    def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
+        """Where a job's rows lie for its worker; named by content, so that a run that was killed finds its own again."""
+        return self.root / "work" / self._step(context) / f"{digest_of(frame.columns, frame.rows())}.parquet"
+
+    def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:
+        """Write a job's rows where its worker finds them."""
+        file = self._job_path(context, frame)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.is_file():
+            partial = file.with_suffix(f".{os.getpid()}.partial")
+            try:
+                frame.write_parquet(partial, compression="zstd")
+                partial.replace(file)
+            finally:
+                partial.unlink(missing_ok=True)  # half a file, if the disk is full
+        return str(file)
+
+
+def _python(engine: EngineSettings) -> str:
+    """The interpreter of an engine's worker.
+
+    Raises:
+        dg.Failure: The engine names one that is not there.
+    """
+    named = getattr(engine, "python", None)
+    if named is None:
+        return sys.executable
+    file = profiles.project_path(named)
+    if not os.access(file, os.X_OK):
+        raise dg.Failure(f"engine: python {named} is no program; name the interpreter of an environment with vLLM", allow_retries=False)
+    return str(file)
+
+
+def _texts(job: Any) -> Iterator[str]:
+    """Every string in a job."""
+    if isinstance(job, str):
+        yield job
+    elif isinstance(job, Mapping | list):
+        for value in job.values() if isinstance(job, Mapping) else job:
+            yield from _texts(value)
+
+
+def _keys(keys: Iterable[str]) -> pl.Series:
+    return pl.Series("key", list(keys), dtype=pl.String())
+
+
+def _sum(messages: Sequence[Any]) -> CallStats:
+    return sum((CallStats(**message) for message in messages), CallStats())
+
+
+def _with_cached(answered: CallStats, wanted: int) -> CallStats:
+    """The worker's figures with ``wanted`` as the requests: what it did not answer came from the store (or repeats another request)."""
+    return replace(answered, requests=wanted, cached=wanted - answered.answered)
+
+
+def _is_made(run: TrainingRun) -> bool:
+    manifest = run.out / MANIFEST
+    return manifest.is_file() and json.loads(manifest.read_text())["inputs"] == run.inputs

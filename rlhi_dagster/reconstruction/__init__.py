@@ -1,0 +1,1 @@
+"""WildLlamaChat: the conversations with replies of the policy."""
