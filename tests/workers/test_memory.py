@@ -33,16 +33,16 @@ SETTINGS = {
 }
 TRAIN = """
 import importlib, json, sys
-from rlhi_dagster.workers import pair_training
+from rlhi_dagster.workers import train_pairs
 from rlhi_dagster.workers.job import TrainingJob
 
 job, available = json.loads(sys.argv[1])
 if available is not None:
-    class Small(pair_training.Gauge):
+    class Small(train_pairs.Gauge):
         def __init__(self):
             super().__init__()
             self.available = available
-    pair_training.Gauge = Small
+    train_pairs.Gauge = Small
 job = TrainingJob.from_dict(job)
 importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, lambda line: print(line, flush=True))
 """
