@@ -77,10 +77,10 @@ ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
 	exec $(BIN)/dg dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(INSTALLED) lint ## lint, types and all tests but the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"   # a thread for each of two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"   # a thread for each of two processes
 
 test-all: $(INSTALLED) lint ## lint, types and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-vllm: $(INSTALLED) .venv-vllm/.installed ## the engines on vLLM and on its server, on the CPU, in an environment of its own (.venv-vllm, 4 GB)
 	.venv-vllm/bin/python -m pytest tests/vllm

@@ -119,8 +119,8 @@ def miniature(folder: Path, source: str | None = None) -> Run:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Both jobs, run once from nothing; test processes that run abreast share the run, each has a copy."""
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Both jobs, run once from nothing; test processes that run abreast share the run, so nobody writes to it."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
     is_done = shared / "done"
@@ -131,10 +131,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 done = run.launch(job, partitions)
                 assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
             is_done.touch()
-    return run.copied(tmp_path_factory.mktemp("copy") / "run")
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(origin: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the run of both jobs, for everybody who does not change it."""
+    return origin.copied(tmp_path_factory.mktemp("copy") / "run")
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Callable[..., Run]:
-    """Makes a run of the miniature with nothing materialized; ``source`` replaces its conversations."""
-    return lambda source=None: miniature(tmp_path, source)
+def fresh(tmp_path: Path) -> Run:
+    """A run of the miniature with nothing materialized."""
+    return miniature(tmp_path)
+
+
+@pytest.fixture
+def trained(origin: Run, tmp_path: Path) -> Callable[..., Run]:
+    """Makes a run of the miniature with a policy, a reward model and vectors, and nothing else; ``source`` replaces its conversations."""
+
+    def made(source: str | None = None) -> Run:
+        shutil.copytree(Path(origin.env["RLHI_PROFILE"]).parent / "town", tmp_path / "town")
+        run = miniature(tmp_path, source)
+        for name in ("lake/policy", "lake/reward_model", "responses/embedding"):
+            shutil.copytree(Path(origin.lake.root).parent / name, Path(run.lake.root).parent / name)
+        return run
+
+    return made

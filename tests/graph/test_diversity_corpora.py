@@ -25,7 +25,7 @@ def test_a_second_corpus_is_measured_beside_the_source(fresh, tmp_path: Path, mo
     rows = [{"chosen": f"\n\nHuman: {prompt}\n\nAssistant: yes", "rejected": "\n\nHuman: x\n\nAssistant: no"} for prompt in [*prompts, ""]]
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("\n".join(map(json.dumps, rows)) + "\n{broken")
-    run = fresh()
+    run = fresh
     profile = Path(run.env["RLHI_PROFILE"])
     settings = yaml.safe_load(profile.read_text())
     settings["diversity_corpora"] = [{"name": "garden", "kind": "hh_rlhf", "location": str(pairs)}]

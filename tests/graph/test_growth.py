@@ -43,10 +43,15 @@ def settings_of(run, **changes) -> Path:
     return profile
 
 
+def materialized(run, assets: str, months: str) -> subprocess.CompletedProcess[str]:
+    command = [RLHI.with_name("dg"), "launch", "--assets", assets, "--partition-range", months]
+    return subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture
-def growing(undisturbed, fresh):
+def growing(undisturbed, trained):
     """A run with the models of the undisturbed one, pinned as those of the Hub would be, without its last conversations: one of 100."""
-    run = fresh()
+    run = trained()
     profile = settings_of(
         run,
         models={
@@ -80,8 +85,7 @@ def test_one_per_cent_more_conversations_ask_little_more_and_a_plan_tells(growin
     added = len(rows) - len(pl.read_parquet(source))
     assert 0.008 < added / len(rows) < 0.0125
     rows.write_parquet(source)
-    command = [RLHI.with_name("dg"), "launch", "--assets", "conversations,quarantine,turns", "--partition-range", months]
-    assert subprocess.run(command, env=run.env, capture_output=True, check=False).returncode == 0
+    assert materialized(run, "conversations,quarantine,turns", months).returncode == 0
     planned = re.search(r"wildllamachat +([\d,]+) +([\d,]+)", plan(run, "wildllamachat"))
     assert planned is not None
     requests, missing = (int(number.replace(",", "")) for number in planned.groups())
@@ -98,7 +102,7 @@ def test_one_per_cent_more_conversations_ask_little_more_and_a_plan_tells(growin
 def test_a_limit_of_the_profile_stops_an_asset_before_it_asks(growing) -> None:
     run, _, _ = growing
     settings_of(run, limits={"max_requests": 20})
-    done = run.launch("preference_data", run.months())
+    done = materialized(run, "conversations,quarantine,turns,policy,feedback_classifier,feedback_labels,wildllamachat", run.months())
     told = done.stdout + done.stderr
     assert done.returncode != 0
     assert re.search(r"the model calls would take [\d,]+ requests, over limits\.max_requests 20 of the profile", told)

@@ -22,7 +22,7 @@ ASSETS = "conversations,quarantine,turns,feedback_classifier,feedback_labels"
 def test_a_run_trains_its_own_classifier_and_asks_a_chat_model(
     fresh, save_tiny_llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = fresh()
+    run = fresh
     profile = Path(run.env["RLHI_PROFILE"])
     settings = yaml.safe_load(profile.read_text())
     source, gold, model = settings["source"]["location"], tmp_path / "gold.csv", tmp_path / "model"

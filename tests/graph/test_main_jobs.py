@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.simulation.truth import preferences
 from rlhi_dagster.training import recipes
+from tests.graph.conftest import Run
 
 pytestmark = pytest.mark.slow
 
@@ -77,14 +79,27 @@ def test_a_second_run_calls_no_model_and_changes_nothing(undisturbed) -> None:
     assert {file: file.stat().st_mtime_ns for file in trained} == trained
 
 
-def test_killed_runs_end_like_an_undisturbed_one(undisturbed, fresh) -> None:
-    run = fresh()
+def without(run: Run, recipe: str) -> None:
+    """Take away all that a run made but trained models, vectors, and what other recipes than ``recipe`` came to."""
     root = Path(run.lake.root).parent
+    for name, table in TABLES.items():
+        by_recipe = table.partition_column == "recipe"
+        for file in run.lake.artefact_path(name).glob(f"{recipe}.parquet" if by_recipe else "*.parquet"):
+            file.unlink()
+    for folder in ("responses/chat", "responses/reward", f"lake/checkpoints/{recipe}"):
+        shutil.rmtree(root / folder)
+
+
+def test_killed_runs_end_like_an_undisturbed_one(undisturbed: Run, tmp_path: Path) -> None:
+    run, recipe = undisturbed.copied(tmp_path / "run"), "dpo_rewards"
+    root = Path(run.lake.root).parent
+    without(run, recipe)
     run.launch_and_kill("preference_data", run.months(), lambda: len(list(root.glob("responses/chat/*/segment-*.parquet"))) >= 4)
     survived = {file: file.read_bytes() for file in root.glob("responses/chat/*/segment-*.parquet")}
     assert run.launch("preference_data", run.months()).returncode == 0
     for file, content in survived.items():
         assert file.read_bytes() == content, "a finished chunk was written again"
-    run.launch_and_kill("training", run.recipes(), lambda: bool(list(root.glob("lake/checkpoints/.*.training/checkpoint-*"))))
-    assert run.launch("training", undisturbed.recipes()).returncode == 0
+    one = f"{recipe}...{recipe}"
+    run.launch_and_kill("training", one, lambda: bool(list(root.glob("lake/checkpoints/.*.training/checkpoint-*"))))
+    assert run.launch("training", one).returncode == 0
     assert run.fingerprints() == undisturbed.fingerprints()

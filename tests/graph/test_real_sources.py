@@ -14,11 +14,11 @@ SOURCES = {"wildchat": DATA / "wildchat" / "wildchat_sample.parquet", "realhuman
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_preference_data_runs_on_real_logs(name, fresh) -> None:
+def test_preference_data_runs_on_real_logs(name, trained) -> None:
     file = SOURCES[name]
     if not file.is_file():
         pytest.skip(f"{file.name} is not beside the project")
-    run = fresh(str(file))
+    run = trained(str(file))
     done = run.launch("preference_data", run.months())
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     rows = pl.scan_parquet(file).select(pl.len()).collect().item()

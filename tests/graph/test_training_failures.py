@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from tests.servers import Asked, Told, serving
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 DPO, SFT = "dpo_rewrites_no_persona", "sft_rewrites"
 """Neighbours among the partitions, so that one run covers both; the first one would be trained first."""
+REFUSED = {"unknown": (401, "RepoNotFound"), "gated": (403, "GatedRepo"), "revision": (404, "RevisionNotFound")}
+"""Models of a Hub, by how it refuses them: status and code."""
 
 
 @dataclass
@@ -88,11 +89,24 @@ class World:
         return data.user_failure_data.description
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Hub that refuses each model for a reason of its own: one environment for all tests, so that their workers have one parent."""
+
+    async def refuse(asked: Asked) -> Told:
+        status, code = next(reason for name, reason in REFUSED.items() if f"org/{name}" in asked.path)
+        return Told(status, content=b"", headers={"X-Error-Code": code, "X-Error-Message": "no"})
+
+    with serving(refuse) as address, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        patched.setenv("HF_ENDPOINT", address)
+        yield
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny_llama: Callable[..., None]) -> World:
     made = World(tmp_path, monkeypatch)
     (tmp_path / "recipes").mkdir()
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     save_tiny_llama(tmp_path / "model", TEXTS, max_position_embeddings=128)
     for name in (DPO, SFT):
         made.recipe(name)
@@ -147,39 +161,23 @@ def test_a_policy_that_is_not_there(world: World) -> None:
     assert world.sentence().endswith(f"holds no finished model (manifest.json is missing); run: {command('policy')}")
 
 
-@contextmanager
-def hub(status: int, code: str) -> Iterator[str]:
-    """A Hub that answers everything with an error."""
-
-    async def refuse(asked: Asked) -> Told:
-        return Told(status, content=b"", headers={"X-Error-Code": code, "X-Error-Message": "no"})
-
-    with serving(refuse) as address:
-        yield address
-
-
 @pytest.mark.parametrize(
-    ("answers", "variables", "told"),
+    ("name", "told"),
     [
-        (hub(401, "RepoNotFound"), {}, "models.policy org/model is no model of the Hub, or a private one: correct it, or log in"),
-        (hub(403, "GatedRepo"), {}, "models.policy org/model is a gated model: ask for access at https://huggingface.co/org/model"),
-        (
-            hub(404, "RevisionNotFound"),
-            {},
-            "models.policy org/model has no revision abc: write hub: org/model@<commit of 40 digits>",
-        ),
-        (nullcontext(""), {"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached, and models.policy org/model at abc is not in its cache"),
+        ("unknown", "models.policy org/unknown is no model of the Hub, or a private one: correct it, or log in"),
+        ("gated", "models.policy org/gated is a gated model: ask for access at https://huggingface.co/org/gated"),
+        ("revision", "models.policy org/revision has no revision abc: write hub: org/revision@<commit of 40 digits>"),
     ],
-    ids=["unknown", "gated", "revision", "offline"],
 )
-def test_a_model_that_the_hub_does_not_give(
-    world: World, answers: AbstractContextManager[str], variables: Mapping[str, str], told: str
-) -> None:
+def test_a_model_that_the_hub_does_not_give(world: World, name: str, told: str) -> None:
+    world.policy(ModelRef(f"org/{name}", "abc"))
+    assert world.sentence().startswith(told)
+
+
+def test_a_model_without_a_hub(world: World) -> None:
     world.policy(ModelRef("org/model", "abc"))
-    with answers as address:
-        for name, value in {"HF_ENDPOINT": address, **variables}.items():
-            world.monkeypatch.setenv(name, value)
-        assert world.sentence().startswith(told)
+    world.monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert world.sentence().startswith("the Hub cannot be reached, and models.policy org/model at abc is not in its cache")
 
 
 def test_a_limit_over_the_context_of_one_recipe_stops_the_other_too_and_then_both_train(world: World) -> None:

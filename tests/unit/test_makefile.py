@@ -129,7 +129,7 @@ def test_there_are_two_doors_for_tests(tmp_path: Path) -> None:
         (tmp_path / name).write_text('#!/bin/sh\necho "$(basename $0) $*"\n')
         (tmp_path / name).chmod(0o755)
     lint = ["ruff check .", "ruff format --check .", "lint-imports --no-logo", "mypy "]
-    pytest_ = "python -m pytest -n 2 --dist loadfile"
+    pytest_ = "python -m pytest -n 2 --dist worksteal"
     said = {
         target: [line for line in make(tmp_path, target).stdout.splitlines() if str(tmp_path) not in line]
         for target in ("test", "test-all")

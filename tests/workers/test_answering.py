@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 
 import pytest
+
+from tests import forked
 
 PROGRAM = """
 import signal, sys
@@ -24,6 +24,6 @@ print("goes on", flush=True)
 
 @pytest.mark.parametrize(("echo_seconds", "code"), [(60, 0), (0, -signal.SIGTERM)])
 def test_an_echo_of_the_signal_is_none_and_a_second_one_ends_the_process(echo_seconds: int, code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(echo_seconds)], capture_output=True, text=True, check=False)
+    done = forked.run(PROGRAM, str(echo_seconds))
     assert done.returncode == code, done.stderr
     assert ("goes on" in done.stdout) == (code == 0)

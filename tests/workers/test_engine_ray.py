@@ -152,6 +152,7 @@ def taken(folder: Path) -> list[list[str]]:
     return [file.read_text().split() for file in sorted(folder.glob("*.taken"))]
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_under_the_program_changes_no_table(
     cluster: Cluster, model: ModelRef, tmp_path: Path, launch: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +186,7 @@ def echoing(root: Path, echo: ModelRef, chosen: TransformersSettings, stop: Call
     return run
 
 
+@pytest.mark.slow
 def test_ray_starts_a_dead_replica_again_on_a_new_node(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
     notes, asked = Path(str(echo.path)), count(1)
 
@@ -204,6 +206,7 @@ def test_ray_starts_a_dead_replica_again_on_a_new_node(cluster: Cluster, echo: M
     assert len(found) - len(set(found)) <= 16  # asked again: at most what the dead replica had, half of 32
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_replicas_ends_as_an_error_row_and_the_run_goes_on(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
     run = echoing(tmp_path, echo, settings(cluster))
     asked = requests(100)
@@ -219,6 +222,7 @@ def test_a_request_that_kills_replicas_ends_as_an_error_row_and_the_run_goes_on(
     assert row["is_retryable"]
 
 
+@pytest.mark.slow
 def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster, echo: ModelRef, tmp_path: Path) -> None:
     ray.shutdown()  # so that this process joins again
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -234,6 +238,7 @@ def test_stopping_answers_what_has_been_handed_out_and_no_more(cluster: Cluster,
     assert len(taken(Path(str(echo.path)))) == 2
 
 
+@pytest.mark.slow
 def test_replicas_without_a_place_are_announced_and_the_others_work(
     cluster: Cluster, echo: ModelRef, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +255,7 @@ def test_replicas_without_a_place_are_announced_and_the_others_work(
     assert "of 3 replicas wait for a place (an autoscaler may add nodes): each of 3 needs 1 CPU and 0 GPU on one node" in waits[0]
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_go_on_ends_the_run_in_one_sentence(cluster: Cluster, echo: ModelRef) -> None:
     engine = RayEngine(echo, settings(cluster, replicas=1), Echo)
     with pytest.raises(ClusterError) as caught:
@@ -257,17 +263,20 @@ def test_an_engine_that_cannot_go_on_ends_the_run_in_one_sentence(cluster: Clust
     assert str(caught.value) == "a replica's engine failed: ValueError: it makes no sense"
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_while_it_loads_ends_the_run(cluster: Cluster, echo: ModelRef) -> None:
     with pytest.raises(ClusterError, match=r"^a replica died 3 times while it loaded the model: is there"):
         RayEngine(ModelRef("broken", "r1", echo.path), settings(cluster, replicas=1), Echo)
 
 
+@pytest.mark.slow
 def test_a_model_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"^a replica's engine failed: FileNotFoundError: the node \S+ has no folder /\S+/nowhere:"):
         chat_engine(ModelRef("gone", "r1", str(tmp_path / "nowhere")), settings(cluster, replicas=1))
 
 
 @pytest.mark.skipif(bool(find_spec("vllm")), reason="vLLM is installed")
+@pytest.mark.slow
 def test_an_extra_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, model: ModelRef) -> None:
     there = RayCluster(address=cluster.address, replicas=1, gpus_per_replica=0)
     expected = r"^a replica's engine failed: NotInstalledError: vllm is not installed: pip install 'rlhi-dagster\[vllm\]'"
@@ -275,6 +284,7 @@ def test_an_extra_that_the_nodes_do_not_have_ends_the_run(cluster: Cluster, mode
         chat_engine(model, VllmSettings(dtype="float32", chunk_size=8, cluster=there))
 
 
+@pytest.mark.slow
 def test_too_few_gpus_end_the_run_after_a_while(cluster: Cluster, model: ModelRef) -> None:
     expected = r"^no replica found a place on the Ray cluster in [23] s: each of 2 needs 1 CPU and 1 GPU on one node; the cluster has 2 CPU"
     with pytest.raises(ClusterError, match=expected):

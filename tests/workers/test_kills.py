@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +17,8 @@ from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.engines.requests import chat_rows
 from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.store.responses import ResponseStore
+from tests import forked
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SAMPLING = Sampling(0.6, 0.9, 16, 7)
 CHUNK = 8
@@ -104,7 +102,7 @@ class Job:
         chat_rows(keyed).write_parquet(folder / "requests.parquet")
         self.asked = folder / "asked"
 
-    def command(self, program: str) -> list[str]:
+    def program(self, rest: str) -> list[str]:
         given = {
             "job": {"engine": SETTINGS.model_dump(), "limits": {}},
             "batch": {"model": self.model.to_dict(), "requests": str(self.folder / "requests.parquet")},
@@ -114,7 +112,7 @@ class Job:
             "asked": str(self.asked),
             "kills": KILLS,
         }
-        return [sys.executable, "-c", PROGRAM + program, json.dumps(given)]
+        return [PROGRAM + rest, json.dumps(given)]
 
     def store(self, name: str = "store") -> ResponseStore:
         return ResponseStore(self.folder / name, "chat", self.model.identity)
@@ -130,7 +128,7 @@ class Job:
 
 def test_twenty_kills_at_random_points_leave_the_table_of_an_undisturbed_run(tmp_path: Path, model: ModelRef) -> None:
     job = Job(tmp_path, model, 240)
-    done = subprocess.run(job.command(KILL), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run(*job.program(KILL))
     assert done.returncode == 0, done.stderr[-3000:]
     assert job.rows().equals(job.rows("undisturbed"))
     assert job.stored() == job.stored("undisturbed") == len(job.keys), "a kept answer was asked again"
@@ -142,18 +140,20 @@ def test_twenty_kills_at_random_points_leave_the_table_of_an_undisturbed_run(tmp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_open_chunk_and_says_how_to_go_on(tmp_path: Path, model: ModelRef, number: signal.Signals) -> None:
     job = Job(tmp_path, model, 400)
-    process = subprocess.Popen(job.command(STOP), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not job.asked.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert f"{number.name}: finishing the requests in hand" in output
+    with forked.started(*job.program(STOP)) as (process, ended):
+        deadline = time.monotonic() + 120
+        while not job.asked.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        stopped = ended()
+    assert stopped.returncode == 1
+    assert f"{number.name}: finishing the requests in hand" in stopped.stdout
     asked = job.asked.read_text().split()
-    assert f"stopped: {len(asked)} of 400 requests answered and kept; launch again to continue" in errors
+    assert f"stopped: {len(asked)} of 400 requests answered and kept; launch again to continue" in stopped.stderr
     assert 0 < len(asked) < 400
     assert job.stored() == len(asked) == len(set(asked)), "what was in hand is kept"
-    again = subprocess.run(job.command(STOP), cwd=ROOT, capture_output=True, text=True, check=False)
+    again = forked.run(*job.program(STOP))
     assert again.returncode == 0, again.stderr[-3000:]
     asked = job.asked.read_text().split()
     assert sorted(asked) == sorted(job.keys), "every request was asked once"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, LoraSettings, TrainingSettings
 from rlhi_dagster.workers.weights import merged
+from tests import forked
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SETTINGS = DPOSettings(
     learning_rate=3e-2,
@@ -40,9 +38,9 @@ SETTINGS = DPOSettings(
 # Runs a list of jobs in one process; at the last one's step `dies_at` the process dies.
 TRAIN = """
 import importlib, json, os, signal, sys
-from rlhi_dagster.workers import training_run
+from rlhi_dagster.workers import train_loop
 
-note = training_run.Watch.on_step_end
+note = train_loop.Watch.on_step_end
 jobs, dies_at = json.loads(sys.argv[1])
 
 def on_step_end(self, args, state, control, **kwargs):
@@ -50,8 +48,8 @@ def on_step_end(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     note(self, args, state, control, **kwargs)
 
-training_run.Watch.on_step_end = on_step_end
-for job in map(training_run.TrainingJob.from_dict, jobs):
+train_loop.Watch.on_step_end = on_step_end
+for job in map(train_loop.TrainingJob.from_dict, jobs):
     importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, lambda line: print(line, flush=True))
 """
 
@@ -84,8 +82,7 @@ def job(start: Path, out: Path, method: str, **changed: Any) -> dict[str, Any]:
 
 
 def run(*jobs: dict[str, Any], dies_at: int | None = None) -> str:
-    command = [sys.executable, "-c", TRAIN, json.dumps([jobs, dies_at])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run(TRAIN, json.dumps([jobs, dies_at]))
     assert done.returncode == (0 if dies_at is None else -signal.SIGKILL), done.stderr[-4000:]
     return done.stdout
 

@@ -19,6 +19,7 @@ from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers.memory_gauge import shape_of
 from rlhi_dagster.workers.train_policy import build_tokenizer
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -33,16 +34,16 @@ SETTINGS = {
 }
 TRAIN = """
 import importlib, json, sys
-from rlhi_dagster.workers import pair_training
+from rlhi_dagster.workers import train_pairs
 from rlhi_dagster.workers.job import TrainingJob
 
 job, available = json.loads(sys.argv[1])
 if available is not None:
-    class Small(pair_training.Gauge):
+    class Small(train_pairs.Gauge):
         def __init__(self):
             super().__init__()
             self.available = available
-    pair_training.Gauge = Small
+    train_pairs.Gauge = Small
 job = TrainingJob.from_dict(job)
 importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, lambda line: print(line, flush=True))
 """
@@ -93,6 +94,8 @@ def train(start: Path, out: Path, method: str, available: float | None = None, *
         "extra": {},
         "origin": {},
     }
+    if available is not None:
+        return forked.run(TRAIN, json.dumps([job, available]))
     command = [sys.executable, "-c", TRAIN, json.dumps([job, available])]
     # Without this, malloc keeps freed tensors of up to 32 MiB, and resident memory is not what is in use: mallopt(3).
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
@@ -115,8 +118,8 @@ def test_a_shape_comes_from_the_configuration_alone(start: Path, tmp_path: Path)
     ("method", "changed"),
     [
         ("dpo", {}),
-        ("dpo", {"gradient_checkpointing": True}),
-        ("dpo", {"lora": {"rank": 16}, "bf16": True}),
+        pytest.param("dpo", {"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("dpo", {"lora": {"rank": 16}, "bf16": True}, marks=pytest.mark.slow),
     ],
 )
 def test_the_forecast_is_near_what_training_takes(start: Path, tmp_path: Path, method: str, changed: dict[str, Any]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import polars as pl
@@ -23,8 +22,8 @@ from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from tests import forked
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SAMPLING = Sampling(0.6, 0.9, 12, 7)
 SETTINGS = DPOSettings(
@@ -43,10 +42,10 @@ SETTINGS = DPOSettings(
 
 TRAIN = """
 import importlib, json, os, signal, sys
-from rlhi_dagster.workers import training_run
+from rlhi_dagster.workers import train_loop
 
-job, dies_at = training_run.TrainingJob.from_dict(json.loads(sys.argv[1])), int(sys.argv[2])
-note = training_run.Watch.on_step_end
+job, dies_at = train_loop.TrainingJob.from_dict(json.loads(sys.argv[1])), int(sys.argv[2])
+note = train_loop.Watch.on_step_end
 
 def on_step_end(self, args, state, control, **kwargs):
     print("step", state.global_step, flush=True)
@@ -54,7 +53,7 @@ def on_step_end(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     note(self, args, state, control, **kwargs)
 
-training_run.Watch.on_step_end = on_step_end
+train_loop.Watch.on_step_end = on_step_end
 importlib.import_module(f"rlhi_dagster.workers.train_{job.method}").train(job, lambda line: print(line, flush=True))
 """
 GENERATE = """
@@ -131,12 +130,11 @@ def setup(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Callable[..
     return Setup(model, folder / "train.parquet", folder / "validation.parquet")
 
 
-def start(program: str, given: dict[str, Any], dies: int = -1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program, json.dumps(given), str(dies)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def start(program: str, given: dict[str, Any], dies: int = -1) -> CompletedProcess[str]:
+    return forked.run(program, json.dumps(given), str(dies))
 
 
-def steps_of(done: subprocess.CompletedProcess[str]) -> list[int]:
+def steps_of(done: CompletedProcess[str]) -> list[int]:
     return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("step ")]
 
 
@@ -185,7 +183,7 @@ def test_only_the_finished_artefact_stays(undisturbed: Path) -> None:
     assert not list(undisturbed.glob("*.bin")) + list(undisturbed.glob("*.pt"))
 
 
-def test_a_killed_training_run_resumes_to_the_same_weights(setup: Setup, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_train_loop_resumes_to_the_same_weights(setup: Setup, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "tiny"
     killed = start(TRAIN, setup.job(out), 5)
     assert (killed.returncode, steps_of(killed)) == (-signal.SIGKILL, [1, 2, 3, 4, 5])

@@ -225,6 +225,7 @@ def assert_alike(found: Path, expected: Path, steps: int = 30) -> None:
     assert_same_weights(found, expected, 1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(setup: Setup, alone: Path, tmp_path: Path) -> None:
     two = run(setup.job(tmp_path / "tiny", processes=2), tmp_path / "pipes")
     assert two["world_size"] == 2
@@ -233,6 +234,7 @@ def test_two_processes_train_as_one_does(setup: Setup, alone: Path, tmp_path: Pa
     assert (methods.count("opened"), methods.count("closed")) == (1, 1), "one process talks to Dagster"
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_writes_a_snapshot_and_goes_on_from_there(setup: Setup, alone: Path, tmp_path: Path) -> None:
     job = setup.job(tmp_path / "tiny")
     interrupt(job, tmp_path / "stopped", signal.SIGINT)
@@ -244,6 +246,7 @@ def test_told_to_stop_it_writes_a_snapshot_and_goes_on_from_there(setup: Setup, 
     assert_alike(tmp_path / "tiny", alone / "tiny")
 
 
+@pytest.mark.slow
 def test_shards_outlive_a_kill_of_what_started_them(setup: Setup, alone: Path, tmp_path: Path) -> None:
     job = setup.job(tmp_path / "tiny", processes=2, sharding="fsdp2", gradient_checkpointing=True)
     (tmp_path / "killed").mkdir()
@@ -262,6 +265,7 @@ def test_shards_outlive_a_kill_of_what_started_them(setup: Setup, alone: Path, t
     assert_alike(tmp_path / "tiny", alone / "tiny")
 
 
+@pytest.mark.slow
 def test_shards_with_adapters_and_a_shared_prefix_train_as_one_process_does(setup: Setup, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"lora": {"rank": 1, "alpha": 2}, "shared_prefix": True, "learning_rate": 1e-2}
     run(setup.job(tmp_path / "whole/tiny", **settings), tmp_path / "whole/pipes")
@@ -272,7 +276,7 @@ def test_shards_with_adapters_and_a_shared_prefix_train_as_one_process_does(setu
     assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny")
 
 
-@pytest.mark.parametrize("method", ["sft", "reward"])
+@pytest.mark.parametrize("method", ["sft", pytest.param("reward", marks=pytest.mark.slow)])
 def test_shards_train_as_one_process_does_whatever_the_method(setup: Setup, tmp_path: Path, method: str) -> None:
     settings: dict[str, Any] = {"epochs": 2, "learning_rate": 1e-2}
     run(setup.job(tmp_path / "shared/tiny", method, processes=2, sharding="fsdp2", **settings), tmp_path / "shared/pipes")
@@ -281,6 +285,7 @@ def test_shards_train_as_one_process_does_whatever_the_method(setup: Setup, tmp_
     assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny", steps=6)
 
 
+@pytest.mark.slow
 def test_shards_in_bfloat16_tell_log_probabilities_apart(setup: Setup, alone: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"lora": {"rank": 1, "alpha": 8}, "bf16": True, "epochs": 1}
     run(setup.job(tmp_path / "tiny", processes=2, sharding="fsdp2", **settings), tmp_path / "pipes")

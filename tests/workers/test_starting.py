@@ -70,7 +70,7 @@ MODULES = {
 }
 ASKS = """
 import os, sys
-from rlhi_dagster import starting
+from rlhi_dagster.graph import starting
 started = starting.start([sys.executable, "-m", "ends", "wait", sys.argv[1]], dict(os.environ), os.getcwd())
 sys.exit(started.wait())
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from rlhi_dagster.workers import train_loop, watch
 from rlhi_dagster.workers.event_files import EventFiles
 from rlhi_dagster.workers.probe import Probe, prompts_for
 from rlhi_dagster.workers.train_pairs import PairData
+from tests import forked
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 PROMPTS = [[{"role": "user", "content": f"{text} {number}"}] for text in TEXTS for number in range(3)]
@@ -47,15 +47,15 @@ SETTINGS = DPOSettings(
 )
 KILLED = """
 import json, os, signal, sys
-from rlhi_dagster.workers import train_dpo, training_run
-job, note = training_run.TrainingJob.from_dict(json.loads(sys.argv[1])), training_run.Watch.on_log
+from rlhi_dagster.workers import train_dpo, train_loop
+job, note = train_loop.TrainingJob.from_dict(json.loads(sys.argv[1])), train_loop.Watch.on_log
 
 def on_log(self, args, state, control, **kwargs):
     note(self, args, state, control, **kwargs)
     if state.global_step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-training_run.Watch.on_log = on_log
+train_loop.Watch.on_log = on_log
 train_dpo.train(job, print)
 """
 WORKER = """
@@ -166,7 +166,7 @@ def test_sampling_does_not_change_what_is_trained(model: Path, undisturbed: Any,
 def test_a_resumed_run_draws_one_line(model: Path, undisturbed: Any, tmp_path: Path) -> None:
     out = tmp_path / "killed/tiny"
     given = job(model, out)
-    killed = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], check=False, capture_output=True, text=True)
+    killed = forked.run(KILLED, json.dumps(given))
     assert killed.returncode == -9, killed.stderr
     assert events(Path(given["events"]), "training")["loss"] == [1, 2, 3, 4, 5]
     manifest = train(given)
