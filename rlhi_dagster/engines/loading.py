@@ -42,7 +42,7 @@ def chat_engine(model: ModelRef, settings: EngineSettings, batches: Path | None 
 def reward_engine(model: ModelRef, settings: EngineSettings) -> RewardEngine:
     """Load a reward engine; errors as of ``chat_engine``, and ValueError for a server of chat completions, which gives no rewards."""
     if settings.kind == "openai":
-        raise ValueError("a server of chat completions gives no rewards: set engines.reward to transformers or vllm")
+        raise ValueError("a server of chat completions gives no rewards: give models.reward an engine of kind transformers or vllm")
     if settings.cluster:
         with _extra("ray"):
             from rlhi_dagster.engines.ray.engines import RayEngine
