@@ -131,7 +131,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     figure = Figure(figsize=(width, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.02, h_pad=0.03)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat) if rows * columns else []
 
 
 def svg(figure: Figure, name: str) -> str:

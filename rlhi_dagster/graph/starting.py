@@ -115,9 +115,10 @@ class _Parent:
         return _Forked(ours, self._process)
 
     def end(self) -> None:
-        """Let the process end, and with it what it has forked."""
+        """End the process, which tells what it has forked to stop; it may be importing, and has nothing to finish."""
         atexit.unregister(self.end)
         self._line.close()
+        self._process.kill()
         self._process.wait()
 
 

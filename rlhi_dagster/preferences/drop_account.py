@@ -92,8 +92,8 @@ def drawing(accounted: pl.DataFrame) -> Figure:
     """One panel a strategy: a bar for what is left after each step, with what a reason drops at its end; counts on a logarithmic axis."""
     panels = accounted.partition_by("strategy", maintain_order=True)
     height = 0.5 + 0.17 * max([1, *map(len, panels)])
-    figure, every = plots.canvas(3.9 * max(len(panels), 1), height, columns=max(len(panels), 1))
-    for axes, panel in zip(every, panels, strict=False):
+    figure, every = plots.canvas(3.9 * max(len(panels), 1), height, columns=len(panels))
+    for axes, panel in zip(every, panels, strict=True):
         for place, row in enumerate(panel.iter_rows(named=True)):
             axes.barh(place, max(row["left"], 0.5), color=plots.MAIN, height=0.7)
             if row["is_drop"]:

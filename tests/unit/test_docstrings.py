@@ -52,7 +52,7 @@ def has_file(named: str, beside: Path) -> bool:
 def resolves(dotted: str) -> bool:
     """Whether a dotted name leads from the package to a module and to something that it has, or is a column of a table."""
     parts = dotted.removeprefix("rlhi_dagster.").split(".")
-    if parts[0] in TABLES and parts[1] in TABLES[parts[0]].columns:
+    if parts[0] in TABLES and parts[1:] and parts[1] in TABLES[parts[0]].columns:
         return True
     place = PACKAGE
     while parts and (place / parts[0] / "__init__.py").is_file():

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from rlhi_dagster import profiles
-from rlhi_dagster.engines.loading import engine_settings
 from rlhi_dagster.engines.model_settings import BUILTIN, ROLES, Models, SamplingSettings
+from rlhi_dagster.engines.settings import engine_settings
 from rlhi_dagster.profiles import Profile
 
 COMMIT = "1" * 40

@@ -24,7 +24,7 @@ ROUNDS = "online_candidates,online_pairs,online_policies"
         ("turns", [], 'turns --partition-range "$(rlhi months)"'),
         ("quarantine", ["2023-06", "2023-04"], "conversations,quarantine --partition-range 2023-04...2023-06"),
         ("online_pairs", ["base"], f"{ROUNDS} --partition base"),
-        ("checkpoints", [], 'checkpoints --partition-range "$(.venv/bin/rlhi recipes)"'),
+        ("checkpoints", [], 'checkpoints --partition-range "$(rlhi recipes)"'),
     ],
 )
 def test_the_command_names_assets_and_partitions(asset: str, partitions: list[str], expected: str) -> None:

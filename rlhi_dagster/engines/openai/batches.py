@@ -20,7 +20,7 @@ import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCall, ChatCalls
 from rlhi_dagster.engines.openai.reading import Judge, MalformedError, parse, server_error
-from rlhi_dagster.engines.openai.server import ServerRefusedError, check_access, pause, time_limits
+from rlhi_dagster.engines.openai.server import Finished, ServerRefusedError, check_access, pause, time_limits
 from rlhi_dagster.engines.openai.wording import Dialect
 from rlhi_dagster.engines.settings import OpenAISettings
 
@@ -47,6 +47,7 @@ class Pending:
         owner: Server and model.
         submitted_at: Seconds since 1970.
         keys: Of the calls that are answered in it, or may be.
+        tries: Batches that these calls were in before.
         batch_id: The server's word for it; ``None`` while it is being submitted.
     """
 
@@ -54,6 +55,7 @@ class Pending:
     owner: str
     submitted_at: float
     keys: list[str]
+    tries: int = 0
     batch_id: str | None = None
 
     def remember(self, folder: Path) -> None:
@@ -73,13 +75,8 @@ class Pending:
         file.with_suffix(".partial").rename(file)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Calls by key that wait for one batch, and the number of batches that these calls were in before."""
-
-    pending: Pending
-    calls: dict[str, ChatCall]
-    tries: int = 0
+_Job = tuple[Pending, dict[str, ChatCall]]
+"""A batch, and the calls by key that wait for it."""
 
 
 class Batches:
@@ -94,7 +91,7 @@ class Batches:
         self._http = httpx.Client(base_url=settings.base_url, headers=headers, timeout=time_limits(settings.timeout_seconds))
         self._owner = f"{settings.base_url} {dialect.model.identity}"
 
-    def answer(self, calls: ChatCalls) -> Iterator[list[tuple[str, ChatAnswer]]]:
+    def answer(self, calls: ChatCalls) -> Iterator[Finished]:
         """See ``ChatEngine.answer``; takes as many calls as ``MOST_UNDER_WAY`` batches hold.
 
         Raises:
@@ -108,13 +105,13 @@ class Batches:
                     jobs, is_open = self._jobs(calls, remembered)
                     waiting += jobs
                 running = []
-                for job in waiting:
-                    batch = self._tried(lambda told: dict(told.json()), "GET", f"batches/{job.pending.batch_id}")
+                for pending, awaited in waiting:
+                    batch = self._tried(lambda told: dict(told.json()), "GET", f"batches/{pending.batch_id}")
                     if batch.get("status") in _RUNNING:
-                        running.append(job)
+                        running.append((pending, awaited))
                         continue
-                    answers, again = self._ended(job, batch)
-                    running += [self._submitted(again, job.tries + 1)] if again else []
+                    answers, again = self._ended(pending, awaited, batch)
+                    running += [self._submitted(again, pending.tries + 1)] if again else []
                     if answers:
                         yield answers
                 waiting = running
@@ -140,7 +137,7 @@ class Batches:
         count = size = 0
         while count < MOST_LINES and size < MOST_BYTES and (call := next(calls, None)):
             if pending := remembered.get(call[0]):
-                known.setdefault(pending.token, _Job(pending, {})).calls[call[0]] = call
+                known.setdefault(pending.token, (pending, {}))[1][call[0]] = call
             else:
                 fresh[call[0]] = call
             count, size = count + 1, size + len(self._line(call, 0))
@@ -149,7 +146,7 @@ class Batches:
 
     def _submitted(self, calls: dict[str, ChatCall], tries: int) -> _Job:
         """Upload lines and submit them as a batch. A try that failed may have been heard: then the batch is found."""
-        pending = Pending(uuid4().hex, self._owner, time.time(), list(calls))
+        pending = Pending(uuid4().hex, self._owner, time.time(), list(calls), tries)
         pending.remember(self.folder)
         lines = b"".join(self._line(call, tries) for call in calls.values())
         form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("batch.jsonl", lines)}}
@@ -162,28 +159,28 @@ class Batches:
         batch_id = self._tried(_id, "POST", "batches", instead=lambda: self._find(pending.token), json=wanted)
         pending = replace(pending, batch_id=batch_id)
         pending.remember(self.folder)
-        return _Job(pending, calls, tries)
+        return pending, calls
 
     def _line(self, call: ChatCall, tries: int) -> bytes:
         body = self.dialect.body([call], self.judge.sampling, tries)
         line = {"custom_id": call[0], "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(line).encode() + b"\n"
 
-    def _ended(self, job: _Job, batch: dict[str, Any]) -> tuple[list[tuple[str, ChatAnswer]], dict[str, ChatCall]]:
+    def _ended(self, pending: Pending, calls: dict[str, ChatCall], batch: dict[str, Any]) -> tuple[Finished, dict[str, ChatCall]]:
         """Answers of a batch that has ended, and calls to submit once more. What has no final answer is not looked for there again."""
         responses = self._responses(batch)
         asked = copy.deepcopy(self.dialect)  # as the lines were worded: one of them may teach what the next one names, too
-        answers: list[tuple[str, ChatAnswer]] = []
+        answers: Finished = []
         again: dict[str, ChatCall] = {}
         lost = f"batch_ended: the batch ended as {str(batch.get('status'))[:40]} without a response to this line"
-        for key, call in job.calls.items():
-            answer = self._answer(call, responses[key], asked, job.tries) if key in responses else _of_the_moment(lost)
+        for key, call in calls.items():
+            answer = self._answer(call, responses[key], asked, pending.tries) if key in responses else _of_the_moment(lost)
             if answer is None:
                 again[key] = call
             else:
                 answers.append((key, answer))
         dropped = {*again, *(key for key, answer in answers if answer.is_retryable)}
-        replace(job.pending, keys=[key for key in job.pending.keys if key not in dropped]).remember(self.folder)
+        replace(pending, keys=[key for key in pending.keys if key not in dropped]).remember(self.folder)
         return answers, again
 
     def _responses(self, batch: dict[str, Any]) -> dict[str, tuple[int, Any]]:

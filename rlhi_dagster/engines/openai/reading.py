@@ -132,13 +132,13 @@ class Judged:
 
     Attributes:
         answers: Finished ones.
-        unusable: Calls whose reply was no choice or not valid under its schema, each with the error row that says so.
+        unusable: Error rows of calls whose reply was no choice or not valid under its schema.
         cost_usd: Charged for the response.
         lacks_scores: Log-probabilities were asked for, and a reply has none. It was drawn at temperature 1, so it is no answer either.
     """
 
     answers: list[tuple[str, ChatAnswer]] = field(default_factory=list)
-    unusable: list[tuple[ChatCall, ChatAnswer]] = field(default_factory=list)
+    unusable: list[tuple[str, ChatAnswer]] = field(default_factory=list)
     cost_usd: float = 0.0
     lacks_scores: bool = False
 
@@ -172,10 +172,8 @@ class Judge:
             blank = ChatAnswer(None, None, None, response.prompt_tokens, _tokens(index, response, count), cached_tokens=cached)
             reply = replies[index]
             answer = self._answer(call[1], reply, blank, is_counted=reply.tokens is not None or count == 1)
-            if answer.error and answer.error.split(":")[0] in {"not_a_choice", "invalid_json"} and reply.finish_reason != "length":
-                judged.unusable.append((call, answer))
-            else:
-                judged.answers.append((call[0], answer))
+            is_wrong = (answer.error or "").split(":")[0] in {"not_a_choice", "invalid_json"} and reply.finish_reason != "length"
+            (judged.unusable if is_wrong else judged.answers).append((call[0], answer))
         return judged
 
     def _cost(self, response: Response) -> float:

@@ -215,7 +215,7 @@ class Server:
         if judged.unusable:
             self.dialect.ignores_constraint(group[0][1])
             work.unusable += 1
-            work.faults |= {key: answer for (key, _), answer in judged.unusable}
+            work.faults |= dict(judged.unusable)
         work.take(judged.answers)
         work.tries = 0 if judged.answers else work.tries + 1
         if work.tries >= self.settings.attempts:

@@ -37,8 +37,6 @@ DEATHS = 3
 ANNOUNCED_AFTER_SECONDS = 10.0
 """So long after the number of replicas without a place has changed, a person is told."""
 
-_NOT_INSTALLED = "a node cannot import rlhi_dagster: install the same version on every node"
-
 
 class ClusterError(RuntimeError):
     """The cluster cannot be joined or has no room, or an engine on it cannot be loaded or cannot go on; the message says what to do."""
@@ -46,11 +44,12 @@ class ClusterError(RuntimeError):
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A replica as its owner sees it: Ray's handle, where it stands, and its shards in hand."""
+    """A replica as its owner sees it: Ray's handle, where it stands, its shards in hand, and its deaths since it last served."""
 
     actor: Any
     stage: Literal["placing", "loading", "serving", "dead"] = "placing"
     in_hand: int = 0
+    failed_starts: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -161,18 +160,22 @@ class RayEngine:
         """A replica has a place, or has loaded its model."""
         if member.stage == "placing":
             member.stage = "loading"
-            self._pending[member.actor.load.options(max_task_retries=DEATHS - 1).remote()] = member, None
+            self._pending[member.actor.load.remote()] = member, None
         else:
-            member.stage = "serving"
+            member.stage, member.failed_starts = "serving", 0
 
     def _bury(self, member: _Member, shard: _Shard | None, error: RayError, refused: Callable[[str], Any]) -> Answers:
         """A replica died: Ray starts it again, and others get its calls; returns error rows of those that are given up."""
-        if not shard:
-            cannot_import = isinstance(error, RayActorError) and error.actor_init_failed
-            raise ClusterError(_NOT_INSTALLED if cannot_import else f"a replica died {DEATHS} times while it loaded the model")
         if member.stage == "serving":
             log.warning("a replica died with %d shards of requests in hand: %s", member.in_hand + 1, type(error).__name__)
-            member.stage = "dead"
+        member.stage = "dead"
+        if not shard:
+            member.failed_starts += 1  # Ray would count its own attempts to reach a dead actor, too
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise ClusterError("a node cannot import rlhi_dagster: install the same version on every node")
+            if member.failed_starts == DEATHS:
+                raise ClusterError(f"a replica died {DEATHS} times while it loaded the model: is there memory enough on the nodes?")
+            return []
         shard.deaths += 1
         if shard.deaths < DEATHS:
             self._again.append(shard)
