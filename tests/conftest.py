@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 from rlhi_dagster import profiles
+from rlhi_dagster.cli import main
 
 pytest.register_assert_rewrite("tests.conformance")
 
@@ -26,6 +29,29 @@ def _profile_of_this_test() -> Iterator[None]:
     profiles.current.cache_clear()
     yield
     profiles.current.cache_clear()
+
+
+@pytest.fixture
+def rlhi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
+    """Runs the command ``rlhi`` in this process, over a folder of outputs of the sample: how it ends and what it says."""
+    for name in [name for name in os.environ if name.startswith("RLHI_")]:
+        monkeypatch.delenv(name)
+
+    def run(data: Path, *arguments: str) -> CompletedProcess[str]:
+        monkeypatch.setenv("RLHI_DATA", str(data))
+        monkeypatch.setattr(sys, "argv", ["rlhi", *arguments])
+        profiles.current.cache_clear()
+        status: Any = 0
+        try:
+            main.main()
+        except SystemExit as left:
+            status = left.code or 0
+        if isinstance(status, str):  # the interpreter would say it
+            sys.stderr.write(f"{status}\n")
+            status = 1
+        return CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

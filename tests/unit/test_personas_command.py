@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import polars as pl
@@ -87,23 +87,16 @@ def test_an_empty_persona_is_legal_and_a_wrong_fingerprint_is_not() -> None:
         told("", 9)
 
 
-def rlhi(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {"RLHI_DATA": str(root), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(
-        [Path(sys.executable).parent / "rlhi", "persona", *arguments], env=env, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_command_reads_the_lake(tmp_path: Path) -> None:
-    assert "users has not been materialized" in rlhi(tmp_path, ANN).stderr
+def test_the_command_reads_the_lake(tmp_path: Path, rlhi: Callable[..., CompletedProcess[str]]) -> None:
+    assert "users has not been materialized" in rlhi(tmp_path, "persona", ANN).stderr
     lake = Lake(root=str(tmp_path / "lake"))
     lake.write("users", USER_ROWS)
     lake.write("personas", LINES)
     lake.write("turns", TURN_ROWS, ["2024-05"])
-    assert rlhi(tmp_path, ANN, "--at", "2024-05-02").stdout.splitlines()[2] == "length: Prefers short answers."
-    assert "Be kind." in rlhi(tmp_path, ANN).stdout
-    assert "(over)" in rlhi(tmp_path, ANN, "--all").stdout
-    assert "soon is no time" in rlhi(tmp_path, ANN, "--at", "soon").stderr
-    failed = rlhi(tmp_path, "a1")
+    assert rlhi(tmp_path, "persona", ANN, "--at", "2024-05-02").stdout.splitlines()[2] == "length: Prefers short answers."
+    assert "Be kind." in rlhi(tmp_path, "persona", ANN).stdout
+    assert "(over)" in rlhi(tmp_path, "persona", ANN, "--all").stdout
+    assert "soon is no time" in rlhi(tmp_path, "persona", ANN, "--at", "soon").stderr
+    failed = rlhi(tmp_path, "persona", "a1")
     assert failed.returncode == 1
     assert failed.stderr.startswith("rlhi: 2 users")

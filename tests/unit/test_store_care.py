@@ -367,34 +367,28 @@ def test_stats_count_answers_errors_tokens_and_cost(store: ResponseStore) -> Non
     assert found.newest - found.oldest > timedelta(days=2.9)
 
 
-def rlhi(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RLHI_")} | {"RLHI_DATA": str(data)}
-    command = [sys.executable, "-m", "rlhi_dagster.cli.main", "store", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-
-def test_the_command_ends_with_what_was_found(tmp_path: Path) -> None:
-    empty = rlhi(tmp_path, "stats")
+def test_the_command_ends_with_what_was_found(tmp_path: Path, rlhi: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    empty = rlhi(tmp_path, "store", "stats")
     assert (empty.returncode, "no response store" in empty.stderr) == (1, True)
     store = ResponseStore(tmp_path / "responses", "chat", MODEL)
     for chunk in range(3):
         aged(store.append(rows(keys(10 * chunk, 10 * chunk + 10), "SECRET", prompt_tokens=7))[0], 60)
-    assert "30 answers in 3 files" in rlhi(tmp_path, "stats").stdout
-    assert rlhi(tmp_path, "verify").stdout == "chat town-model@r1: sound\n"
-    assert "3 files before, 1 after" in rlhi(tmp_path, "compact").stdout
-    shown = rlhi(tmp_path, "gc", "--older-than", "30").stdout
+    assert "30 answers in 3 files" in rlhi(tmp_path, "store", "stats").stdout
+    assert rlhi(tmp_path, "store", "verify").stdout == "chat town-model@r1: sound\n"
+    assert "3 files before, 1 after" in rlhi(tmp_path, "store", "compact").stdout
+    shown = rlhi(tmp_path, "store", "gc", "--older-than", "30").stdout
     assert "nothing is deleted without --yes; would go: 30 answers" in shown
     assert len(store.missing(pl.Series("key", keys(0, 30)))) == 0
-    explained = rlhi(tmp_path, "explain", keys(0, 1)[0][:12])
+    explained = rlhi(tmp_path, "store", "explain", keys(0, 1)[0][:12])
     assert keys(0, 1)[0] in explained.stdout
     [name] = listing(store.folder, "segment")
     (store.folder / name).write_bytes((store.folder / name).read_bytes()[:-9])
-    unsound = rlhi(tmp_path, "verify")
+    unsound = rlhi(tmp_path, "store", "verify")
     assert (unsound.returncode, unsound.stdout) == (1, "")
     assert name in unsound.stderr
     assert "SECRET" not in "".join([explained.stdout, shown, unsound.stderr])
-    assert rlhi(tmp_path, "gc").returncode == 1
-    assert "neither an asset" in rlhi(tmp_path, "explain", "nobody").stderr
+    assert rlhi(tmp_path, "store", "gc").returncode == 1
+    assert "neither an asset" in rlhi(tmp_path, "store", "explain", "nobody").stderr
 
 
 def test_the_command_loads_no_model_library() -> None:

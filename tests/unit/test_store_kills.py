@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.store.compaction import compact
@@ -127,6 +128,7 @@ def test_writers_readers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -
     assert set(keys) <= set(stored["key"])
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_compaction_loses_nothing(tmp_path: Path) -> None:
     drawn = random.Random(0)
     store = ResponseStore(tmp_path, "chat", "m@r1")
