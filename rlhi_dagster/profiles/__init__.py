@@ -1,7 +1,7 @@
 """Profiles: every setting of a run in one YAML file, chosen by ``RLHI_PROFILE`` and validated before anything starts.
 
 What belongs here: how the stages' settings make a profile, the environment variables that choose and bend one, and where its outputs lie.
-What does not: a stage's own settings (its ``graph/declared_settings.py``), how a file is read (``profiles/files.py``), and the values
+What does not: a stage's own settings (its ``settings.py``), how a file is read (``profiles/files.py``), and the values
 (``profiles/*.yaml``), each with its source beside it.
 
 Environment: ``RLHI_PROFILE`` (a name or a path to a YAML file; default ``sample``), ``RLHI_SOURCE`` (other conversations than the

@@ -1,7 +1,7 @@
 """The YAML files that profiles are read from: what extends what, where each value comes from, and what a setting used to be called.
 
 What belongs here: files, merging, and the effective profile as text. What does not: what settings there are and mean (``__init__.py`` and
-the stages' ``graph/declared_settings.py``).
+the stages' ``settings.py``).
 """
 
 from __future__ import annotations

@@ -404,7 +404,7 @@ def test_personas_check_finds_evidence_in_months_outside_the_run(tmp_path: Path,
 def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
     Lake(root=str(tmp_path)).write("users", fill(USERS, [{"user_id": "u", "split": split}]))
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "user_id": "u"}])
-    check = declared(training.pairs_are_sound, "preference_pairs", "no_held_out_user_in_training")
+    check = declared(preferences.pairs_are_sound, "preference_pairs", "no_held_out_user_in_training")
     went_on, found = run_check(tmp_path, pairs, check)
     assert went_on is found.passed is (split == "train")
 
@@ -412,7 +412,7 @@ def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
 @pytest.mark.parametrize("chosen", ["better", "worse"])
 def test_chosen_check_gates_training(tmp_path: Path, chosen: str) -> None:
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "is_kept": True, "chosen": chosen, "rejected": "worse"}])
-    check = declared(training.pairs_are_sound, "preference_pairs", "chosen_differs_from_rejected")
+    check = declared(preferences.pairs_are_sound, "preference_pairs", "chosen_differs_from_rejected")
     went_on, found = run_check(tmp_path, pairs, check)
     assert went_on is found.passed is (chosen == "better")
 

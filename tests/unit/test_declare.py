@@ -85,8 +85,8 @@ FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_s
         ({"held_out_fraction": 0.1}, {"users"}),
         ({"dpo": {"beta": 0.9}}, TRAINED | {"report"}),
         ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
-        ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, {"judgements"}),
-        ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, {"judgements"}),
+        ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, {"judgements", "report"}),
+        ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, {"judgements", "report"}),
         ({"models": {"policy": {"builtin": "town", "engine": FASTER}}}, NOTHING),
     ],
 )
