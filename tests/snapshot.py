@@ -35,6 +35,7 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.graph import pipes
 from rlhi_dagster.graph.declared_settings import View
 from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.profiles import Profile
 from rlhi_dagster.reasoning.math_answers import Grade
 from rlhi_dagster.simulation.__main__ import write
 from rlhi_dagster.simulation.town import TownSettings
@@ -245,20 +246,29 @@ def watched() -> dict[str, set[str]]:
     return found
 
 
+def scripted(town: Path) -> Engine:
+    """An engine that says what assistants of a town's logs have said."""
+    messages = pl.read_parquet(town / "wildchat.parquet")["conversation"].explode().struct.unnest()
+    return Engine(messages.filter(role="assistant")["content"].unique().sort().to_list())
+
+
+def both_jobs(chosen: Profile) -> Lake:
+    """Run both jobs under a profile in this process, over all months and recipes; whoever calls has put `Workers` in place."""
+    loaded, names = definitions.build(chosen), recipes.names(chosen.recipes)
+    with dg.instance_for_test() as made:
+        for job, first, last in (("preference_data", *MONTHS), ("training", names[0], names[-1])):
+            loaded.resolve_job_def(job).execute_in_process(instance=made, tags=range_tags(first, last))
+    return Lake(root=str(chosen.root / "lake"))
+
+
 def run(folder: Path, name: str) -> Run:
     """Run both jobs under a profile."""
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(profile(folder, name)))
-    os.environ |= {"RLHI_PROFILE": str(file), "RLHI_DATA": str(folder / "data")}
-
-    messages = pl.read_parquet(folder / "town" / "wildchat.parquet")["conversation"].explode().struct.unnest()
-    pipes.run = Workers(Engine(messages.filter(role="assistant")["content"].unique().sort().to_list())).run  # type: ignore[assignment]
+    os.environ["RLHI_DATA"] = str(folder / "data")
+    pipes.run = Workers(scripted(folder / "town")).run  # type: ignore[assignment]
     read = watched()
-    loaded, lake = definitions.build(profiles.current()), Lake(root=str(profiles.current().root / "lake"))
-    names = recipes.names()
-    with dg.instance_for_test() as made:
-        for job, first, last in (("preference_data", *MONTHS), ("training", names[0], names[-1])):
-            loaded.resolve_job_def(job).execute_in_process(instance=made, tags=range_tags(first, last))
+    lake = both_jobs(profiles.load(str(file)))
     found = {f"table {each}": digest(lake.scan(each).collect()) for each in sorted(TABLES)}
     manifests = {file.parent: json.loads(file.read_text()) for file in sorted(Path(lake.root).rglob("manifest.json"))}
     trained = {folder: each["inputs"] for folder, each in manifests.items() if each["method"] != "none"}
