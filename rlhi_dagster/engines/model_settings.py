@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -170,9 +171,11 @@ class Player:
 
     @property
     def name(self) -> str:
-        """What to call it."""
-        given = next(filter(None, (getattr(self.settings, way) for way in WAYS)))
-        return str(given).partition("@")[0]
+        """What to call it: of a folder and a file their last part, of a model its name without the revision."""
+        found = self.settings
+        if found.folder or found.gguf:
+            return Path(str(found.folder or found.gguf)).name
+        return str(found.hub or found.served or found.builtin).partition("@")[0]
 
     @property
     def identity(self) -> str:

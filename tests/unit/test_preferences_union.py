@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets import training
+from assets import preferences
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
@@ -233,7 +233,7 @@ def test_a_kept_pair_that_an_embedding_saw_does_not_pass_and_no_text_is_shown() 
     )
     assert (finding.passed, finding.numbers["kept_examples"], finding.numbers["dropped/embedding"]) == (False, ["a"], 2)
     assert "secret" not in str(finding.numbers)
-    assert "0.97" in finding.numbers["dropped_examples"].value
+    assert 0.97 in finding.numbers["dropped_examples"]["similarity"]
 
 
 @pytest.mark.parametrize("fault", ["", "leak", "loss"])
@@ -260,7 +260,7 @@ def test_the_checks_block_what_comes_after(tmp_path: Any, fault: str) -> None:
     specs = upstream(profile, "rewrite_pairs", "reward_pairs", "reasoning_pairs", "eval_prompts")
     definitions = dg.Definitions(
         assets=[preference_pairs, after, *specs],
-        asset_checks=built(profile, *(each for each in training.pairs_are_sound if each.name in names)),
+        asset_checks=built(profile, *(each for each in preferences.pairs_are_sound if each.name in names)),
         jobs=[dg.define_asset_job("everything")],
         resources={"io_manager": TableIOManager(root=str(tmp_path)), "lake": lake, "settings": Settings(profile)},
     )

@@ -19,7 +19,7 @@ from rlhi_dagster import profiles
 from rlhi_dagster.profiles import Profile, ProfileError
 from rlhi_dagster.training import recipes
 
-SHIPPED = Path(profiles.__file__).parent / "profiles"
+SHIPPED = Path(profiles.__file__).parent
 SAMPLE_LOGS = Path(__file__).parents[2] / "data/sample/wildchat.parquet"
 
 

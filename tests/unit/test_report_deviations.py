@@ -93,7 +93,10 @@ def test_a_profile_says_what_is_true_of_it_and_nothing_else(name: str, there: tu
     assert [text for text in absent if text in found] == []
 
 
-SMOL = {"hub_model": "HuggingFaceTB/SmolLM2-360M-Instruct", "hub_revision": "a" * 40}
+SMOL = {"hub": f"HuggingFaceTB/SmolLM2-360M-Instruct@{'a' * 40}"}
+
+
+LOCAL = {"kind": "transformers", "device": "cpu", "dtype": "float32", "batch_size": 1, "chunk_size": 1}
 
 
 @pytest.mark.parametrize(
@@ -101,12 +104,12 @@ SMOL = {"hub_model": "HuggingFaceTB/SmolLM2-360M-Instruct", "hub_revision": "a" 
     [
         ({"source": {"location": "logs.jsonl", "name": "mine"}}, "", "those of mine; the paper's are all of WildChat-1M"),
         ({"source": {"drop_toxic": False}}, "toxic", ""),
-        ({"labeller": {"hub_model": None}}, "Qwen3-32B`; the paper used", "come from a trained classifier; the paper"),
+        ({"models": {"labeller": "classifier"}}, "Qwen3-32B`; the paper used", "come from a trained classifier; the paper"),
         ({"labeller": {"sure": 1.0}}, "trained classifier", "labels come from `Qwen/Qwen3-32B`; the paper used GPT-4o"),
-        ({"personas": {"writer": None}}, "keeps up to date", "extracted by rule"),
+        ({"models": {"persona_writer": "extractive"}}, "keeps up to date", "extracted by rule"),
         ({"sampling": {"temperature": 0.0}}, "", "temperature 0 and top-p 0.9 instead of 0.6 and 0.9"),
-        ({"policy": SMOL}, "", "The policy is `HuggingFaceTB/SmolLM2-360M-Instruct`"),
-        ({"pair_judge": {"kind": "rule", "model": None}}, "`Qwen/Qwen3-32B` tells", "a rule tells whether the criticism fits"),
+        ({"models": {"policy": SMOL}}, "", "The policy is `HuggingFaceTB/SmolLM2-360M-Instruct`"),
+        ({"models": {"pair_judge": "rule"}}, "`Qwen/Qwen3-32B` tells", "a rule tells whether the criticism fits"),
         ({"rewrites": {"inapplicable": "keep"}}, "is dropped", "the pair stays; the paper does not say"),
         ({"rewrites": {"form": "dialogue"}}, "", "how the policy goes on after the feedback"),
         ({"rewrites": {"filters": {}}}, "A rewrite is kept", "No reward model filters the rewrites"),
@@ -121,17 +124,18 @@ SMOL = {"hub_model": "HuggingFaceTB/SmolLM2-360M-Instruct", "hub_revision": "a" 
         ({"candidates": {"pairs_per_request": 2}}, "", "2 pairs a request"),
         ({"candidates": {"min_margin": 0.5}}, "", "by at least 0.5; the paper names no bound"),
         ({"candidates": {"length_penalty": 0.5}}, "", "lowered by 0.5 per 1,000 characters"),
-        ({"reward": {"hub_model": "Nexusflow/Athene-RM-8B"}}, "Athene-RM-8B", ""),
-        ({"reward": {"hub_model": None, "training": {}}}, "Skywork", "reward model is trained here"),
+        ({"models": {"reward": {"hub": f"Nexusflow/Athene-RM-8B@{'a' * 40}", "engine": LOCAL}}}, "Athene-RM-8B", ""),
+        ({"models": {"reward": "trained"}, "reward": {"training": {}}}, "Skywork", "reward model is trained here"),
         ({"reasoning": {"errors": 7}}, "", "At most 7 erroneous solutions instead of 10,000"),
         ({"reasoning": {"prm800k": "data/sample/prm800k.jsonl"}}, "", "simulated sums"),
-        ({"reasoning": {"simulated_user": None}}, "", "A template points at the wrong step"),
+        ({"models": {"simulated_user": "template"}}, "", "A template points at the wrong step"),
         ({"dpo": {"beta": 0.5, "max_length": 512}}, "", "DPO: beta 0.5 instead of 0.1, max length 512 instead of 8192."),
         ({"dpo": {"epochs": 3}}, "one pass", "DPO: 3 passes over the pairs"),
         ({"dpo": {"lora": {"rank": 4}}}, "", "low-rank adapters of rank 4"),
         ({"dpo": {"sft_weight": 0.3}}, "", "of weight 0.3, beside the loss; the paper has none"),
         ({"dpo_on_rewards": {"beta": 0.2}}, "", "DPO on pairs by reward: beta 0.2 instead of 0.1"),
-        ({"evaluation": {"judge_model": SMOL["hub_model"]}}, "The judge is `Qwen", "The judge is `HuggingFaceTB/SmolLM2-360M-Instruct`"),
+        ({"models": {"judge": SMOL}}, "The judge is `Qwen", "The judge is `HuggingFaceTB/SmolLM2-360M-Instruct`"),
+        ({"models": {"judge": [SMOL, "town"]}, "truth": "data/sample/truth"}, "The judge is `Qwen", "simulated users' own preferences"),
         ({"evaluation": {"arithmetic_problems": 5}}, "MMLU-Pro).", "MMLU-Pro); 5 sums stand in"),
         ({"max_pairs": 50}, "", "50 at most, so that arms differ"),
     ],
@@ -150,7 +154,8 @@ def test_a_changed_setting_changes_its_sentence(changes: dict[str, Any], gone: s
 
 def test_a_folder_is_called_by_its_name(tmp_path: Any) -> None:
     (tmp_path / "mine").mkdir()
-    found = Profile(**profiles.load("paper").model_dump() | {"policy": {"hub_model": str(tmp_path / "mine")}})
+    paper = profiles.load("paper").model_dump()
+    found = Profile(**paper | {"models": paper["models"] | {"policy": {"folder": str(tmp_path / "mine")}}})
     assert "The policy is `mine`;" in said(found)
 
 
