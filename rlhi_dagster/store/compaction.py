@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,7 +181,10 @@ def _by_segment(places: pl.DataFrame) -> Dead:
 
 
 def _sweep(folder: Path) -> int:
-    old = [file for file in folder.glob("*.partial") if time.time() - file.stat().st_mtime > PARTIAL_SECONDS]
-    for file in old:
-        file.unlink()
-    return len(old)
+    removed = 0
+    for file in folder.glob("*.partial"):
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - file.stat().st_mtime > PARTIAL_SECONDS:
+                file.unlink()
+                removed += 1
+    return removed

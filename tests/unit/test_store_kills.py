@@ -61,6 +61,9 @@ print("done")
 """
 COMPACTER = """
 import time
+# A slow disk, so that kills hit a segment that is being written.
+replace = Path.replace
+Path.replace = lambda partial, file: (time.sleep(0.05), replace(partial, file))
 for round_ in range(int(sys.argv[2])):
     compaction.compact(store.folder, "chat")
     print(round_, flush=True)
@@ -97,8 +100,8 @@ def assert_whole(store: ResponseStore, expected: pl.DataFrame) -> None:
 
 
 def wait_for_a_write(folder: Path) -> None:
-    """Return as soon as another process is writing a segment, or after a second in which none was seen to."""
-    deadline = time.monotonic() + 1
+    """Return as soon as another process is writing a segment, or after five seconds in which none was seen to."""
+    deadline = time.monotonic() + 5
     while time.monotonic() < deadline and not any(folder.glob("*.partial")):
         pass
 
