@@ -29,12 +29,10 @@ BY_GROUP = {
     "feedback": {"contextual_diversity", "feedback_classifier", "feedback_labels", "reattempt_rates"},
     "reconstruction": {"wildllamachat"},
     "personas": {"personas"},
-    "preferences": {"candidate_rewards", "candidates", "reward_pairs", "rewrite_pairs", "rewrites"},
+    "preferences": {"candidate_rewards", "candidates", "preference_pairs", "reward_pairs", "rewrite_pairs", "rewrites"},
     "reasoning": {"prm800k", "reasoning_errors", "reasoning_pairs"},
-    "training": {
-        *("checkpoints", "online_candidates", "online_pairs", "online_policies"),
-        *("policy", "preference_pairs", "reward_model", "reward_model_scores", "token_budget"),
-    },
+    "online": {"online_candidates", "online_pairs", "online_policies"},
+    "training": {"checkpoints", "policy", "reward_model", "reward_model_scores", "token_budget"},
     "evaluation": {"eval_prompts", "judgements", "report", "responses", "scores"},
 }
 ASSETS = sorted(name for names in BY_GROUP.values() for name in names)

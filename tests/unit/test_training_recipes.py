@@ -98,7 +98,7 @@ def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, mon
         run = TrainingRun(
             "mine", "dpo", None, sets.train, sets.validation, recipes.training_settings(arms, load("sample"))["mine"], tmp_path, {}
         )
-        return run.inputs, declare._setting("recipes"), declare._setting("recipes_shown")
+        return run.inputs, recipes.trained(), recipes.shown()
 
     monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
     (tmp_path / "base.yaml").write_text("description: x\nmethod: none\n")
@@ -110,7 +110,7 @@ def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, mon
     assert read("description: x\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")[0] != inputs
     assert read("description: x\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")[1:] != (trained, shown)
     (tmp_path / "mine.yaml").write_text("- [")
-    assert declare._setting("recipes")["mine"] == "- ["
+    assert recipes.trained()["mine"] == "- ["
 
 
 @pytest.mark.parametrize(
