@@ -30,7 +30,7 @@ from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source, merge
 from rlhi_dagster.preferences.decontamination import HITS
 from rlhi_dagster.profiles import load
-from tests.unit.test_training_card import MANIFEST
+from tests.unit.test_training_model_card import MANIFEST
 
 PROFILE = load("sample")
 USERS = 30
