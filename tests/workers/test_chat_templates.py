@@ -14,7 +14,7 @@ from rlhi_dagster.engines.chat_templates import ARGUMENTS, load_tokenizer, witho
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.workers import mask_check
 from rlhi_dagster.workers.train_pairs import said
-from tests.workers.test_masking import ROWS, trainer
+from tests.workers.test_mask_check import ROWS, trainer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 """Chat templates of published models, as they come with TRL."""
