@@ -49,9 +49,9 @@ def materialized(run, assets: str, months: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture
-def growing(undisturbed, trained):
+def growing(undisturbed, fresh):
     """A run with the models of the undisturbed one, pinned as those of the Hub would be, without its last conversations: one of 100."""
-    run = trained()
+    run = fresh
     profile = settings_of(
         run,
         models={
