@@ -45,7 +45,7 @@ def reasoning_errors(
     records = solutions_of.read_records(str(profiles.project_path(chosen.prm800k)))
     found, fates = solutions_of.erroneous_solutions(records, chosen.errors)
     calls = Calls(context, workers, settings, lake)
-    if calls.builtin("simulated_user"):
+    if calls.program("simulated_user"):
         errors = simulated_user.templated(found)
     else:
         user = calls.asked("simulated_user")

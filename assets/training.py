@@ -38,7 +38,7 @@ def policy(
 ) -> dg.MaterializeResult[None]:
     """One artefact: the starting model, a pinned Hub revision or the town's own Llama, trained here."""
     (player,), out = settings.profile.players("policy"), lake.artefact_path("policy")
-    if player.builtin is None:
+    if not player.is_trained_here:
         return _trained(workers.put(context, player.settings, out), out)
     chosen = settings.profile.policy
     assert chosen
@@ -73,7 +73,7 @@ def reward_model(
     """
     profile, out = settings.profile, lake.artefact_path("reward_model")
     (player,) = profile.players("reward")
-    if player.builtin is None:
+    if not player.is_trained_here:
         return _trained(workers.put(context, player.settings, out), out)
     assert profile.reward.training
     found = _reward_model_pairs(profile, rewrites)
@@ -107,7 +107,7 @@ def reward_model_scores(
     """One row is how often the reward model prefers the preferred reply of a set of pairs, under one persona condition."""
     profile, folder = settings.profile, lake.artefact_path("reward_model")
     held_out, calls = _reward_model_pairs(profile, rewrites), Calls(context, workers, settings, lake)
-    if calls.builtin("reward"):
+    if profile.players("reward")[0].is_trained_here:
         held_out = held_out.filter(split="validation")
     sets = [human_preferences.read(each.name, each.location) for each in profiles.human_preferences(profile)]
     rows = pl.concat([reward_scores.held_out_rows(held_out, profile.seed), reward_scores.human_rows(sets)])

@@ -165,9 +165,19 @@ class Player:
     has_own_temperature: bool = False
 
     @property
+    def is_trained_here(self) -> bool:
+        """Whether the model comes of the project's own training: for every role that has it, it is a model like any other."""
+        return self.builtin is not None and self.owner in ("policy", "reward")
+
+    @property
     def builtin(self) -> str | None:
-        """Name of the program, if it is no model."""
+        """The project's own program or model, as the profile spells it; ``None`` for others."""
         return self.settings.builtin
+
+    @property
+    def program(self) -> str | None:
+        """Name of the program that plays in place of a model; ``None`` where a model does, whoever trained it."""
+        return None if self.is_trained_here else self.builtin
 
     @property
     def name(self) -> str:

@@ -175,9 +175,9 @@ def _how_made(rows: pl.DataFrame, recipe: str | None, lake: Lake, profile: Profi
         "## How they were made",
         "Preferred against dispreferred:\n\n" + "\n".join(of_sources),
         _table(["models of", "name and revision"], models),
-        f"Personas are lines about a user, drawn from that user's earlier messages only, by {'rules' if writer.builtin else writer.name}; "
+        f"Personas are lines about a user, drawn from that user's earlier messages only, by {'rules' if writer.program else writer.name}; "
         f"{len(shown):,} of {len(rows):,} pairs ({len(shown) / max(len(rows), 1):.0%}) have one. Whether a rewrite meets the criticism was "
-        f"judged by {f'the judge `{judge.builtin}`' if judge.builtin else judge.name}.",
+        f"judged by {f'the judge `{judge.program}`' if judge.program else judge.name}.",
         "Pairs that were dropped on the way, by table and reason; a pair with several reasons counts under each:",
         _table(["table", "reason", "pairs", "of all"], _dropped(recipe, lake, profile.recipes)),
         "Settings of the filters:\n\n```yaml\n" + yaml.safe_dump(settings, sort_keys=False) + "```",

@@ -59,9 +59,9 @@ class Calls:
         self._context, self._workers, self._profile, self._lake = context, workers, settings.profile, lake
         self._spent: CallStats | None = None
 
-    def builtin(self, role: Role) -> str | None:
+    def program(self, role: Role) -> str | None:
         """Name of the program that plays a role; ``None`` if a model does."""
-        return self._profile.players(role)[0].builtin
+        return self._profile.players(role)[0].program
 
     def model(self, role: Role) -> ModelRef:
         """The model that plays a role."""
@@ -84,7 +84,7 @@ class Calls:
 
     def all_asked(self, role: Role, temperature: float | None = None) -> list[Asked]:
         """The same of a role that several may play; programs are left out."""
-        models = [player for player in self._profile.players(role) if player.builtin is None or player.owner in ARTEFACTS]
+        models = [player for player in self._profile.players(role) if player.program is None]
         return [Asked(self, player, self.find(player), temperature) for player in models]
 
     def ask(

@@ -103,7 +103,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("models.policy: town is trained here and needs the section policy: town, corpus and training")
         if self.models.reward.builtin == "trained" and self.reward.training is None:
             raise ValueError("models.reward: trained needs reward.training, or name a reward model: {hub: OWNER/NAME@COMMIT}")
-        if self.models.pair_judge.builtin == "town" and self.truth is None:
+        if self.player("pair_judge").program == "town" and self.truth is None:
             raise ValueError("models.pair_judge: town reads replies of the simulated town only; name rule or a chat model for real logs")
         return self
 
@@ -114,7 +114,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         for role in ("policy", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"):
             for each in self.players(role):
                 is_served = each.settings.served is not None
-                if each.builtin is None and is_served != (each.engine.kind == "openai"):
+                if each.program is None and is_served != (each.engine.kind == "openai"):
                     raise ValueError(
                         f"models.{role}: an engine of kind openai takes a model that is `served: NAME@VERSION`, others take none"
                     )
@@ -123,7 +123,7 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     def placed(self, root: Path, origins: Mapping[str, str]) -> Profile:
         """The same settings with their folder of outputs, and where their values come from."""
         copy = self.model_copy()
-        copy.__pydantic_private__ = {"_root": root, "_origins": dict(origins)}
+        copy._root, copy._origins = root, dict(origins)  # type: ignore[misc]  # frozen are the settings, not these
         return copy
 
     @property
@@ -164,17 +164,18 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         said = [*self.source.deviations(), *self.labeller.deviations(self._model("labeller"))]
         said += [*self.personas.deviations(self._model("persona_writer")), *self.sampling.deviations()]
         said += policy_deviations(self.policy, self._model("policy"))
-        said += pair_judge_deviations(self.player("pair_judge").builtin, self._model("pair_judge"))
+        said += pair_judge_deviations(self.player("pair_judge").program, self._model("pair_judge"))
         said += self.rewrites.deviations(None if self.player("rewriter").owner == "policy" else self._model("rewriter"))
         said += [*self.candidates.deviations(), *self.reward.deviations(self._model("reward"))]
         said += [*self.reasoning.deviations(self._model("simulated_user")), *self.dpo.deviations("DPO")]
         said += self.dpo_on_rewards.deviations("DPO on pairs by reward") if self.dpo_on_rewards else []
-        return [*said, *self.evaluation.deviations([None if each.builtin else each.name for each in self.players("judge")])]
+        return [*said, *self.evaluation.deviations([None if each.program else each.name for each in self.players("judge")])]
 
     def _model(self, role: Role) -> str | None:
-        """Name of the model that plays a role; ``None`` if it is a program."""
+        """Name of the model that plays a role; ``None`` for a program, and for the role's own model if it is trained here."""
         player = self.player(role)
-        return None if player.builtin else player.name
+        is_no_model = player.program is not None or (player.is_trained_here and player.owner == role)
+        return None if is_no_model else player.name
 
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained: the profile's settings for its method and sources, with the recipe's own changes."""

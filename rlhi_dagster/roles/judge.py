@@ -23,7 +23,7 @@ def judges(calls: Calls, profile: Profile, items: pl.DataFrame) -> list[Judge]:
     """
     models = iter(calls.all_asked("judge", temperature=0.0))
     return [
-        _town(profile, items) if player.builtin else ChatJudge.with_default_prompt((model := next(models)).model.identity, model)
+        _town(profile, items) if player.program else ChatJudge.with_default_prompt((model := next(models)).model.identity, model)
         for player in profile.players("judge")
     ]
 

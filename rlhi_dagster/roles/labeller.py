@@ -16,7 +16,7 @@ def refined(calls: Calls, profile: Profile, given: pl.DataFrame, follow_ups: pl.
     Returns:
         The labels, and how often the model agrees with the classifier; the classifier's labels and nothing where no model labels.
     """
-    if calls.builtin("labeller"):
+    if calls.program("labeller"):
         return given, {}
     model = calls.asked("labeller", temperature=0.0)
     labels = cascade.refined(given, follow_ups, ChatLabeller.with_default_prompts(model.model.identity, model), profile.labeller.sure)

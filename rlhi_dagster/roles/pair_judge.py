@@ -12,7 +12,7 @@ _PROGRAMS: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": 
 
 def pair_judge(calls: Calls) -> PairJudge:
     """The rules, the town's grammar, or a chat model."""
-    if program := calls.builtin("pair_judge"):
+    if program := calls.program("pair_judge"):
         return _PROGRAMS[program]()
     model = calls.asked("pair_judge", temperature=0.0)
     return ChatPairJudge.with_default_prompts(model.model.identity, model)

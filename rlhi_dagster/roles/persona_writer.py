@@ -16,7 +16,7 @@ def written(
     calls: Calls, profile: Profile, embed: Embed, turns: pl.LazyFrame, labels: pl.LazyFrame, conversations: pl.LazyFrame
 ) -> Written:
     """Write all lines with the profile's writer; ``embed`` gives vectors to the extractive one."""
-    if calls.builtin("persona_writer"):
+    if calls.program("persona_writer"):
         return extractive.persona_lines(turns, labels, conversations, profile.personas, embed)
     model = calls.asked("persona_writer", temperature=0.0)
     return ChatWriter.with_default_prompt(model.model.identity, model, profile.personas).persona_lines(turns)

@@ -181,3 +181,13 @@ def test_a_program_needs_its_section(changes: dict[str, Any], sentence: str) -> 
     settings = profiles.load("sample").model_dump(mode="json")
     with pytest.raises(ValidationError, match=sentence):
         Profile.model_validate(settings | changes)
+
+
+def test_the_towns_policy_is_a_model_for_every_role_that_has_it() -> None:
+    """It is trained here, but nobody else's program: a role that is the same as the policy must not fall back to one of its own."""
+    for role in ("labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", "judge"):
+        (player,) = players(role, **{role: "policy"})
+        assert (player.owner, player.builtin, player.program) == ("policy", "town", None)
+    assert [each.program for each in players("judge", judge=["town", "policy"])] == ["town", None]
+    (own,) = players("pair_judge", pair_judge="town")
+    assert (own.owner, own.program, own.is_trained_here) == ("pair_judge", "town", False)
