@@ -90,7 +90,7 @@ def ingested(
     )
 
 
-@declare.table("turns", GROUP, set())
+@declare.asset("turns", GROUP, set())
 def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conversations: pl.LazyFrame) -> dg.MaterializeResult[Staged]:
     """One row is a user message and the logged reply to it."""
     with lake.writer("turns", context.partition_keys) as writer:
@@ -106,7 +106,7 @@ def turns(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], conve
         )
 
 
-@declare.table("users", GROUP, set(), reads=("held_out_fraction",))
+@declare.asset("users", GROUP, set(), reads=("held_out_fraction",))
 def users(settings: dg.ResourceParam[Settings], conversations: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a connection fingerprint with its activity and split; not necessarily one person."""
     found = users_of(conversations, settings.profile.held_out_fraction)

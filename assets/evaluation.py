@@ -25,7 +25,7 @@ from rlhi_dagster.training.recipes import BASE
 GROUP = "evaluation"
 
 
-@declare.table("eval_prompts", GROUP, set(), reads=("evaluation", "seed"))
+@declare.asset("eval_prompts", GROUP, set(), reads=("evaluation", "seed"))
 def eval_prompts(
     settings: dg.ResourceParam[Settings], turns: pl.LazyFrame, users: pl.LazyFrame, personas: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -43,7 +43,7 @@ def eval_prompts(
     )
 
 
-@declare.table(
+@declare.asset(
     "responses",
     GROUP,
     {"huggingface"},
@@ -68,7 +68,7 @@ def responses(
     return metadata.result("responses", found, error_rows=found["error"].count(), **calls.metadata())
 
 
-@declare.table(
+@declare.asset(
     "judgements",
     GROUP,
     set(),
@@ -98,7 +98,7 @@ def judgements(
     )
 
 
-@declare.table("scores", GROUP, set(), with_base=["judgements"])
+@declare.asset("scores", GROUP, set(), with_base=["judgements"])
 def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, responses: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a metric of a recipe on a benchmark, with n, a 95 % interval clustered by user, and the judge."""
     judged = judgements.collect()
@@ -109,7 +109,7 @@ def scores(context: dg.AssetExecutionContext, judgements: pl.LazyFrame, response
     )
 
 
-@declare.artefact(
+@declare.asset(
     "report",
     GROUP,
     {"html", "matplotlib"},

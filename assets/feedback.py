@@ -27,7 +27,7 @@ from rlhi_dagster.roles.labeller import refined
 GROUP = "feedback"
 
 
-@declare.artefact(
+@declare.asset(
     "feedback_classifier",
     GROUP,
     {"huggingface", "scikitlearn"},
@@ -70,7 +70,7 @@ def feedback_classifier(
     )
 
 
-@declare.table(
+@declare.asset(
     "feedback_labels",
     GROUP,
     {"huggingface"},
@@ -107,7 +107,7 @@ def feedback_labels(
     )
 
 
-@declare.table("reattempt_rates", GROUP, set(), code_version="2")
+@declare.asset("reattempt_rates", GROUP, set(), code_version="2")
 def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a share of re-attempts with feedback: of a level, a denominator and a template filter (the paper: 26.51 %)."""
     rates = rates_of(conversations, feedback_labels)
@@ -125,7 +125,7 @@ def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) 
     )
 
 
-@declare.table(
+@declare.asset(
     "contextual_diversity",
     GROUP,
     {"huggingface", "scikitlearn"},

@@ -17,7 +17,7 @@ from rlhi_dagster.roles.persona_writer import corrected, written
 GROUP = "personas"
 
 
-@declare.table(
+@declare.asset(
     "personas",
     GROUP,
     {"huggingface"},

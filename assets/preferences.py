@@ -23,7 +23,7 @@ from rlhi_dagster.roles.rewriter import rewriter
 GROUP = "preferences"
 
 
-@declare.table(
+@declare.asset(
     "rewrites",
     GROUP,
     {"huggingface"},
@@ -73,7 +73,7 @@ def rewrites(
     )
 
 
-@declare.table(
+@declare.asset(
     "rewrite_pairs",
     GROUP,
     {"huggingface"},
@@ -117,7 +117,7 @@ def rewrite_pairs(
     )
 
 
-@declare.table(
+@declare.asset(
     "candidates",
     GROUP,
     {"huggingface"},
@@ -163,7 +163,7 @@ def candidates(
     )
 
 
-@declare.table(
+@declare.asset(
     "candidate_rewards",
     GROUP,
     {"huggingface"},
@@ -197,7 +197,7 @@ def candidate_rewards(
     )
 
 
-@declare.table("reward_pairs", GROUP, set(), code_version="2", reads=("candidates",))
+@declare.asset("reward_pairs", GROUP, set(), code_version="2", reads=("candidates",))
 def reward_pairs(
     settings: dg.ResourceParam[Settings], candidates: pl.LazyFrame, candidate_rewards: pl.LazyFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -213,7 +213,7 @@ def reward_pairs(
     )
 
 
-@declare.table("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
+@declare.asset("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
 def preference_pairs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -25,7 +25,7 @@ prm800k = declare.Source(
 )
 
 
-@declare.table(
+@declare.asset(
     "reasoning_errors",
     GROUP,
     {"huggingface"},
@@ -63,7 +63,7 @@ def reasoning_errors(
     )
 
 
-@declare.table(
+@declare.asset(
     "reasoning_pairs",
     GROUP,
     {"huggingface"},

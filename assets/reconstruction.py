@@ -17,7 +17,7 @@ PROMPTS = ("prompts.applicability", "prompts.meets_feedback")
 """Of the judge of pairs; its name has the digest of both."""
 
 
-@declare.table(
+@declare.asset(
     "wildllamachat",
     GROUP,
     {"huggingface"},

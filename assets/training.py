@@ -29,7 +29,7 @@ GROUP = "training"
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
-@declare.artefact("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
+@declare.asset("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
 def policy(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -47,7 +47,7 @@ def policy(
     return _trained(workers.train(context, [run])["town-policy"], out)
 
 
-@declare.artefact(
+@declare.asset(
     "reward_model",
     GROUP,
     {"huggingface", "pytorch"},
@@ -86,7 +86,7 @@ def reward_model(
     return _trained(workers.train(context, [run])["reward-model"], out)
 
 
-@declare.table(
+@declare.asset(
     "reward_model_scores",
     GROUP,
     {"huggingface"},
@@ -129,7 +129,7 @@ def reward_model_scores(
     )
 
 
-@declare.table("token_budget", GROUP, {"huggingface"}, reads=declare.OF_RECIPES, deps=["policy"])
+@declare.asset("token_budget", GROUP, {"huggingface"}, reads=declare.OF_RECIPES, deps=["policy"])
 def token_budget(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -155,7 +155,7 @@ def token_budget(
     )
 
 
-@declare.artefact(
+@declare.asset(
     "checkpoints",
     GROUP,
     {"huggingface", "pytorch"},

@@ -64,7 +64,7 @@ def declarations() -> Iterator[declare.Declaration]:
     for found in sorted(pkgutil.iter_modules(assets.__path__), key=lambda module: module.name):
         for value in vars(importlib.import_module(f"assets.{found.name}")).values():
             for each in value if isinstance(value, list) else [value]:
-                if isinstance(each, declare.Source | declare.Step | declare.Check):
+                if isinstance(each, declare.Declaration):
                     yield each
 
 

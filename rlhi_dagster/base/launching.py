@@ -16,6 +16,13 @@ TOGETHER = (("conversations", "quarantine"), ("online_candidates", "online_pairs
 _ARTEFACTS_BY_RECIPE = ("checkpoints", "online_policies")
 
 
+def partition_column(asset: str) -> str | None:
+    """How an asset is cut: by ``month``, by ``recipe``, or not at all."""
+    if asset in TABLES:
+        return TABLES[asset].partition_column
+    return "recipe" if asset in _ARTEFACTS_BY_RECIPE else None
+
+
 def command(asset: str, partitions: Sequence[str] = ()) -> str:
     """What to run to materialize an asset, in the installation's environment and the folder of the project that holds the run.
 
@@ -27,7 +34,7 @@ def command(asset: str, partitions: Sequence[str] = ()) -> str:
     launch = f'DAGSTER_HOME="$(rlhi home)" dg launch --assets {",".join(names)}'
     if partitions:
         return f"{launch} {_option(sorted(partitions))}"
-    column = TABLES[asset].partition_column if asset in TABLES else "recipe" if asset in _ARTEFACTS_BY_RECIPE else None
+    column = partition_column(asset)
     if column == "month":
         return f'{launch} --partition-range "$(rlhi months)"'
     return f'{launch} --partition-range "$(rlhi recipes)"' if column else launch

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import dagster as dg
 import polars as pl
@@ -33,6 +33,7 @@ from rlhi_dagster.base import failures
 from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.findings import matches_table as _matches_table
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.launching import partition_column
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.conversations.sources import file_version
 from rlhi_dagster.engines.model_settings import ROLES, Role
@@ -118,15 +119,6 @@ class Place:
     @cached_property
     def _dumped(self) -> dict[str, Any]:
         return self.profile.model_dump(mode="json")
-
-
-@runtime_checkable
-class Declaration(Protocol):
-    """An asset, several that one step makes, or a check."""
-
-    def build(self, place: Place) -> dg.AssetsDefinition | dg.AssetChecksDefinition:
-        """The definition for a place."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -345,9 +337,7 @@ class Check:
         tables = {name: place.key(value) for name, value in self.given.items() if isinstance(value, str)}
         frames = [each.name for each in wanted if each.name not in self.given and each.default is each.empty]
         severity = dg.AssetCheckSeverity.WARN if self.warns else dg.AssetCheckSeverity.ERROR
-        partitions_def = place.partitions(TABLES[self.asset].partition_column if self.asset in TABLES else None)
-        if self.asset in BY_RECIPE:
-            partitions_def = place.recipes
+        partitions_def = place.partitions(partition_column(self.asset))
 
         def check(context: dg.AssetCheckExecutionContext, settings: Any, lake: Any, **inputs: pl.LazyFrame) -> dg.AssetCheckResult:
             run = Run(lake, settings.profile, partitions_of_run(context.run.tags, partitions_def))
@@ -377,11 +367,11 @@ class Check:
         )(check)
 
 
-BY_RECIPE = ("checkpoints", "online_policies")
-"""Artefacts that have a folder for each recipe."""
+Declaration = Source | Step | Check
+"""Files made elsewhere, the assets that one step makes, or a check."""
 
 
-def table(
+def asset(
     name: str,
     group: str,
     kinds: set[str],
@@ -392,32 +382,14 @@ def table(
     with_base: Sequence[str] = (),
     pool: str | None = None,
 ) -> Callable[[Body], Step]:
-    """Declare the asset of a table in ``base/tables.py``; its partitions follow from the table's partition column."""
-    column = TABLES[name].partition_column
+    """Declare the asset of a table in ``base/tables.py``, or of an artefact, which is a folder with a manifest rather than a table."""
     out = Out(name, group, kinds, code_version=code_version, reads=reads)
-    return lambda body: Step(name, [out], column, body, deps, with_base, pool)
+    return lambda body: Step(name, [out], partition_column(name), body, deps, with_base, pool)
 
 
-def artefact(
-    name: str,
-    group: str,
-    kinds: set[str],
-    *,
-    code_version: str = "1",
-    reads: Sequence[str] = (),
-    deps: Sequence[str] = (),
-    pool: str | None = None,
-) -> Callable[[Body], Step]:
-    """Declare an asset that is a folder with a manifest rather than a table."""
-    out = Out(name, group, kinds, code_version=code_version, reads=reads)
-    return lambda body: Step(name, [out], "recipe" if name in BY_RECIPE else None, body, deps, (), pool)
-
-
-def together(
-    name: str, partition_column: str, outs: Sequence[Out], *, deps: Sequence[str] = (), pool: str | None = None
-) -> Callable[[Body], Step]:
+def together(name: str, cut_by: str, outs: Sequence[Out], *, deps: Sequence[str] = (), pool: str | None = None) -> Callable[[Body], Step]:
     """Declare the assets that one step makes (``launching.TOGETHER``); its body yields their results one after the other."""
-    return lambda body: Step(name, outs, partition_column, body, deps, (), pool)
+    return lambda body: Step(name, outs, cut_by, body, deps, (), pool)
 
 
 def check(asset: str, holds: Callable[..., Finding], *, of_run: Sequence[str] = (), warns: bool = False, **given: Any) -> Check:

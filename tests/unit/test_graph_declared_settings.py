@@ -77,7 +77,7 @@ def test_where_outputs_lie_and_what_they_are_called_is_no_setting() -> None:
 
 
 def test_an_asset_that_reads_what_it_does_not_declare_fails(tmp_path: Path) -> None:
-    @declare.artefact("mine", "training", set(), reads=("seed",))
+    @declare.asset("mine", "training", set(), reads=("seed",))
     def mine(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
         """Reads a setting, and another one that it does not declare."""
         context.log.info(str(settings.profile.seed + settings.profile.candidates.count))
@@ -87,7 +87,7 @@ def test_an_asset_that_reads_what_it_does_not_declare_fails(tmp_path: Path) -> N
 
 
 def test_an_asset_that_asks_a_role_which_it_does_not_declare_fails(tmp_path: Path) -> None:
-    @declare.artefact("mine", "training", set(), reads=("models.reward",))
+    @declare.asset("mine", "training", set(), reads=("models.reward",))
     def mine(
         context: dg.AssetExecutionContext,
         settings: dg.ResourceParam[Settings],

@@ -164,7 +164,7 @@ def test_a_sentence_that_the_project_raises_itself_is_told_in_one_line(tmp_path:
 
 
 def alone(error: Exception) -> declare.Step:
-    @declare.artefact("failing", "training", {"pytorch"})
+    @declare.asset("failing", "training", {"pytorch"})
     def failing() -> None:
         """Fails."""
         raise error
