@@ -154,7 +154,7 @@ def _manifests(lake: Lake, arms: Mapping[str, recipes.Recipe], partitions: Seque
     """Manifests of the policies between the rounds of some recipes, or of all; ``None`` where there is none."""
     online_arms = _online(arms, partitions)
     names = [rounds.policy_name(name, number) for name, recipe in online_arms.items() for number in range(1, recipe.rounds)]
-    return {name: manifest_checks.manifest(lake.artefact_path("online_policies", name)) for name in names}
+    return {name: artefacts.manifest(lake.artefact_path("online_policies", name)) for name in names}
 
 
 def _online(arms: Mapping[str, recipes.Recipe], partitions: Sequence[str] | None) -> dict[str, recipes.Recipe]:

@@ -1,6 +1,5 @@
 """From preference pairs to checkpoints: the starting policy, the reward model, and a checkpoint per recipe."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import polars as pl
 from rlhi_dagster import profiles
 from rlhi_dagster.base.failures import NotMadeError
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.models import ModelRef, read_manifest
 from rlhi_dagster.forgetting.marks import marks_of, trained_on_nobody_forgotten
 from rlhi_dagster.graph import declare, metadata
 from rlhi_dagster.graph.declared_settings import Settings
@@ -118,7 +117,7 @@ def reward_model_scores(
     return metadata.result(
         "reward_model_scores",
         scores,
-        backbone=reward_scores.backbone(_manifest(folder)),
+        backbone=reward_scores.backbone(read_manifest(folder)),
         accuracies=metadata.plot(reward_scores.drawing(scores)),
         other_persona_fraction=metadata.number(reward_scores.other_persona_fraction(rows)),
         error_rows=sum(reward_scores.errors(answers).values()),
@@ -200,7 +199,7 @@ def checkpoints(
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
         curve = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
         context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": curve}, partition_key=name)
-    versions = {name: _manifest(lake.artefact_path("checkpoints", name))["model"]["revision"] for name in context.partition_keys}
+    versions = {name: ModelRef.from_manifest(lake.artefact_path("checkpoints", name)).revision for name in context.partition_keys}
     version = dg.DataVersion(artefacts.joint_version(versions))
     shown: dict[str, Any] = {"pairs_per_recipe": count}
     if len(manifests) > 1:
@@ -232,10 +231,6 @@ def _reward_model_pairs(profile: Profile, rewrites: pl.LazyFrame) -> pl.DataFram
     return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), profile.validation_fraction)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
-
-
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
     shown: dict[str, Any] = {name: manifest[name] for name in _SHOWN if name in manifest}
     drawn: dict[str, Any] = {"curves": metadata.picture(picture(out, manifest))} if manifest.get("steps") else {}
@@ -255,7 +250,7 @@ def _checkpoints(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
 
 
 def _reward_model(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
-    return {"reward_model": manifest_checks.manifest(run.lake.artefact_path("reward_model"))}
+    return {"reward_model": artefacts.manifest(run.lake.artefact_path("reward_model"))}
 
 
 manifests_are_sound = [

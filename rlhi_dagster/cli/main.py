@@ -14,8 +14,7 @@ import polars as pl
 from rlhi_dagster import profiles
 from rlhi_dagster.base import failures
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.cli import example_command as training_command
-from rlhi_dagster.cli import export_command, forget_command, persona_command, store_command, why_command
+from rlhi_dagster.cli import example_command, export_command, forget_command, persona_command, store_command, why_command
 from rlhi_dagster.engines.questions import prompts_in
 from rlhi_dagster.forgetting import marks
 from rlhi_dagster.profiles import files
@@ -254,7 +253,7 @@ def main() -> None:
     forget_command.add_parser(commands)
     why_command.add_parser(commands)
     persona_command.add_parser(commands)
-    training_command.add_parser(commands)
+    example_command.add_parser(commands)
     given = parser.parse_args()
     try:
         with prompts_in(profiles.current().prompts):
@@ -277,7 +276,7 @@ def run(given: argparse.Namespace) -> None:
         case "why":
             print(why_command.run(given))
         case "example":
-            print(training_command.run(given))
+            print(example_command.run(given))
         case "forget":
             print(forget_command.run(given))
         case "months":

@@ -7,6 +7,7 @@ writes nothing. What does not: how forecasts are made (``engines.forecast``).
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -50,6 +51,10 @@ class _Planner(Workers):
     def verify(self, context: dg.AssetExecutionContext, solutions: Sequence[Solution]) -> dict[Solution, Grade]:
         """Verification asks no model but starts a process, so it is left out; what an asset asks does not depend on it."""
         return dict.fromkeys(solutions, Grade.UNDECIDED)
+
+    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
+        """Nothing is started: a GGUF file that is not converted yet is not converted for a plan."""
+        raise ValueError(f"not planned: the worker {worker!r} has to run before its calls are known; it does when the asset is made")
 
     def _note_use(self, *_: object) -> None:
         """Nothing is used."""

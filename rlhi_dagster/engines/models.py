@@ -55,12 +55,21 @@ class ModelRef:
         Raises:
             NotMadeError: The folder has no manifest, so nothing finished writing it.
         """
-        manifest = folder / MANIFEST
-        if not manifest.is_file():
-            raise NotMadeError(f"{folder} holds no finished model ({MANIFEST} is missing)", folder)
-        model = json.loads(manifest.read_text())["model"]
+        model = read_manifest(folder)["model"]
         path = None if model["path"] is None else str(folder / model["path"])
         return cls(model["name"], model["revision"], path)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of an artefact's folder says.
+
+    Raises:
+        NotMadeError: The folder has no manifest, so nothing finished writing it.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise NotMadeError(f"{folder} holds no finished model ({MANIFEST} is missing)", folder)
+    return dict(json.loads(manifest.read_text(encoding="utf-8")))
 
 
 def weights_digest(folder: Path) -> str:

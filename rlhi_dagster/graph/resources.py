@@ -7,7 +7,6 @@ every answer, no process is started.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
 from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.model_settings import ModelSettings
-from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.models import ModelRef, digest_of, read_manifest
 from rlhi_dagster.engines.read import read_chat, read_rewards
 from rlhi_dagster.engines.replay import replay, unanswered
 from rlhi_dagster.engines.requests import chat_rows
@@ -38,7 +37,7 @@ from rlhi_dagster.graph import pipes
 from rlhi_dagster.reasoning.math_answers import Grade, Solution
 from rlhi_dagster.store import uses as references
 from rlhi_dagster.store.responses import ResponseStore
-from rlhi_dagster.training.artefacts import refer
+from rlhi_dagster.training.artefacts import made_of, refer
 from rlhi_dagster.training.reference_keys import KIND as REFERENCE
 from rlhi_dagster.training.reference_keys import reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
@@ -138,10 +137,8 @@ class Workers:
             return read_chat(keys, store)
 
         wanted = sum(map(len, dialogues.values()))
-        lacking, total = (
-            unanswered(dialogues, store, lambda request: request.key(model, sampling, engine.identity)),
-            CallStats(wanted, wanted),
-        )
+        lacking = unanswered(dialogues, store, lambda request: request.key(model, sampling, engine.identity))
+        total = CallStats(wanted, wanted)
         self._announce(context, self._forecast("chat", model, engine, wanted, lacking, sampling.max_new_tokens))
         if lacking:
             rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
@@ -176,25 +173,23 @@ class Workers:
             UnresolvedModelError: It cannot be found; the message says what to write instead.
         """
         file = settings.gguf_file(profiles.ROOT)
-        if file is None:
-            return settings.ref(profiles.ROOT)
-        folder = self.root / "models" / f"{Path(file.path).stem}-{file.inputs(Path(file.path).stem)[:12]}"
-        self._convert(context, file, folder)
-        return settings.ref(profiles.ROOT, folder)
+        return settings.ref(profiles.ROOT, self._converted(context, file) if file else None)
 
     def put(self, context: dg.AssetExecutionContext, settings: ModelSettings, out: Path) -> dict[str, Any]:
         """Let an artefact's folder hold a model that a profile names, or stand for it; return the manifest."""
         file = settings.gguf_file(profiles.ROOT)
         if file is None:
-            return refer(out, self.find(context, settings), method="none")
-        self._convert(context, file, out)
-        return dict(json.loads((out / MANIFEST).read_text()))
+            return refer(out, settings.ref(profiles.ROOT), method="none")
+        return read_manifest(self._converted(context, file, out))
 
-    def _convert(self, context: dg.AssetExecutionContext, file: GgufFile, out: Path) -> None:
-        """Make a folder of weights of a GGUF file, unless it was made of the same file."""
-        name, manifest = Path(file.path).stem, out / MANIFEST
-        if not (manifest.is_file() and json.loads(manifest.read_text())["inputs"] == file.inputs(name)):
-            self._run(context, "convert", {"file": file.to_dict(), "out": str(out), "name": name})
+    def _converted(self, context: dg.AssetExecutionContext, file: GgufFile, out: Path | None = None) -> Path:
+        """The folder that a GGUF file is made to, once: ``out``, or one of its own."""
+        name = Path(file.path).stem
+        inputs = file.inputs(name)
+        folder = out or self.root / "models" / f"{name}-{inputs[:12]}"
+        if not made_of(folder, inputs):
+            self._run(context, "convert", {"file": file.to_dict(), "out": str(folder), "name": name})
+        return folder
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the texts, in order: float32 ``[n, dimensions]``."""
@@ -233,7 +228,7 @@ class Workers:
 
     def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
         """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; their manifests."""
-        lacking = [run for run in runs if not _is_made(run)]
+        lacking = [run for run in runs if not made_of(run.out, run.inputs)]
         groups: dict[tuple[str, int | None], list[TrainingRun]] = {}
         for run in lacking:
             groups.setdefault((run.method, run.settings.processes), []).append(run)
@@ -244,7 +239,7 @@ class Workers:
             self._run(context, f"train_{jobs[0]['method']}", {"jobs": jobs, "later": [job for group in later for job in group]})
             waiting = waiting[1:]
         self._note_references(context, runs)
-        return {run.name: json.loads((run.out / MANIFEST).read_text()) for run in runs}
+        return {run.name: read_manifest(run.out) for run in runs}
 
     def _note_references(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> None:
         """Remember which log-probabilities of the reference DPO went by; pairs that were too long have none."""
@@ -390,8 +385,3 @@ def _sum(messages: Sequence[Any]) -> CallStats:
 def _with_cached(answered: CallStats, wanted: int) -> CallStats:
     """The worker's figures with ``wanted`` as the requests: what it did not answer came from the store (or repeats another request)."""
     return replace(answered, requests=wanted, cached=wanted - answered.answered)
-
-
-def _is_made(run: TrainingRun) -> bool:
-    manifest = run.out / MANIFEST
-    return manifest.is_file() and json.loads(manifest.read_text())["inputs"] == run.inputs

@@ -1,4 +1,4 @@
-"""Model artefacts that are references: a folder whose manifest names a model elsewhere."""
+"""Model artefacts: folders with a manifest, which tells of what they were made, or which model elsewhere they stand for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, read_manifest
 
 PAIRS = "pairs.parquet"
 """In the folder of an artefact that was trained on pairs: their ids (``pair_id``), with those that its start was trained on."""
+
+
+def manifest(folder: Path) -> dict[str, Any] | None:
+    """What an artefact's manifest says; ``None`` if nothing finished writing it."""
+    return read_manifest(folder) if (folder / MANIFEST).is_file() else None
+
+
+def made_of(folder: Path, inputs: str) -> dict[str, Any] | None:
+    """The manifest of an artefact that was made of these ``inputs`` (their digest); ``None`` if it is not there, or of others."""
+    found = manifest(folder)
+    return found if found and found["inputs"] == inputs else None
 
 
 def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:
     """Make ``out`` stand for ``model`` and return the manifest."""
     out.mkdir(parents=True, exist_ok=True)
     entry = {"name": model.name, "revision": model.revision, "path": model.path}
-    manifest = {"model": entry, "inputs": digest_of("refer", entry), "method": method, "steps": []}
+    told = {"model": entry, "inputs": digest_of("refer", entry), "method": method, "steps": []}
     partial = out / f".{MANIFEST}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(manifest, indent=1))
+    partial.write_text(json.dumps(told, indent=1))
     partial.replace(out / MANIFEST)
-    return manifest
+    return told
 
 
 def put_in_place(partial: Path, out: Path) -> None:

@@ -6,16 +6,13 @@ the settings that a manifest carries).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeGuard
 
 from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.engines.models import MANIFEST
-from rlhi_dagster.training import gates
+from rlhi_dagster.training import artefacts, gates
 
 
 def step0_loss_is_ln2(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
@@ -93,13 +90,7 @@ def manifests(lake: Lake, asset: str, recipes: Iterable[str] | None) -> dict[str
     """Manifests by recipe: of the recipes given, or of every one that is there; ``None`` where there is none."""
     if recipes is None:
         recipes = sorted(path.name for path in lake.artefact_path(asset).glob("[!.]*") if path.is_dir())
-    return {recipe: manifest(lake.artefact_path(asset, recipe)) for recipe in recipes}
-
-
-def manifest(folder: Path) -> Mapping[str, Any] | None:
-    """The manifest of an artefact's folder; ``None`` if there is none."""
-    file = folder / MANIFEST
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return {recipe: artefacts.manifest(lake.artefact_path(asset, recipe)) for recipe in recipes}
 
 
 def _is_finite(loss: object) -> TypeGuard[float]:

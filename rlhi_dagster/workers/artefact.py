@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from rlhi_dagster.engines.models import MANIFEST, weights_digest
+from rlhi_dagster.engines.models import MANIFEST, read_manifest, weights_digest
 from rlhi_dagster.training import curves, gates, model_card
 from rlhi_dagster.training.artefacts import PAIRS, put_in_place, trained_pairs
 from rlhi_dagster.workers import environment
@@ -33,7 +33,7 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
     save_weights(trainer, partial)
     if not trainer.accelerator.is_main_process:
         trainer.accelerator.wait_for_everyone()
-        return dict(json.loads((job.out / MANIFEST).read_text()))
+        return read_manifest(job.out)
     tokenizer.save_pretrained(partial)
     held_out = next((point for point in evaluations if point["step"] == step), {})
     earlier = trained_pairs(job.model)

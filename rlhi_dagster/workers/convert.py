@@ -22,7 +22,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.engines.models import MANIFEST, weights_digest
 from rlhi_dagster.engines.sources import GgufFile
-from rlhi_dagster.training.artefacts import put_in_place
+from rlhi_dagster.training.artefacts import made_of, put_in_place
 from rlhi_dagster.workers.expected import told
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def convert(file: GgufFile, out: Path, name: str, report: Callable[[str], object
             ``gguf`` is missing.
     """
     started, inputs = time.monotonic(), file.inputs(name)
-    if (out / MANIFEST).is_file() and (known := json.loads((out / MANIFEST).read_text()))["inputs"] == inputs:
+    if known := made_of(out, inputs):
         report(f"{out.name} was made from this file")
-        return dict(known)
+        return known
     from rlhi_dagster.workers import environment
 
     model, tokenizer = load(Path(file.path))

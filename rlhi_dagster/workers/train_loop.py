@@ -20,8 +20,9 @@ from accelerate.state import PartialState
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from rlhi_dagster.engines.models import MANIFEST
+from rlhi_dagster.engines.models import read_manifest
 from rlhi_dagster.training import gates
+from rlhi_dagster.training.artefacts import made_of
 from rlhi_dagster.training.settings import warmup_steps
 from rlhi_dagster.workers import launch, preflight_check, sharding
 from rlhi_dagster.workers.expected import told
@@ -115,7 +116,7 @@ def serve(train: Callable[[TrainingJob, Report], dict[str, Any]]) -> None:
         for job in jobs:
             reused = is_finished(job)
             with _half_written_removed(job):
-                manifest = json.loads((job.out / MANIFEST).read_text()) if reused else train(job, pipes.log.info)
+                manifest = read_manifest(job.out) if reused else train(job, pipes.log.info)
             pipes.report_custom_message({"name": job.name, "reused": reused, "seconds": manifest["seconds"]})
 
 
@@ -126,8 +127,7 @@ def meet() -> None:
 
 def is_finished(job: TrainingJob) -> bool:
     """Whether the artefact is there and was made from the same inputs."""
-    manifest = job.out / MANIFEST
-    return manifest.is_file() and json.loads(manifest.read_text())["inputs"] == job.inputs
+    return made_of(job.out, job.inputs) is not None
 
 
 def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: Callable[[Trainer], Probe | None] | None = None) -> Trainer:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from rlhi_dagster.base.launching import command
 from rlhi_dagster.cli import planning
+from rlhi_dagster.engines.model_settings import ModelSettings
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +44,11 @@ def test_a_plan_tells_missing_tables_from_other_partitions() -> None:
     assert labels.note == f"turns lacks the partition(s) 2023-04, 2023-05; run: {command('turns', ['2023-04', '2023-05'])}"
     assert planning.plan(["responses"], "sft_rewrites", "base")[0].note == "not planned: sft_rewrites comes after base"
     assert responses.note == "not planned: it is partitioned by recipe, and 2023-04...2023-05 is not"
+
+
+def test_a_plan_does_not_convert_a_gguf_file(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF")
+    workers = planning._resources()["workers"]
+    with pytest.raises(ValueError, match="not planned: the worker 'convert' has to run before"):
+        workers.find(dg.build_asset_context(), ModelSettings(gguf=str(file)))
