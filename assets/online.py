@@ -32,7 +32,7 @@ _TABLES = {
 }
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
 _READS = (
-    *(each for each in declare.OF_RECIPES if each != "sft"),  # rounds need the method dpo
+    *(each for each in declare.OF_RECIPES if each not in ("sft", "kto")),  # rounds need the method dpo
     *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
     *("models.policy", "models.reward"),
 )
@@ -57,9 +57,8 @@ def online_rounds(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Run the rounds of the recipes that have some; an interrupted round asks and trains only what is missing."""
     profile, pairs, arms = settings.profile, preference_pairs.collect(), settings.profile.arms
-    chosen = _online(arms, context.partition_keys)
-    if told := pair_sets.unfit(pairs, chosen):
-        raise dg.Failure("; ".join(told), allow_retries=False)
+    lacking = pair_sets.without_data(pairs, {name: arms[name] for name in context.partition_keys if arms[name].method != "kto"})
+    chosen = {name: recipe for name, recipe in _online(arms, context.partition_keys).items() if name not in lacking}
     count = pair_sets.equal_count(pairs, arms, profile.max_pairs)
     wanted = {"train": count, "validation": round(count * profile.validation_fraction)}
     done, calls = list[rounds.Round](), Calls(context, workers, settings, lake)

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.conversations.turns import timed
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.graph import declare, metadata
 from rlhi_dagster.graph.declared_settings import Settings
@@ -21,7 +22,7 @@ GROUP = "personas"
     "personas",
     GROUP,
     {"huggingface"},
-    code_version="2",
+    code_version="3",
     reads=("personas", "models.persona_writer", "prompts.persona_writer"),
     pool="model",
 )
@@ -36,7 +37,7 @@ def personas(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a version of a persona line, valid from one moment until it is revised, with the messages that support it."""
     calls, embed = Calls(context, workers, settings, lake), partial(workers.embed, context, MiniLM.name)
-    found = written(calls, settings.profile, embed, turns, feedback_labels, conversations)
+    found = written(calls, settings.profile, embed, timed(turns, conversations), feedback_labels, conversations)
     lines, corrections = corrected(settings.profile, found.lines, turns)
     current = lines.filter(pl.col("valid_until").is_null())
     per_user = current.group_by("user_id").len().group_by("len").agg(pl.len().alias("users")).sort("len")

@@ -1,4 +1,4 @@
-"""User-guided rewrites and user-based rewards, as preference pairs by month, and their union with those of reasoning."""
+"""User-guided rewrites, user-based rewards and what users say outright, as pairs by month, and their union with those of reasoning."""
 
 from functools import partial
 
@@ -15,7 +15,9 @@ from rlhi_dagster.personas.evidence import personas_precede_use
 from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.preferences import candidates as ranking
 from rlhi_dagster.preferences import decontamination, drop_account, merge, pair_checks, reward_order
+from rlhi_dagster.preferences import explicit_pairs as outright
 from rlhi_dagster.preferences import rewrites as rewriting
+from rlhi_dagster.preferences.refusals import complaints
 from rlhi_dagster.preferences.reward_pairs import reward_pairs as reward_pairs_of
 from rlhi_dagster.roles.pair_judge import pair_judge
 from rlhi_dagster.roles.rewriter import rewriter
@@ -25,9 +27,9 @@ GROUP = "preferences"
 
 @declare.asset(
     "rewrites",
-    GROUP,
+    "generation",
     {"huggingface"},
-    code_version="2",
+    code_version="3",
     reads=(
         *("rewrites", "models.rewriter", "models.pair_judge"),
         *("prompts.rewrite", "prompts.rewrite_scratch", "prompts.rewrite_repair", "prompts.persona"),
@@ -99,9 +101,8 @@ def rewrite_pairs(
     chosen, calls = settings.profile.rewrites, Calls(context, workers, settings, lake)
     pairs = rewriting.unscored_pairs(rewrites.collect(), chosen)
     if rewriting.needs_rewards(chosen.filters):
-        model = calls.model("reward")
-        answers = calls.score(model, rewriting.reward_requests(pairs, settings.profile.reward.persona_placement))
-        pairs = rewriting.rewrite_pairs(pairs, answers, chosen.filters, model.identity)
+        model, answers = calls.rewards(rewriting.reward_requests(pairs, settings.profile.reward.persona_placement))
+        pairs = rewriting.rewrite_pairs(pairs, answers, chosen.filters, model)
     said = int(turns.select(pl.len()).collect().item())
     steps = drop_account.account(said, feedback_labels.collect(), users.collect(), pairs, chosen.min_feedback_probability)
     kept = pairs.filter("is_kept")["strategy"].value_counts().sort("strategy")
@@ -109,6 +110,7 @@ def rewrite_pairs(
         "rewrite_pairs",
         pairs,
         kept_pairs=int(pairs["is_kept"].sum()),
+        **complaints(pairs),
         kept_by_strategy=metadata.bars(dict(kept.iter_rows())),
         waterfall=metadata.plot(drop_account.drawing(steps)),
         account=metadata.markdown_table(steps.drop("is_drop"), max_rows=60),
@@ -117,9 +119,40 @@ def rewrite_pairs(
     )
 
 
+@declare.asset("explicit_pairs", GROUP, set(), reads=("explicit_pairs",))
+def explicit_pairs(
+    settings: dg.ResourceParam[Settings],
+    explicit_feedback: pl.LazyFrame,
+    turns: pl.LazyFrame,
+    feedback_labels: pl.LazyFrame,
+    users: pl.LazyFrame,
+    personas: pl.LazyFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row is an edit, a regeneration or a choice between drafts as a candidate pair, kept or dropped with every reason against it."""
+    pairs = outright.explicit_pairs(
+        explicit_feedback.collect(),
+        turns.collect(),
+        feedback_labels.collect(),
+        users.collect(),
+        personas.collect(),
+        settings.profile.explicit_pairs,
+        personas_at,
+    )
+    kept = pairs.filter("is_kept")
+    return metadata.result(
+        "explicit_pairs",
+        pairs,
+        kept_pairs=len(kept),
+        **complaints(pairs),
+        kept_by_kind=metadata.bars(dict(kept["kind"].value_counts().sort("kind").iter_rows())),
+        fates=_fates(pairs),
+        account=metadata.markdown_table(outright.account(pairs), max_rows=60),
+    )
+
+
 @declare.asset(
     "candidates",
-    GROUP,
+    "generation",
     {"huggingface"},
     code_version="2",
     reads=(
@@ -182,14 +215,14 @@ def candidate_rewards(
     """One row is the reward of a candidate under one persona condition: the user's own, another user's, or none."""
     rows = ranking.conditioned(candidates.collect(), settings.profile.seed)
     calls = Calls(context, workers, settings, lake)
-    model = calls.model("reward")
-    answers = calls.score(model, ranking.reward_requests(rows, settings.profile.reward.persona_placement))
-    found = ranking.candidate_rewards(rows, answers, model.identity)
+    model, answers = calls.rewards(ranking.reward_requests(rows, settings.profile.reward.persona_placement))
+    found = ranking.candidate_rewards(rows, answers, model)
     order = reward_order.reward_order(found)
     return metadata.result(
         "candidate_rewards",
         found,
         error_rows=found["error"].count(),
+        errors=metadata.bars(dict(found["error"].drop_nulls().value_counts(sort=True).iter_rows())),
         **reward_order.headline(order),
         order_by_persona=metadata.markdown_table(order),
         rank_correlations=metadata.plot(reward_order.drawing(found)),
@@ -213,7 +246,7 @@ def reward_pairs(
     )
 
 
-@declare.asset("preference_pairs", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction"), pool="model")
+@declare.asset("preference_pairs", GROUP, {"huggingface"}, code_version="4", reads=("pairs", "validation_fraction"), pool="model")
 def preference_pairs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -221,15 +254,17 @@ def preference_pairs(
     rewrite_pairs: pl.LazyFrame,
     reward_pairs: pl.LazyFrame,
     reasoning_pairs: pl.LazyFrame,
+    explicit_pairs: pl.LazyFrame,
     eval_prompts: pl.LazyFrame,
+    users: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a pair that a source kept: ready for training, or dropped as a duplicate or as part of an evaluation set."""
     profile, clean = settings.profile, settings.profile.pairs.decontamination
-    offered = merge.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect())
+    offered = merge.offered_pairs(rewrite_pairs.collect(), reward_pairs.collect(), reasoning_pairs.collect(), explicit_pairs.collect())
     items = merge.eval_items(eval_prompts.collect(), clean.benchmarks)
     embed = partial(workers.embed, context, MiniLM.name)
     hits = decontamination.hits(offered, items, clean.ngram_words, clean.min_similarity, embed)
-    pairs = merge.preference_pairs(offered, hits, profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
+    pairs = merge.preference_pairs(offered, hits, users.collect(), profile.pairs.near_duplicate_jaccard, profile.validation_fraction)
     fates = pairs.select(pl.col("drop_reasons").list.first().fill_null("kept").alias("fate"), "source", "split", "is_kept")
     by_source = fates.filter("is_kept").group_by("source").len().sort("source")
     return metadata.result(
@@ -251,13 +286,30 @@ def _fates(pairs: pl.DataFrame) -> dg.MarkdownMetadataValue:
     return metadata.bars(dict(fates["fate"].value_counts(sort=True).iter_rows()))
 
 
-table_checks = [declare.matches_table(name) for name in ("rewrites", "rewrite_pairs", "candidates", "candidate_rewards", "reward_pairs")]
-persona_checks = [declare.check(name, personas_precede_use, personas="personas", turns="turns") for name in ("rewrites", "candidates")]
-sides_differ = [declare.check(name, pair_checks.chosen_differs_from_rejected) for name in ("rewrite_pairs", "reward_pairs")]
+table_checks = [
+    declare.matches_table(name)
+    for name in ("rewrites", "rewrite_pairs", "explicit_pairs", "candidates", "candidate_rewards", "reward_pairs")
+]
+persona_checks = [
+    declare.check(name, personas_precede_use, personas="personas", turns="turns") for name in ("rewrites", "explicit_pairs", "candidates")
+]
+sides_differ = [
+    declare.check(name, pair_checks.chosen_differs_from_rejected) for name in ("rewrite_pairs", "explicit_pairs", "reward_pairs")
+]
 accounting = [
     declare.check("rewrite_pairs", pair_checks.rewrites_are_conserved, rewrites="rewrites", of_run=["rewrites"]),
+    declare.check(
+        "explicit_pairs",
+        outright.outright_preferences_are_conserved,
+        explicit_feedback="explicit_feedback",
+        users="users",
+        settings=lambda run: run.profile.explicit_pairs,
+        of_run=["explicit_feedback"],
+    ),
     declare.check("reward_pairs", pair_checks.requests_are_accounted_for, candidates="candidates", of_run=["candidates"]),
 ]
+rewrites_are_of_training_users = declare.check("rewrites", pair_checks.no_held_out_user_in_training, users="users")
+"""The reward model is trained on rewrites, and on no other table."""
 reads_the_persona = declare.check("candidate_rewards", reward_order.reward_reads_the_persona, warns=True)
 pairs_are_sound = [
     declare.check(
@@ -266,6 +318,7 @@ pairs_are_sound = [
         rewrite="rewrite_pairs",
         reward="reward_pairs",
         reasoning="reasoning_pairs",
+        explicit="explicit_pairs",
     ),
     declare.check(
         "preference_pairs",

@@ -29,9 +29,9 @@ prm800k = declare.Source(
     "reasoning_errors",
     GROUP,
     {"huggingface"},
-    code_version="2",
+    code_version="3",
     reads=("reasoning", "models.simulated_user", "prompts.simulated_user"),
-    deps=["prm800k"],
+    deps=[prm800k],
     pool="model",
 )
 def reasoning_errors(
@@ -67,7 +67,7 @@ def reasoning_errors(
     "reasoning_pairs",
     GROUP,
     {"huggingface"},
-    code_version="2",
+    code_version="3",
     reads=("rewrites.form", "models.policy", "prompts.reasoning_correction"),
     deps=["policy"],
     pool="model",

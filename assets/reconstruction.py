@@ -21,7 +21,7 @@ PROMPTS = ("prompts.applicability", "prompts.meets_feedback")
     "wildllamachat",
     GROUP,
     {"huggingface"},
-    code_version="2",
+    code_version="3",
     reads=("rewrites.min_feedback_probability", "models.policy", "models.pair_judge", *PROMPTS),
     deps=["policy"],
     pool="model",
@@ -34,7 +34,7 @@ def wildllamachat(
     turns: pl.LazyFrame,
     feedback_labels: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row is a user message with the reply that the policy gives, turn by turn on its own history, beside the logged reply.
+    """One row is a user message that got a reply, with the one that the policy gives, turn by turn on its own history.
 
     Where the next message criticises the logged reply, also whether the criticism fits the policy's.
     """

@@ -20,15 +20,19 @@ from rlhi_dagster.online import rounds
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores
+from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores, thumbs
 from rlhi_dagster.training.curves import compared, final_numbers, picture
 from rlhi_dagster.training.origin import origin
 
 GROUP = "training"
+_NO_REWRITES = (
+    "it learns from rewrites of replies to opening requests that a user then criticised, and of these logs there is none for a training "
+    "user; logs of single turns have no such follow-ups, and models.reward can name a reward model that was made elsewhere"
+)
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
-@declare.asset("policy", GROUP, {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
+@declare.asset("policy", "policy", {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
 def policy(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -48,9 +52,9 @@ def policy(
 
 @declare.asset(
     "reward_model",
-    GROUP,
+    "reward",
     {"huggingface", "pytorch"},
-    code_version="2",
+    code_version="3",
     reads=(
         *("models.reward", "reward.training", "reward.max_pairs", "reward.persona_placement"),
         *("rewrites", "validation_fraction", "seed", "prompts.persona"),
@@ -64,6 +68,7 @@ def reward_model(
     lake: dg.ResourceParam[Lake],
     workers: dg.ResourceParam[Workers],
     rewrites: pl.LazyFrame,
+    users: pl.LazyFrame,
 ) -> dg.MaterializeResult[None]:
     """One artefact: the reward model, a pinned Hub revision or one trained here.
 
@@ -75,10 +80,12 @@ def reward_model(
     if not player.is_trained_here:
         return _trained(workers.put(context, player.settings, out), out)
     assert profile.reward.training
-    found = _reward_model_pairs(profile, rewrites)
+    found = _reward_model_pairs(profile, rewrites, users)
     sets = pair_sets.PairSets(*pair_sets.reward_model_sets(found, profile.reward.max_pairs, profile.seed, profile.reward.persona_placement))
     if sets.train.is_empty():
-        raise dg.Failure("no rewrite to train the reward model on: see the drop reasons of rewrite_pairs", allow_retries=False)
+        context.log.warning(f"there is no reward model: {_NO_REWRITES}")
+        artefacts.leave_empty(out, _NO_REWRITES)
+        return dg.MaterializeResult(data_version=dg.DataVersion(read_manifest(out)["inputs"]), metadata={"no_data": _NO_REWRITES})
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     said = origin("rewrites", found, sets, profile.source_facts, metadata.code_version(context, out.name))
     run = TrainingRun("reward-model", "reward", start, sets.train, sets.validation, profile.reward.training, out, {}, said)
@@ -87,8 +94,9 @@ def reward_model(
 
 @declare.asset(
     "reward_model_scores",
-    GROUP,
+    "reward",
     {"huggingface"},
+    code_version="2",
     reads=(
         *("models.reward", "reward.persona_placement", "reward.human_preferences"),
         *("rewrites", "validation_fraction", "seed", "prompts.persona"),
@@ -102,17 +110,17 @@ def reward_model_scores(
     lake: dg.ResourceParam[Lake],
     workers: dg.ResourceParam[Workers],
     rewrites: pl.LazyFrame,
+    users: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is how often the reward model prefers the preferred reply of a set of pairs, under one persona condition."""
     profile, folder = settings.profile, lake.artefact_path("reward_model")
-    held_out, calls = _reward_model_pairs(profile, rewrites), Calls(context, workers, settings, lake)
+    held_out, calls = _reward_model_pairs(profile, rewrites, users), Calls(context, workers, settings, lake)
     if profile.players("reward")[0].is_trained_here:
         held_out = held_out.filter(split="validation")
     sets = [human_preferences.read(each.name, each.location) for each in profiles.human_preferences(profile)]
     rows = pl.concat([reward_scores.held_out_rows(held_out, profile.seed), reward_scores.human_rows(sets)])
-    model = calls.model("reward")
-    answers = calls.score(model, reward_scores.reward_requests(rows, profile.reward.persona_placement))
-    scores = reward_scores.reward_model_scores(rows, answers, sets, model.identity)
+    model, answers = calls.rewards(reward_scores.reward_requests(rows, profile.reward.persona_placement))
+    scores = reward_scores.reward_model_scores(rows, answers, sets, model)
     accuracies = {f"accuracy/{row['pairs']}/{row['condition']}": row["value"] for row in scores.filter(pl.col("n") > 0).to_dicts()}
     return metadata.result(
         "reward_model_scores",
@@ -135,11 +143,13 @@ def token_budget(
     lake: dg.ResourceParam[Lake],
     workers: dg.ResourceParam[Workers],
     preference_pairs: pl.LazyFrame,
+    thumb_examples: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a fate of a recipe's pairs at its training length: what training would use and what it would leave out."""
     profile, everything = settings.profile, settings.profile.arms
     limits = {name: trained.max_length for name, trained in recipes.training_settings(everything, profile).items()}
-    drawn = pair_sets.drawn_sets(preference_pairs.collect(), everything, profile.max_pairs, profile.validation_fraction, profile.seed)
+    pairs = pl.concat([preference_pairs.collect(), thumbs.as_pairs(thumb_examples.collect())])
+    drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     sets, rows = budget.shown(drawn, limits)
     told = budget.fates(sets, workers.count_tokens(context, ModelRef.from_manifest(lake.artefact_path("policy")), rows))
     found = budget.token_budget(told, limits)
@@ -168,21 +178,22 @@ def checkpoints(
     lake: dg.ResourceParam[Lake],
     workers: dg.ResourceParam[Workers],
     preference_pairs: pl.LazyFrame,
+    thumb_examples: pl.LazyFrame,
 ) -> dg.MaterializeResult[None]:
     """One artefact a recipe: a trained policy with its manifest, curves and gates; recipes use equally many pairs unless they say not to.
 
-    One with online rounds is the policy of the last round.
+    One with online rounds is the policy of the last round. One without data says so in its manifest, and the others are trained.
     """
-    profile, pairs = settings.profile, preference_pairs.collect()
+    profile, tables = settings.profile, {"preference_pairs": preference_pairs.collect(), "thumb_examples": thumb_examples.collect()}
+    pairs = pl.concat([tables["preference_pairs"], thumbs.as_pairs(tables["thumb_examples"])])
     everything, reply_tokens = profile.arms, profile.players("policy")[0].sampling.max_new_tokens
     trained = recipes.training_settings(everything, profile)
-    if told := pair_sets.unfit(pairs, {name: everything[name] for name in context.partition_keys}):
-        raise dg.Failure("; ".join(told), allow_retries=False)
+    lacking = pair_sets.without_data(pairs, {name: everything[name] for name in context.partition_keys})
     count = pair_sets.equal_count(pairs, everything, profile.max_pairs)
     drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     runs = []
-    for name in context.partition_keys:
+    for name in (name for name in context.partition_keys if name not in lacking):
         recipe, out = everything[name], lake.artefact_path("checkpoints", name)
         if recipe.method == "none":
             artefacts.refer(out, start, method="none")
@@ -192,15 +203,21 @@ def checkpoints(
             continue
         sets = drawn[name]
         extra = {"persona": recipe.persona, "reply_tokens": reply_tokens}
-        said = origin("preference_pairs", pairs, sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
+        table = "thumb_examples" if recipe.method == "kto" else "preference_pairs"
+        said = origin(table, tables[table], sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
         runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, extra, said))
     manifests = workers.train(context, runs)
+    for name, why in lacking.items():
+        context.log.warning(f"{why}; it is left out")
+        artefacts.leave_empty(lake.artefact_path("checkpoints", name), why)
+        context.add_asset_metadata({"no_data": why}, partition_key=name)
     for name, manifest in manifests.items():
         facts = {"step0_loss": manifest.get("step0_loss"), "seconds": manifest["seconds"], "steps": manifest["chosen"]["of"]}
         curve = metadata.picture(picture(lake.artefact_path("checkpoints", name), manifest))
         context.add_asset_metadata({**facts, **final_numbers(manifest), "curves": curve}, partition_key=name)
-    versions = {name: ModelRef.from_manifest(lake.artefact_path("checkpoints", name)).revision for name in context.partition_keys}
-    version = dg.DataVersion(artefacts.joint_version(versions))
+    made = [name for name in context.partition_keys if name not in lacking]
+    versions = {name: ModelRef.from_manifest(lake.artefact_path("checkpoints", name)).revision for name in made}
+    version = dg.DataVersion(artefacts.joint_version(versions | lacking))
     shown: dict[str, Any] = {"pairs_per_recipe": count}
     if len(manifests) > 1:
         shown["curves_compared"] = metadata.picture(compared(lake.artefact_path("checkpoints"), manifests))
@@ -225,10 +242,10 @@ def _last_round(
     return TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained, out, extra, said)
 
 
-def _reward_model_pairs(profile: Profile, rewrites: pl.LazyFrame) -> pl.DataFrame:
+def _reward_model_pairs(profile: Profile, rewrites: pl.LazyFrame, users: pl.LazyFrame) -> pl.DataFrame:
     """What the reward model learns from and is tried on; only rewrites that can be among it are looked at for reasons against them."""
     possible = rewrites.filter(pl.col("strategy") != Strategy.SCRATCH.value, pl.col("prompt").list.len() == 1).collect()
-    return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), profile.validation_fraction)
+    return pair_sets.reward_model_pairs(unscored_pairs(possible, profile.rewrites), users.collect(), profile.validation_fraction)
 
 
 def _trained(manifest: dict[str, Any], out: Path) -> dg.MaterializeResult[None]:
@@ -255,6 +272,7 @@ def _reward_model(run: declare.Run) -> dict[str, Mapping[str, Any] | None]:
 
 manifests_are_sound = [
     declare.check("checkpoints", manifest_checks.step0_loss_is_ln2, manifests=_checkpoints),
+    declare.check("checkpoints", manifest_checks.step0_loss_is_half, manifests=_checkpoints),
     declare.check("checkpoints", manifest_checks.nothing_lost, manifests=_checkpoints),
     declare.check("checkpoints", manifest_checks.only_replies_carry_loss, manifests=_checkpoints),
     declare.check("checkpoints", manifest_checks.chosen_likelihood_holds, manifests=_checkpoints, warns=True),

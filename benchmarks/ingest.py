@@ -27,6 +27,7 @@ from wildchat_shaped import write
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.conversations.ingest import ROWS_AT_ONCE, judge
 from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, month_counts
+from rlhi_dagster.conversations.splits import SplitSettings
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.conversations.users import users
 from rlhi_dagster.feedback import Feedback
@@ -74,7 +75,7 @@ def tables(file: Path, folder: Path) -> Measured:
     stages: dict[str, Callable[[], object]] = {
         "conversations": make_conversations,
         "turns": make_turns,
-        "users": lambda: lake.write("users", users(lake.scan("conversations"), held_out_fraction=0.1)),
+        "users": lambda: lake.write("users", users(lake.scan("conversations"), SplitSettings(tuning=0.05, test=0.05))),
     }
     measured = {name: _seconds(stage) for name, stage in stages.items()}
     labels = _labels(lake.scan("turns"))

@@ -3,7 +3,7 @@
 Every follow-up labelled `reattempt_with_feedback` is held against the logged reply that drew it, which by the label has what is
 criticised: the criticism should apply, and the reply should not meet the feedback. The assistant's next logged reply is held against it as
 a rewrite: if the rule reads wishes well, most of those meet it. No text is printed. Usage, with the labelled sample beside the project:
-``python benchmarks/pair_judge_rule.py LABELS.csv CONVERSATIONS.parquet``; the results are recorded in ``docs/reconstruction.md``.
+``python benchmarks/pair_judge_rule.py LABELS.csv CONVERSATIONS.parquet``; the results are recorded in ``docs/results/real_wildchat.md``.
 """
 
 from __future__ import annotations

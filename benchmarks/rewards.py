@@ -2,7 +2,7 @@
 
 What belongs here: rewards per CPU second with sharing and without (batches sorted by length alone), on the same requests, by turns, and
 the largest difference between their rewards. The model has the town's shape and random weights; personas, requests and replies are the
-town's. What does not: a threshold; results are recorded in ``docs/reward_models.md``. Run ``python benchmarks/rewards.py --help``.
+town's. What does not: a threshold; results are recorded in ``docs/concepts/reward_models.md``. Run ``python benchmarks/rewards.py --help``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlhi_dagster.engines import rewards
 from rlhi_dagster.engines.base import RewardRequest
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.settings import TransformersSettings
-from rlhi_dagster.simulation import corpus
+from rlhi_dagster.simulation.town import corpus
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.workers.train_policy import build_tokenizer
 
@@ -41,7 +41,7 @@ def workload(prompts: int, count: int, seed: int) -> Calls:
 
 def save(folder: Path, texts: list[str]) -> ModelRef:
     """A random reward model with the shape of the sample's policy."""
-    sample = yaml.safe_load((Path(rewards.__file__).parents[1] / "profiles" / "sample.yaml").read_text())
+    sample = yaml.safe_load((Path(rewards.__file__).parents[1] / "profiles" / "town.yaml").read_text())
     shape = TownPolicy(**sample["policy"]["town"])
     tokenizer = build_tokenizer(texts, shape.vocabulary)
     torch.manual_seed(0)

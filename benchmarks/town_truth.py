@@ -1,8 +1,8 @@
 """How well the preference stage recovers the truth about the sample town: verdicts, persona lines, rewrites, pairs.
 
 What belongs here: every table of a finished run of the sample scored against what the simulation knows, with intervals clustered by user.
-What does not: the method, which never sees the truth, and thresholds. The results are recorded in ``docs/preferences.md``. Run after
-``make demo``: ``python benchmarks/town_truth.py`` (``RLHI_DATA`` and ``RLHI_PROFILE`` choose the run).
+What does not: the method, which never sees the truth, and thresholds. The results are recorded in ``docs/results/town_truth.md``. Run
+after ``make demo``: ``python benchmarks/town_truth.py`` (``RLHI_DATA`` and ``RLHI_PROFILE`` choose the run).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.criticism_fits import follow_up_applies
-from rlhi_dagster.simulation import truth
-from rlhi_dagster.simulation.dialogue import ASKS
-from rlhi_dagster.simulation.style import ASPECTS, Style, read, topic_of
+from rlhi_dagster.simulation.town import truth
+from rlhi_dagster.simulation.town.dialogue import ASKS
+from rlhi_dagster.simulation.town.style import ASPECTS, Style, read, topic_of
 
 _WISHES = {text: wish for wish, texts in ASKS.items() for text in texts}
 """What each of the town's wordings asks for: (aspect, value)."""
@@ -58,12 +58,11 @@ def applies(follow_up: str, reply: str) -> bool | None:
 
 def verdicts(town: Town) -> list[tuple[str, str]]:
     """Precision and recall of "the criticism fits the regenerated reply", by the run's judge and by the general rule."""
-    said = {row["turn_id"]: row["prompt"] for row in town.table("wildllamachat")}
     items: list[tuple[str, bool, bool | None, bool | None]] = []
     for row in town.table("wildllamachat"):
-        known = applies(said.get(row["follow_up_id"] or "", ""), row["reply"] or "")
+        known = applies(row["follow_up"] or "", row["reply"] or "")
         if known is not None:
-            rule = follow_up_applies(said[row["follow_up_id"]], row["reply"], row["logged_reply"])
+            rule = follow_up_applies(row["follow_up"], row["reply"], row["logged_reply"])
             items.append((row["user_id"], known, row["follow_up_applies"], rule))
     lines = [("follow-ups that truly fit the regenerated reply", share((user, known) for user, known, _, _ in items))]
     for name, at in (("the run's judge", 2), ("the general rule", 3)):
@@ -179,6 +178,17 @@ def sides(town: Town) -> list[tuple[str, str]]:
     return lines
 
 
+def thumbs(town: Town) -> list[tuple[str, str]]:
+    """Whether thumbs say what the hidden preference says: up for a reply that meets all of it, down for one that does not."""
+    replies = {row["reply_id"]: (row["prompt"], row["reply"]) for row in town.table("turns")}
+    given = [row for row in town.table("explicit_feedback") if row["kind"] == "thumb" and row["user_id"] in town.preferences]
+    said = [(row, _met(town.preferences[row["user_id"]], *replies[row["reply_id"]]) == 1) for row in given]
+    return [
+        ("thumbs up on replies that meet all preferences", share((row["user_id"], holds) for row, holds in said if row["value"] > 0)),
+        ("thumbs down on replies that do not", share((row["user_id"], not holds) for row, holds in said if row["value"] < 0)),
+    ]
+
+
 def labels(town: Town) -> list[tuple[str, str]]:
     """Precision and recall of `reattempt_with_feedback` on the town."""
     file = profiles.project_path(str(profiles.current().truth)) / "labels.parquet"
@@ -209,11 +219,13 @@ def main() -> None:
         ("Applicability", verdicts(town)),
         ("Personas", personas(town)),
         ("Rewrites", rewrites(town)),
+        ("Thumbs", thumbs(town)),
     ):
         print(f"\n{title}\n\n| | share [95 % interval] |\n|---|---|")
         print("\n".join(f"| {label} | {value} |" for label, value in rows))
-    for name, group in (("rewrite_pairs", "strategy"), ("reward_pairs", "condition"), ("preference_pairs", "source")):
-        print(f"\n{name}\n\n| | of these, agree with the hidden preference | of those that agree, are in |\n|---|---|---|")
+    of_table = (("rewrite_pairs", "strategy"), ("reward_pairs", "condition"), ("explicit_pairs", "kind"), ("explicit_pairs", "evidence"))
+    for name, group in (*of_table, ("preference_pairs", "source")):
+        print(f"\n{name}, by {group}\n\n| | of these, agree with the hidden preference | of those that agree, are in |\n|---|---|---|")
         print("\n".join(f"| {label} | {value} |" for label, value in pairs(town, name, group)))
     print("\nSides\n\n| | preferred replies that meet all preferences | rejected ones |\n|---|---|---|")
     print("\n".join(f"| {label} | {value} |" for label, value in sides(town)))

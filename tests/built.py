@@ -1,4 +1,4 @@
-"""Definitions of a few declarations under a profile, for tests that materialize them without the rest of the graph."""
+"""Profiles for tests, and definitions of a few declarations under one, to materialize them without the rest of the graph."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import dagster as dg
 
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.model_settings import Models
-from rlhi_dagster.graph import declare
-from rlhi_dagster.profiles import Profile
+from rlhi_dagster.graph import declare, partitions
+from rlhi_dagster.profiles import Profile, files
+
+
+def town_settings() -> dict[str, Any]:
+    """The settings of the shipped profile `town`, as one file would spell them: the sample whose policy is trained here."""
+    return files.read("town")[1] | {"extends": None}
 
 
 def built(profile: Profile, *declared: declare.Declaration) -> list[Any]:
@@ -24,6 +29,13 @@ def upstream(profile: Profile, *names: str) -> list[dg.AssetSpec]:
     place = declare.Place(profile)
     columns = {name: TABLES[name].partition_column if name in TABLES else None for name in names}
     return [dg.AssetSpec(name, partitions_def=place.partitions(column)) for name, column in columns.items()]
+
+
+def knowing(*months: str) -> dg.DagsterInstance:
+    """A Dagster instance in memory that knows months of a source."""
+    instance = dg.DagsterInstance.ephemeral()
+    partitions.add_months(instance, partitions.months(), months)
+    return instance
 
 
 def playing(profile: Profile, **roles: str | Mapping[str, Any] | list[Any]) -> Profile:

@@ -97,16 +97,20 @@ class World:
 
 
 def world(root: Path) -> World:
-    """Ann and Bob criticise a reply each; Ann's and Bob's openings are ranked, each under the other's persona too; Eve is held out."""
+    """Ann and Bob share an address; each criticises a reply, and has an opening ranked, under the other's persona too; Eve is held out."""
     made = World(root)
     for owner, name, follow_up in ((ANN, "ca", "Shorter, please."), (BOB, "cb", "continue")):
         _criticism(made, owner, name, follow_up)
+    named = made.chat([user("Name what both say")], '{"name": "short answers"}', JUDGE, json_schema=json.dumps({"type": "object"}))
+    for complaint in made.rows["unmet_wishes"]:
+        complaint["call_ids"] = [named]
     for owner, donor, name, request in ((ANN, BOB, "ca2", "Which tulips are early?"), (BOB, ANN, "cb2", "Which roses are late?")):
         _ranked(made, owner, donor, name, request)
         _online(made, owner, name, request)
     _evaluated(made)
-    for owner, conversations in ((ANN, 2), (BOB, 2), (EVE, 1)):
-        made.add("users", user_id=owner, conversations=conversations, split="held_out" if owner == EVE else "train")
+    for owner, conversations, group in ((ANN, 2, ANN), (BOB, 2, ANN), (EVE, 1, EVE)):
+        split = "test" if owner == EVE else "train"
+        made.add("users", user_id=owner, conversations=conversations, split_group=group, split=split)
     made.add("quarantine", row_id="f#1", month="2023-04", conversation_id="ca", reason="duplicate_conversation")
     made.add("quarantine", row_id="f#2", month="2023-04", conversation_id="cz", reason="toxic")
     made.add("reattempt_rates", dimension="all", level="all", denominator="follow_ups", templates="included", value=0.5)
@@ -143,6 +147,7 @@ def _criticism(made: World, owner: str, name: str, follow_up: str) -> None:
             reply=f"Regenerated {number} {who}." if number else reply,
             model=POLICY.identity,
             follow_up_id=f"{name}:2" if number == 0 else None,
+            follow_up=follow_up if number == 0 else None,
             follow_up_applies=True if number == 0 else None,
             applies_probability=0.9 if number == 0 else None,
             applies_judge=JUDGE.identity if number == 0 else None,
@@ -156,6 +161,7 @@ def _criticism(made: World, owner: str, name: str, follow_up: str) -> None:
         **shared,
         turn_id=f"{name}:2",
         turn=2,
+        is_unanswered=False,
         label="reattempt_with_feedback",
         probability=0.8,
         reattempt_probability=0.8,
@@ -163,6 +169,7 @@ def _criticism(made: World, owner: str, name: str, follow_up: str) -> None:
         labeller="m@1",
         call_ids=labels,
     )
+    made.add("unmet_wishes", **shared, turn_id=f"{name}:2", asked_at=at + timedelta(minutes=1), wish="short answers", topic="mint")
     wrote = made.chat([user(f"Persona of {who}")], "{}", JUDGE, json_schema=json.dumps({"type": "object"}))
     made.add(
         "personas",
@@ -203,6 +210,12 @@ def _criticism(made: World, owner: str, name: str, follow_up: str) -> None:
     made.add("rewrite_pairs", **pair, is_kept=True, drop_reasons=[])
     dropped = {"pair_id": digest_of("scratch", name), "strategy": "scratch", "is_kept": False, "drop_reasons": ["refusal", "too_similar"]}
     made.add("rewrite_pairs", **pair | dropped)
+    of_turn = {"turn_id": f"{name}:0", "user_id": owner, "month": month}
+    edit = of_turn | {"feedback_id": f"{name}:1/edit/0", "kind": "edit", "giver": "end_user"}
+    made.add("explicit_feedback", **edit, conversation_id=name, reply_id=f"{name}:1", text=f"Edited {who}.")
+    sides = {"prompt": [user(SHARED)], "chosen": f"Edited {who}.", "rejected": f"Logged one {who}.", "persona": "", "persona_line_ids": []}
+    kept = {"is_kept": True, "drop_reasons": [], "evidence": "strong", "is_off_policy": True, "model": "end_user"}
+    made.add("explicit_pairs", pair_id=digest_of("explicit", name), **edit, asked_at=at, **sides, **kept)
     # Bob's pair was taken for a near duplicate of Ann's.
     first = None if owner == ANN else digest_of("rewrite", "ca")
     fate = {"is_kept": first is None, "drop_reasons": ["near_duplicate"] if first else [], "duplicate_of": first}
@@ -285,7 +298,14 @@ def _evaluated(made: World) -> None:
             answer = {"reply": f"{recipe} says", "model": model.identity, "call_id": made.chat([user(text)], f"{recipe} says", model)}
             asked = {"prompt_id": prompt_id, "benchmark": prompt_id.partition(":")[0]}
             made.add("responses", response_id=f"{recipe}/{prompt_id}", recipe=recipe, **asked, **answer)
-        compared = {"judgement_id": f"j-{recipe}", "recipe": recipe, "opponent": "base", "judge": "town", "verdict": "tie"}
+        compared = {
+            "judgement_id": f"j-{recipe}",
+            "recipe": recipe,
+            "opponent": "base",
+            "judge": "town",
+            "criterion": "overall",
+            "verdict": "tie",
+        }
         made.add("judgements", **compared, **of_eve, user_id=EVE, order="recipe_first")
 
 

@@ -52,6 +52,19 @@ def test_an_asset_of_ones_own_is_scaffolded_checked_and_listed_beside_the_projec
     dg_in(checkout, "check", "defs")
     listed = json.loads(dg_in(checkout, "list", "defs", "--json"))
     names = {each["asset_key"] for each in listed["assets"]}
-    assert len(names) == 34
+    assert len(names) == 46
     assert {"pairs_by_source", "preference_pairs", "report"} <= names
     assert {each["name"] for each in listed["jobs"]} >= {"preference_data", "training"}
+
+
+@pytest.mark.slow
+def test_a_second_pipeline_is_scaffolded_as_a_component_and_stands_beside_the_first(checkout: Path) -> None:
+    assert "rlhi_dagster.Pipeline" in dg_in(checkout, "list", "components")
+    dg_in(checkout, "scaffold", "defs", "rlhi_dagster.Pipeline", "mine", "--profile", "town")
+    folder = checkout / "rlhi_dagster" / "defs" / "mine"
+    assert "extends: town" in (folder / "profile.yaml").read_text()
+    dg_in(checkout, "check", "yaml")
+    listed = json.loads(dg_in(checkout, "list", "defs", "--json"))
+    names = {each["asset_key"] for each in listed["assets"]}
+    assert {f"mine/{name}" for name in names if not name.startswith("mine/")} == {name for name in names if name.startswith("mine/")}
+    assert {each["name"] for each in listed["jobs"]} >= {"preference_data", "mine__preference_data"}

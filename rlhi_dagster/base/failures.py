@@ -13,17 +13,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlhi_dagster.base import escapes
+
 _PACKAGES = {"rlhi_dagster", "assets", "__main__"}
 _KINDS = (ValueError, RuntimeError, LookupError)
 """What the project's own errors for people are; its other ones are signals between its parts."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "failed writing file", "unexpected pos ")
 """Of operating systems, and of torch, which does not say why a write failed."""
+_OF_HUB = ("huggingface_hub", "httpx", "httpcore")
+"""How the packages are called that talk to the Hugging Face Hub."""
+_UNREACHED = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TransportError", "ConnectionError", "gaierror"}
+_UNREADABLE = "a table could not be read to its end"
 _MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 
-class NotMadeError(ValueError):
-    """Something that an asset makes is not there. Whoever tells it adds what makes it, by ``message``.
+class ToMakeError(ValueError):
+    """Something that an asset makes has to be made. Whoever tells it adds what makes it, by ``message``.
 
     Attributes:
         made: Name of the asset, or the folder of its artefact.
@@ -35,9 +42,17 @@ class NotMadeError(ValueError):
         self.made, self.partitions = made, partitions
 
 
+class NotMadeError(ToMakeError):
+    """It is not there."""
+
+
+class DamagedError(ToMakeError):
+    """It is there, but not as it was written. Nobody goes on without it, as one may without what is not there."""
+
+
 def message(error: BaseException) -> str:
-    """What an error says; of what is not there also the command that makes it."""
-    if not isinstance(error, NotMadeError):
+    """What an error says; of what has to be made also the command that makes it."""
+    if not isinstance(error, ToMakeError):
         return str(error)
     from rlhi_dagster.base import launching  # here, because workers read sentences without Dagster
 
@@ -53,17 +68,22 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         if (found := sentence(error)) is None:
             raise
         raise dg.Failure(found, allow_retries=False) from error
 
 
-def sentence(error: Exception) -> str | None:
+def sentence(error: BaseException) -> str | None:
     """What to tell of an error; ``None`` if it is not one that can be expected.
 
-    Expected are full disks and memory, errors of the project's own kinds, and ValueErrors and FileNotFoundErrors that it raises itself.
+    Expected are full disks and memory, errors of the project's own kinds, ValueErrors and FileNotFoundErrors that it raises itself, those
+    of the Hugging Face Hub, files that must not be written, and Parquet files that Polars cannot read.
     """
+    if _is_unreadable(error):
+        return f"{_UNREADABLE} ({_line(error)}): `rlhi verify` says which file is damaged, and what makes it again"
+    if not isinstance(error, Exception):
+        return None
     causes = chain(error)
     if any(map(_is_full_disk, causes)):
         return (
@@ -75,7 +95,24 @@ def sentence(error: Exception) -> str | None:
             f"out of memory ({_line(error)}): lower micro_batch_size of the training or batch_size of the engine, "
             "or train with gradient_checkpointing or lora"
         )
-    return _line(error) if _is_own(error) else None
+    if _is_own(error):
+        return _line(error)
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}: whoever runs this must be allowed to write there; RLHI_DATA moves the outputs to another "
+            "folder"
+        )
+    if any(map(_is_of_hub, causes)):
+        kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+        told = "cannot be reached" if kinds & _UNREACHED else "does not give what it was asked for"
+        return f"the Hugging Face Hub {told} ({_line(error)}): check the name and the network, or download the files and give their folder"
+    return None
+
+
+def _is_unreadable(error: BaseException) -> bool:
+    """Whether Polars met a Parquet file that it cannot read; where it panics, which it does on some, the error is no ``Exception``."""
+    name = type(error).__name__
+    return name == "PanicException" or (name == "ComputeError" and "parquet" in str(error).lower())
 
 
 def _is_own(error: Exception) -> bool:
@@ -84,6 +121,12 @@ def _is_own(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_raised_here = _package(frame.f_globals.get("__name__", "")) in _PACKAGES
     return is_raised_here and (isinstance(error, ValueError) or (isinstance(error, FileNotFoundError) and error.errno is None))
+
+
+def _is_of_hub(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [type(error).__module__, *(str(frame.f_globals.get("__name__", "")) for frame in frames[-1:])]
+    return any(_package(module).startswith(_OF_HUB) for module in modules)
 
 
 def _package(module: str) -> str:
@@ -114,5 +157,5 @@ def chain(error: BaseException) -> list[BaseException]:
 
 def _line(error: BaseException) -> str:
     """The message in one line, not endless."""
-    text = " ".join(message(error).split()) or type(error).__name__
+    text = escapes.line(" ".join(message(error).split())) or type(error).__name__
     return text if len(text) <= 600 else f"{text[:600]}…"

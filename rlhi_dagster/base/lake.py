@@ -4,6 +4,9 @@ What belongs here: paths, atomic writes, scans, and DuckDB as a reader. What doe
 asset's value is handed over (``graph/io_managers.py``). No pickles. DuckDB never holds the store: one process that writes a database locks
 everyone else out.
 
+Every table is sealed (``base/seals.py``): a scan first compares each file with its checksum, once in a process, and whoever meets a damaged
+one is told which file of which asset it is, and what makes it again.
+
 Layout: ``<root>/<asset>/<partition>.parquet``, unpartitioned ``<root>/<asset>/table.parquet``; artefacts are directories
 ``<root>/<asset>/[<partition>/]`` with a ``manifest.json``.
 """
@@ -26,14 +29,20 @@ import dagster as dg
 import polars as pl
 import pyarrow.parquet as pq
 
+from rlhi_dagster.base import seals
 from rlhi_dagster.base.digests import ContentDigest
-from rlhi_dagster.base.failures import NotMadeError
+from rlhi_dagster.base.failures import DamagedError, NotMadeError
+from rlhi_dagster.base.owned import PARTIAL, Partial, sweep
 from rlhi_dagster.base.tables import TABLES, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 UNPARTITIONED = "table"
+
+
+OURS = {"written_by": "rlhi-dagster"}
+"""Metadata of Parquet files that this project writes, by which they are not taken for logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +54,34 @@ class WrittenFile:
         path: The Parquet file.
         rows: Rows in it.
         content_sha256: Digest of its rows, independent of the file format.
+        seal: Checksum that the file carries of itself.
     """
 
     partition: str | None
     path: Path
     rows: int
     content_sha256: str
+    seal: str
 
 
 @dataclass(slots=True)
 class _OpenFile:
     """A file of a table while it is written aside."""
 
-    path: Path
+    partial: Partial
     parquet: pq.ParquetWriter
     digest: ContentDigest
     rows: int = 0
+    seal: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.partial.path
+
+    def close(self) -> None:
+        self.parquet.add_key_value_metadata(seals.UNSEALED)
+        self.parquet.close()
+        self.seal = _sealed(self.path)
 
     def append(self, rows: pl.DataFrame) -> None:
         self.parquet.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
@@ -97,13 +118,15 @@ class TableWriter:
     """
 
     def __init__(self, table_name: str, paths: dict[str | None, Path]) -> None:
-        """Open a file for each partition."""
+        """Open a file for each partition; what killed writers left beside it goes."""
+        for folder in {path.parent for path in paths.values()}:
+            sweep(folder.glob(PARTIAL))
         self._table_name = table_name
         self._table = TABLES[table_name]
-        schema = self._table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        schema = self._table.empty().to_arrow(compat_level=pl.CompatLevel.oldest()).schema.with_metadata(OURS)
         self._files = {
-            key: _OpenFile(partial, pq.ParquetWriter(partial, schema, compression="zstd"), ContentDigest(self._table.schema))
-            for key, partial in ((key, _partial(path)) for key, path in paths.items())
+            key: _OpenFile(partial, pq.ParquetWriter(partial.path, schema, compression="zstd"), ContentDigest(self._table.schema))
+            for key, partial in ((key, Partial(path)) for key, path in paths.items())
         }
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._pending: list[Future[None]] = []
@@ -122,7 +145,7 @@ class TableWriter:
         """Close the files; nothing can be added any more."""
         self._wait()
         for file in self._files.values():
-            file.parquet.close()
+            file.close()
         return Staged(self._table_name, self._files)
 
     def _wait(self) -> None:
@@ -139,7 +162,7 @@ class TableWriter:
             for file in self._files.values():
                 with suppress(OSError):  # on a full disk the footer cannot be written either
                     file.parquet.close()
-                file.path.unlink(missing_ok=True)
+                file.partial.close()
 
 
 class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -169,6 +192,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         Raises:
             NotMadeError: A requested file, or every file, is missing.
+            DamagedError: A file is not as it was written.
         """
         if partitions is not None:
             paths = [self.table_path(asset, partition) for partition in partitions]
@@ -179,6 +203,7 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
             keys = [key for key in missing if key != UNPARTITIONED]
             lack = f"lacks the partition(s) {', '.join(keys)}" if keys else "has not been materialized"
             raise NotMadeError(f"{asset} {lack}", asset, keys)
+        self._check(asset, paths)
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
 
     def write(self, table_name: str, frame: pl.DataFrame, partitions: Sequence[str] | None = None) -> list[WrittenFile]:
@@ -218,10 +243,10 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
             for key, file in staged.files.items():
                 path = self.table_path(staged.table, key)
                 _publish(file.path, path)
-                written.append(WrittenFile(key, path, file.rows, file.digest.hexdigest()))
+                written.append(WrittenFile(key, path, file.rows, file.digest.hexdigest(), file.seal))
         finally:
             for file in staged.files.values():
-                file.path.unlink(missing_ok=True)
+                file.partial.close()
         return written
 
     def drop_rows(self, asset: str, is_dropped: pl.Expr) -> int:
@@ -232,32 +257,39 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         Args:
             asset: Name of the table; nothing is done if it has no file.
             is_dropped: Says of a row whether it goes; null counts as no.
+
+        Raises:
+            DamagedError: A file is not as it was written.
         """
         dropped, goes = 0, is_dropped.fill_null(value=False)
-        for path in sorted(self._folder(asset).glob("*.parquet")):
+        paths = sorted(self._folder(asset).glob("*.parquet"))
+        self._check(asset, paths)
+        for path in paths:
             rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             gone = rows.filter(goes).select(pl.len()).collect(engine="streaming").item()
             if not gone:
                 continue
-            partial = _partial(path)
+            partial = Partial(path)
             try:
-                rows.filter(~goes).sink_parquet(partial, compression="zstd")
-                _publish(partial, path)
+                rows.filter(~goes).sink_parquet(partial.path, compression="zstd", metadata=OURS | seals.UNSEALED)
+                _sealed(partial.path)
+                _publish(partial.path, path)
             finally:
-                partial.unlink(missing_ok=True)
+                partial.close()
             dropped += gone
         return dropped
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open an in-memory DuckDB database with one view per table that has a file."""
+        """Open an in-memory DuckDB database with one view per table that has a file; errors as of `scan`."""
         import duckdb
 
         with duckdb.connect() as connection:
             for name in sorted(TABLES):
-                paths = sorted(str(path) for path in self._folder(name).glob("*.parquet"))
+                paths = sorted(self._folder(name).glob("*.parquet"))
                 if paths:
-                    connection.read_parquet(paths).create_view(name)
+                    self._check(name, paths)
+                    connection.read_parquet([str(path) for path in paths]).create_view(name)
             yield connection
 
     def export_duckdb(self, path: Path) -> list[str]:
@@ -266,7 +298,8 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             ValueError: There is no table.
         """
-        partial = _partial(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # DuckDB makes the file, and locks it itself
         try:
             with self.connect() as connection:
                 views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name").fetchall()
@@ -282,6 +315,24 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         finally:
             partial.unlink(missing_ok=True)
         return names
+
+    def damaged(self) -> list[DamagedError]:
+        """What is to be told of each file of a table that is not as it was written."""
+        found = []
+        for name in sorted(TABLES):
+            for path in sorted(self._folder(name).glob("*.parquet")):
+                try:
+                    self._check(name, [path])
+                except DamagedError as error:
+                    found.append(error)
+        return found
+
+    def _check(self, asset: str, paths: Sequence[Path]) -> None:
+        try:
+            seals.check_all(paths)
+        except seals.BrokenFileError as error:
+            keys = [error.file.stem] if error.file.stem != UNPARTITIONED else []
+            raise DamagedError(f"{error.file}, a file of {asset}, is damaged: {error}", asset, keys) from error
 
     def _folder(self, asset: str) -> Path:
         return Path(self.root) / _safe(asset)
@@ -316,9 +367,9 @@ def _safe(name: str) -> str:
     return name
 
 
-def _partial(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid4().hex}.partial")
+def _sealed(partial: Path) -> str:
+    with partial.open("r+b") as stream:
+        return seals.seal(stream)
 
 
 def _publish(partial: Path, path: Path) -> None:

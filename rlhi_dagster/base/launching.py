@@ -1,7 +1,7 @@
 """The command that makes an asset, as errors about something that is missing tell it.
 
-What belongs here: what has to be known to launch an asset: which ones are made with it, and how it is cut. What does not: the sentences
-around the command.
+What belongs here: what has to be known to launch an asset or a job: which assets are made together, and how they are cut. What does not:
+the sentences around the command.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlhi_dagster.base.tables import TABLES
 
-TOGETHER = (("conversations", "quarantine"), ("online_candidates", "online_pairs", "online_policies"))
+TOGETHER = (("conversations", "quarantine", "superseded", "explicit_feedback"), ("online_candidates", "online_pairs", "online_policies"))
 """Assets that one step makes: none is launched without the others."""
 _ARTEFACTS_BY_RECIPE = ("checkpoints", "online_policies")
 
@@ -38,6 +38,17 @@ def command(asset: str, partitions: Sequence[str] = ()) -> str:
     if column == "month":
         return f'{launch} --partition-range "$(rlhi months)"'
     return f'{launch} --partition-range "$(rlhi recipes)"' if column else launch
+
+
+def command_of_job(job: str, partitions: Sequence[str] = ()) -> str:
+    """What to run to launch a job, over all partitions between the first and the last of these if there are any."""
+    launch = f'DAGSTER_HOME="$(rlhi home)" dg launch --job {job}'
+    return f"{launch} {_option(partitions)}" if partitions else launch
+
+
+def command_of_whole_job(name: str, partitions: str) -> str:
+    """What to run to launch a job over all its partitions: `months` or `recipes`."""
+    return f'{command_of_job(name)} --partition-range "$(rlhi {partitions})"'
 
 
 def command_of_artefact(folder: Path) -> str:

@@ -7,10 +7,11 @@ What belongs here: from a matplotlib figure to bytes, and where they are kept. W
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rlhi_dagster.base.aside import put
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,10 +42,5 @@ def kept(file: Path, draw: Callable[[], Figure]) -> bytes | None:
     found = png(draw())
     if found is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(found)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        put(file, found)
     return found

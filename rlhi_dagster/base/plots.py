@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from rlhi_dagster.base.escapes import visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -44,6 +46,8 @@ MAIN = PALETTE["--s-2"]
 """Colour of a picture that has one series."""
 WIDTH = 4.4
 """Width of a plot of the page in inches; at 72 units an inch it fits a phone at about full size."""
+_CHARACTERS_A_WIDTH = 44
+"""Digits that fit under the axis of such a plot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ def svg(figure: Figure, name: str) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlhi"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     drawn = buffer.getvalue()
-    body = re.sub(r"<metadata>.*?</metadata>|<style\b.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r"<metadata>[^<]*+(?:<(?!/?metadata>)[^<]*+)*+</metadata>|<style\b[^<]*+</style>", "", drawn[drawn.index("<svg") :])
     view = re.search(r'viewBox="([^"]+)"', body)
     if view is None:
         raise ValueError("Matplotlib wrote an SVG without a viewBox")
@@ -153,8 +157,8 @@ def svg(figure: Figure, name: str) -> str:
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
     tones = {colour: f"var({tone})" for tone, colour in PALETTE.items()}
     body = re.sub("|".join(tones), lambda match: tones[match.group()], body)
-    body = re.sub(r"\s*\n\s*", " ", body[body.index(">") + 1 :])
-    return f'<svg viewBox="{view.group(1)}" role="img" aria-label="{escape(name)}">{body}'
+    body = re.sub(r"(?<!\s)\s*\n\s*", " ", body[body.index(">") + 1 :])
+    return f'<svg viewBox="{view.group(1)}" role="img" aria-label="{escape(visible(name))}">{visible(body)}'
 
 
 @style(10)
@@ -197,7 +201,8 @@ def category_points(categories: Sequence[str], series: Sequence[Series], *, axis
             if low is not None and high is not None:
                 axes.plot([spot, spot], [low, high], color=one.mark.colour, linewidth=1.8, zorder=2)
             axes.plot([spot], [value], markersize=5.5, zorder=3, **one.mark.look)
-    axes.set_xticks(range(len(categories)), categories)
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _crowded(categories) else {}
+    axes.set_xticks(range(len(categories)), categories, **turned)
     axes.set_xlim(-0.55, len(categories) - 0.45)
     axes.set_ylim(*limits)
     axes.set_xlabel(axis)
@@ -243,6 +248,11 @@ def _above(axes: Any, y: float, label: str, remark: str) -> None:
     for x, text, colour, side in ((0, label, INK, "left"), (1, remark, MUTED, "right")):
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "bottom", "ha": side}
         axes.annotate(text, (x, y), (0, 8), color=colour, **place)
+
+
+def _crowded(labels: Sequence[str]) -> bool:
+    """Whether labels of the size of a tick would touch, side by side under a plot: as many characters as the longest one each."""
+    return len(labels) * (max(map(len, labels), default=0) + 1) > _CHARACTERS_A_WIDTH
 
 
 def _limits(values: Sequence[float], with_zero: bool) -> tuple[float, float]:

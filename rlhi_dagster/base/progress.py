@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,43 @@ class Paced:
             return False
         self.last = now
         return True
+
+
+class Silence:
+    """Says from time to time that nothing was heard; a context manager around work that may hang.
+
+    Args:
+        report: Where lines go.
+        what: Name of the work, first word of each line.
+        every_seconds: Of silence, between two lines.
+    """
+
+    def __init__(self, report: Callable[[str], None], what: str, every_seconds: float = 60.0) -> None:
+        self._report, self._what, self._every = report, what, every_seconds
+        self._heard_at = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="silence", daemon=True)
+
+    def heard(self) -> None:
+        """Note that something came."""
+        self._heard_at = time.monotonic()
+
+    def __enter__(self) -> Silence:
+        self.heard()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        said_at = self._heard_at
+        while not self._ended.wait(self._every / 20):
+            now, said_at = time.monotonic(), max(said_at, self._heard_at)
+            if now - said_at >= self._every:
+                said_at = now
+                self._report(f"{self._what}: waiting, nothing came for {now - self._heard_at:,.0f} s")
 
 
 class Progress(Paced):

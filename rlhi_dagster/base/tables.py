@@ -7,7 +7,7 @@ or checked (``checks.py``). One row of each table is what the first sentence of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -48,7 +48,7 @@ class Table:
     @property
     def metadata(self) -> dict[str, Any]:
         """Definition-time metadata: the column schema as the Dagster UI shows it."""
-        columns = [dg.TableColumn(name, type=_type_name(dtype), description=meaning) for name, (dtype, meaning) in self.columns.items()]
+        columns = [dg.TableColumn(name, type=type_name(dtype), description=meaning) for name, (dtype, meaning) in self.columns.items()]
         return {"dagster/column_schema": dg.TableSchema(columns=columns)}
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -67,8 +67,17 @@ class Table:
         return pl.DataFrame(schema=self.schema)
 
 
-def _type_name(dtype: pl.DataType) -> str:
-    return str(dtype).replace("time_unit='us', time_zone='UTC'", "us, UTC")
+def type_name(dtype: pl.DataType) -> str:
+    """A type in few letters, for what is long makes the UI clip the column's meaning; of a small structure the names of its fields."""
+    if isinstance(dtype, pl.List):
+        return f"List({type_name(_inner(dtype))})"
+    if isinstance(dtype, pl.Struct):
+        return f"{{{', '.join(field.name for field in dtype.fields)}}}" if len(dtype.fields) <= 2 else "Struct"
+    return "Datetime(UTC)" if isinstance(dtype, pl.Datetime) else str(dtype)
+
+
+def _inner(dtype: pl.List) -> pl.DataType:
+    return dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner()
 
 
 _MONTH = (pl.String(), "Partition: month of the conversation's start, `YYYY-MM`.")
@@ -115,12 +124,16 @@ CONVERSATIONS = Table(
         "is_toxic": (pl.Boolean(), "The source's toxicity flag; null if it has none."),
         "template_id": (pl.String(), "Cluster of near-identical opening requests; null outside any cluster."),
         "user_turns": (pl.Int32(), "Number of user messages that got a reply."),
+        "has_last_word": (pl.Boolean(), "The last message is the user's, and nobody answered it."),
         "repairs": (pl.List(pl.String()), "Repairs made to the message list, in order."),
         "redactions": (
             pl.List(pl.String()),
             "What was replaced in the messages, one entry a stretch: `rlhi_dagster.conversations.redaction.Kind` or an entity label.",
         ),
-        "messages": (SOURCE_MESSAGES, "Alternating user and assistant messages, with their position in the source's list."),
+        "messages": (
+            SOURCE_MESSAGES,
+            "Alternating user and assistant messages, the last one a reply or the last word, with positions in the source's list.",
+        ),
     },
     ("conversation_id",),
     "month",
@@ -140,21 +153,60 @@ QUARANTINE = Table(
     ("row_id",),
     "month",
 )
+SUPERSEDED = Table(
+    "A source row that is no conversation of its own: another row says the same and more, or it says something about one.",
+    {
+        "row_id": (pl.String(), "`source_file#row_number`."),
+        "month": (pl.String(), "Month of the conversation that the row belongs to, `YYYY-MM`, UTC; partition key."),
+        "source": (pl.String(), "Name of the source in the profile."),
+        "source_file": (pl.String(), "File the row came from."),
+        "row_number": (pl.Int64(), "0-based position in the file."),
+        "conversation_id": (pl.String(), "The conversation that the row belongs to, where that is known."),
+        "cause": (pl.String(), "Why it is none of its own, in words."),
+    },
+    ("row_id",),
+    "month",
+)
 TURNS = Table(
-    "A user message and the reply to it.",
+    "A user message and the reply to it, if it got one.",
     {
         "turn_id": _TURN_ID,
         "conversation_id": _CONVERSATION_ID,
         "user_id": _USER_ID,
         "month": _MONTH,
         "turn": _TURN,
-        "asked_at": (TIME, "Time of the user message; if the source has none, start of the conversation + (turn - 1) s."),
+        "asked_at": (
+            TIME,
+            "Time of the user message; if the source has none, start of the conversation + (turn - 1) s, of a last word"
+            " 1 s after the latest time that is known of the conversation.",
+        ),
         "prompt": (pl.String(), "The user message."),
-        "reply_id": (pl.String(), "The assistant message."),
-        "reply": (pl.String(), "The logged reply."),
+        "reply_id": (pl.String(), "The assistant message; null for a last word, which nobody answered."),
+        "reply": (pl.String(), "The logged reply; null for a last word."),
         "template_id": (pl.String(), "Template cluster of the conversation's opening request; null outside any."),
     },
     ("turn_id",),
+    "month",
+)
+EXPLICIT_FEEDBACK = Table(
+    "Something that somebody said of a reply outright.",
+    {
+        "feedback_id": (pl.String(), "The reply, the kind, and a digest of what was said."),
+        "conversation_id": _CONVERSATION_ID,
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "turn_id": _TURN_ID,
+        "reply_id": (pl.String(), "Id of the reply that it is about."),
+        "kind": (pl.String(), "One of `rlhi_dagster.conversations.sources.records.FeedbackKind`."),
+        "value": (
+            pl.Float64(),
+            "A thumb (1 or -1), a rating on the source's own scale, or the thumb that a regenerated reply had got; else null.",
+        ),
+        "text": (pl.String(), "A comment or a reason; of an edit, a regeneration or a choice the other reply."),
+        "given_at": (TIME, "When it was given; null if unknown."),
+        "giver": (pl.String(), "One of `rlhi_dagster.conversations.sources.records.Giver`."),
+    },
+    ("feedback_id",),
     "month",
 )
 USERS = Table(
@@ -172,7 +224,11 @@ USERS = Table(
             pl.List(pl.String()),
             "Signs that several people share the fingerprint: any of `rlhi_dagster.conversations.users.MergeSign`.",
         ),
-        "split": (pl.String(), "`train` or `held_out`; a function of `user_id` alone, so stable as data grows."),
+        "split_group": (
+            pl.String(),
+            "The earliest of the users that share network addresses with this one, directly or through others; itself if there is none.",
+        ),
+        "split": (pl.String(), "`train`, `tuning` or `test`; a function of `split_group` alone."),
     },
     ("user_id",),
 )
@@ -184,6 +240,7 @@ FEEDBACK_LABELS = Table(
         "user_id": _USER_ID,
         "month": _MONTH,
         "turn": _TURN,
+        "is_unanswered": (pl.Boolean(), "It is a last word: nobody answered it."),
         "label": (pl.String(), "One of `rlhi_dagster.feedback.Feedback`."),
         "probability": (pl.Float64(), "The labeller's probability of `label`."),
         "reattempt_probability": (pl.Float64(), "The labeller's probability of `reattempt_with_feedback`."),
@@ -197,6 +254,24 @@ FEEDBACK_LABELS = Table(
     ("turn_id",),
     "month",
 )
+UNMET_WISHES = Table(
+    "A complaint: a follow-up that asks for another attempt and says what to change.",
+    {
+        "turn_id": _TURN_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "user_id": _USER_ID,
+        "month": (pl.String(), "Month of the conversation's start, `YYYY-MM`."),
+        "asked_at": (TIME, "Time of the message."),
+        "wish": (pl.String(), "Group by what is wished; `other wishes` outside of any that has enough users."),
+        "topic": (pl.String(), "Group of the request that the complaint is about; `other topics` outside of any that has enough users."),
+        "is_resolved": (
+            pl.Boolean(),
+            "A later message of the user in the conversation is no re-attempt; false also if nobody answered, null if nothing follows.",
+        ),
+        "call_ids": (pl.List(pl.String()), "Chat calls that named the groups (keys of the response store); empty where key phrases did."),
+    },
+    ("turn_id",),
+)
 REATTEMPT_RATES = Table(
     "A cell of the re-attempt table: a level of a dimension, a denominator and a template filter.",
     {
@@ -206,6 +281,7 @@ REATTEMPT_RATES = Table(
         "templates": (pl.String(), "`included` or `excluded`: template traffic."),
         "value": (pl.Float64(), "Share of `reattempt_with_feedback`; null if n is 0."),
         "n": (pl.Int64(), "Size of the denominator."),
+        "unanswered": (pl.Int64(), "Of them, messages that are last words; of conversations and users, those that have one."),
         "users": (pl.Int64(), "Users (clusters of the interval)."),
         "ci_low": _CI_LOW,
         "ci_high": _CI_HIGH,
@@ -238,7 +314,7 @@ CONTEXTUAL_DIVERSITY = Table(
     ("corpus",),
 )
 WILDLLAMACHAT = Table(
-    "A user message with the reply regenerated by the policy beside the logged one.",
+    "A user message that got a reply, with the reply regenerated by the policy beside the logged one.",
     {
         "turn_id": _TURN_ID,
         "conversation_id": _CONVERSATION_ID,
@@ -252,13 +328,17 @@ WILDLLAMACHAT = Table(
         "reply": (pl.String(), "The regenerated reply; null if it could not be generated."),
         "error": (pl.String(), "Why there is no regenerated reply; null if there is one."),
         "model": _MODEL,
-        "follow_up_id": (pl.String(), "The user's next message; null at the end of the conversation."),
+        "follow_up_id": (pl.String(), "The user's next message, answered or not; null if there is none."),
+        "follow_up": (pl.String(), "Its text."),
         "follow_up_applies": (
             pl.Boolean(),
             "Whether what the follow-up criticises exists in the regenerated reply; null if that cannot be told.",
         ),
         "applies_probability": (pl.Float64(), "The judge's probability of `follow_up_applies`; null where a rule decided."),
-        "applies_judge": (pl.String(), "Who decided: `rule`, `town`, or the judging model; null where there is nothing to decide."),
+        "applies_judge": (
+            pl.String(),
+            "Who decided: `rule`, `town`, `village`, or the judging model; null where there is nothing to decide.",
+        ),
         "call_id": _CALL_ID,
         "applies_call_id": (pl.String(), "The judge's call; null where a rule decided."),
     },
@@ -305,8 +385,11 @@ REWRITES = Table(
             pl.Float64(),
             "Probability, by the pair judge, that the rewrite does what the feedback asks; null if it cannot be told.",
         ),
-        "pair_judge": (pl.String(), "Who says so: `rule`, `town`, or the judging model."),
-        "follow_up_applies": (pl.Boolean(), "From `wildllamachat`; true where the original is the logged reply."),
+        "pair_judge": (pl.String(), "Who says so: `rule`, `town`, `village`, or the judging model."),
+        "follow_up_applies": (
+            pl.Boolean(),
+            "From `wildllamachat`; true where the original is the logged reply, false where only that one declines.",
+        ),
         "is_off_policy": _IS_OFF_POLICY,
         "persona": _PERSONA,
         "persona_line_ids": _PERSONA_LINE_IDS,
@@ -340,6 +423,34 @@ REWRITE_PAIRS = Table(
         "model": _MODEL,
         "reward_model": _REWARD_MODEL,
         "call_ids": (pl.List(pl.String()), "Model calls that wrote, repaired, judged and scored it (keys of the response store)."),
+    },
+    ("pair_id",),
+    "month",
+)
+EXPLICIT_PAIRS = Table(
+    "A candidate preference pair from an edit, a regeneration or a choice between drafts, kept or dropped.",
+    {
+        "pair_id": (pl.String(), "Digest of `feedback_id`."),
+        "feedback_id": (pl.String(), "What was said: a row of `explicit_feedback`."),
+        "turn_id": (pl.String(), "The turn whose reply is compared."),
+        "user_id": _USER_ID,
+        "month": _MONTH,
+        "asked_at": (TIME, "Time of the compared turn's user message."),
+        "kind": (pl.String(), "`edit`, `regeneration` or `choice`."),
+        "evidence": (
+            pl.String(),
+            "How sure the preference is: a `rlhi_dagster.preferences.explicit_pairs.Evidence`; a regeneration alone is `weak`.",
+        ),
+        "giver": (pl.String(), "Who said it: a `rlhi_dagster.conversations.sources.records.Giver`."),
+        "prompt": _PROMPT,
+        "chosen": _CHOSEN,
+        "rejected": _REJECTED,
+        "is_off_policy": _IS_OFF_POLICY,
+        "is_kept": _IS_KEPT,
+        "drop_reasons": _DROP_REASONS,
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+        "model": (pl.String(), "Who wrote the preferred side: `logged`, or of an edit the giver."),
     },
     ("pair_id",),
     "month",
@@ -465,7 +576,7 @@ PREFERENCE_PAIRS = Table(
     {
         "pair_id": (pl.String(), "Digest of the pair; the same as in the source's table."),
         "source": (pl.String(), "One of `rlhi_dagster.preferences.Source`."),
-        "split": (pl.String(), "`train` or `validation`, by user."),
+        "split": (pl.String(), "`train` or `validation`, by `split_group` of the user."),
         "is_kept": (pl.Boolean(), "Whether recipes may train on it."),
         "drop_reasons": _DROP_REASONS,
         "duplicate_of": (pl.String(), "The pair that stays of an exact or near duplicate; null if it is none."),
@@ -482,8 +593,8 @@ PREFERENCE_PAIRS = Table(
         "rejected": _REJECTED,
         "persona": _PERSONA,
         "persona_line_ids": _PERSONA_LINE_IDS,
-        "strategy": (pl.String(), "How chosen was made: a `Strategy`, `best_of_n` or `corrected`."),
-        "is_off_policy": (pl.Boolean(), "As in `rewrite_pairs`; false for other sources."),
+        "strategy": (pl.String(), "How chosen was made: a `Strategy`, `best_of_n`, `corrected`, or of what users say outright its kind."),
+        "is_off_policy": (pl.Boolean(), "As in `rewrite_pairs` and `explicit_pairs`; false for other sources."),
         "meets_feedback": (pl.Float64(), "As in `rewrite_pairs`; null for other sources."),
         "model": _MODEL,
         "reward_model": (pl.String(), "Reward model that scored the pair; null where none did."),
@@ -493,8 +604,32 @@ PREFERENCE_PAIRS = Table(
     },
     ("pair_id",),
 )
-_ROUND = (pl.Int32(), "The online round, from 1.")
 _ROUND_SPLIT = (pl.String(), "`train` or `validation`, by user, as in `preference_pairs`.")
+THUMB_EXAMPLES = Table(
+    "A logged reply with a user's thumb as an unpaired example, once as the thumb was given and once, if kept, with shuffled thumbs.",
+    {
+        "pair_id": (pl.String(), "Digest of source and turn; the example is a pair of which one side is missing."),
+        "source": (pl.String(), "One of `rlhi_dagster.training.thumbs.Thumbs`."),
+        "split": _ROUND_SPLIT,
+        "is_kept": (pl.Boolean(), "Whether recipes may train on it."),
+        "drop_reasons": _DROP_REASONS,
+        "duplicate_of": (pl.String(), "The example that stays of an exact or near duplicate; null if it is none."),
+        "contaminated_by": (pl.String(), "The evaluation item (`prompt_id`) that the prompt repeats; null if none."),
+        "contaminated_how": (pl.String(), "As in `preference_pairs`."),
+        "contamination_similarity": (pl.Float64(), "As in `preference_pairs`."),
+        "user_id": _USER_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "turn_id": (pl.String(), "The turn whose reply got the thumb."),
+        "asked_at": (TIME, "Time of the turn's user message."),
+        "prompt": _PROMPT,
+        "chosen": (pl.String(), "The logged reply if the thumb is up; null if it is down."),
+        "rejected": (pl.String(), "The logged reply if the thumb is down; null if it is up."),
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+    },
+    ("pair_id",),
+)
+_ROUND = (pl.Int32(), "The online round, from 1.")
 ONLINE_CANDIDATES = Table(
     "One of N replies that the policy of an online round wrote to a request, and its reward under the user's own persona.",
     {
@@ -567,15 +702,29 @@ EVAL_PROMPTS = Table(
     "An evaluation item.",
     {
         "prompt_id": _PROMPT_ID,
-        "benchmark": (pl.String(), "`user_eval` or `arithmetic`."),
-        "user_id": (pl.String(), "The held-out user; null outside `user_eval`."),
-        "turn_id": (pl.String(), "The held-out request; null outside `user_eval`."),
-        "asked_at": (TIME, "Time of the request; null outside `user_eval`."),
+        "benchmark": (pl.String(), "One of `rlhi_dagster.evaluation.Benchmark`; those of UserEval begin with `user_eval`."),
+        "user_id": (pl.String(), "The evaluated user; null outside UserEval."),
+        "turn_id": (pl.String(), "The request; null outside UserEval."),
+        "turn": (pl.Int32(), "1 for an opening request, 2 for the first follow-up, and so on; null outside UserEval."),
+        "asked_at": (TIME, "Time of the request; null outside UserEval."),
         "prompt": _PROMPT,
-        "persona": _PERSONA,
+        "persona_condition": (
+            pl.String(),
+            "`own`, `shuffled` (another user's), `empty`, or `cut` (own, of the first conversations alone); null outside UserEval.",
+        ),
+        "persona_user_id": (pl.String(), "Whose persona is shown; null if nobody's, and outside UserEval."),
+        "persona": (pl.String(), "Persona shown to the model: lines valid before the conversation began; empty if none."),
         "persona_line_ids": _PERSONA_LINE_IDS,
-        "earlier_conversations": (pl.Int64(), "Conversations of the user before this one; null outside `user_eval`."),
-        "reference": (pl.String(), "Known answer; null where there is none."),
+        "known_of_user": (
+            pl.String(),
+            "What a judge is told of the evaluated user, whatever the model was shown: the own lines, each with the words that support it.",
+        ),
+        "earlier_conversations": (pl.Int64(), "Conversations of the user before this one; null outside UserEval."),
+        "reference": (
+            pl.String(),
+            "Known answer; null where there is none. Several that are all asked for stand between commas; of `safety` JSON.",
+        ),
+        "tolerance": (pl.Float64(), "Largest absolute difference of a number from the known answer; null if it must be exact."),
     },
     ("prompt_id",),
 )
@@ -597,13 +746,15 @@ RESPONSES = Table(
 JUDGEMENTS = Table(
     "One judge's verdict on one pair of replies in one order.",
     {
-        "judgement_id": (pl.String(), "Digest of recipe, opponent, item, judge and order."),
+        "judgement_id": (pl.String(), "Digest of recipe, opponent, item, judge, order and criterion."),
         "recipe": _RECIPE,
         "prompt_id": _PROMPT_ID,
         "benchmark": (pl.String(), "The benchmark of the item."),
-        "user_id": (pl.String(), "The held-out user (cluster of the intervals); null outside `user_eval`."),
+        "user_id": (pl.String(), "The evaluated user (cluster of the intervals); null outside `user_eval`."),
         "opponent": (pl.String(), "The recipe compared with."),
-        "judge": (pl.String(), "Name of the judge."),
+        "judge": (pl.String(), "Name of the judge; of a model with its revision."),
+        "criterion": (pl.String(), "What was asked: one of `rlhi_dagster.evaluation.Criterion`."),
+        "prompt_version": (pl.String(), "Digest of the judge's question before texts are put in; null where none was asked."),
         "order": (pl.String(), "`recipe_first` or `opponent_first`."),
         "verdict": (pl.String(), "`recipe`, `opponent` or `tie`; null if the judge gave none."),
         "error": (pl.String(), "Why there is no verdict; null if there is one."),
@@ -616,10 +767,48 @@ JUDGEMENTS = Table(
             pl.Boolean(),
             "Whether the recipe's reply is broken text, by the judge if it can tell, else by signs in the text; null without a reply.",
         ),
-        "call_id": (pl.String(), "The judging model's call (key of the response store); null where no model was asked."),
+        "recipe_characters": (pl.Int64(), "Length of the recipe's reply; null without one."),
+        "opponent_characters": (pl.Int64(), "Length of the opponent's reply; null without one."),
+        "call_id": (
+            pl.String(),
+            "The judging model's call (key of the response store), a reward model's on the recipe's reply; null where none was asked.",
+        ),
+        "opponent_call_id": (pl.String(), "A reward model's call on the opponent's reply; null for other judges."),
     },
     ("judgement_id",),
     "recipe",
+)
+JUDGE_CALIBRATION = replace(
+    JUDGEMENTS,
+    grain="One judge's verdict, in one order, on a pair that a person ranked.",
+    columns={
+        **JUDGEMENTS.columns,
+        "recipe": (pl.String(), "`chosen`: the reply that the person preferred."),
+        "benchmark": (
+            pl.String(),
+            "Name of the set of pairs; ends with `+instruction` or `+note` where the other reply has one.",
+        ),
+        "user_id": (pl.String(), "Null: nobody knows whose the pairs are."),
+        "opponent": (pl.String(), "`rejected`: the other reply."),
+    },
+    partition_column=None,
+)
+JUDGE_QUALITY = Table(
+    "A figure of a judge, or of two.",
+    {
+        "judge": (pl.String(), "Name of the judge."),
+        "other_judge": (pl.String(), "The judge compared with; `none` for figures of one."),
+        "criterion": (pl.String(), "What was asked: one of `rlhi_dagster.evaluation.Criterion`."),
+        "items": (pl.String(), "`user_eval`, or the set of calibration pairs."),
+        "figure": (pl.String(), "One of `rlhi_dagster.evaluation.judge_quality.Figure`."),
+        "value": (pl.Float64(), "The figure."),
+        "n": (pl.Int64(), "Pairs of replies behind it."),
+        "users": (pl.Int64(), "Users behind it (clusters of the interval); pairs where there are no users."),
+        "ci_low": _CI_LOW,
+        "ci_high": _CI_HIGH,
+        "remark": (pl.String(), "That the judge failed, or why the figure says little; null if nothing is to be said."),
+    },
+    ("judge", "other_judge", "criterion", "items", "figure"),
 )
 SCORES = Table(
     "A metric of a recipe on a benchmark.",
@@ -629,12 +818,59 @@ SCORES = Table(
         "metric": (pl.String(), "One of `rlhi_dagster.evaluation.Metric`."),
         "value": (pl.Float64(), "The metric; null if n is 0."),
         "n": (pl.Int64(), "Items behind it."),
+        "users": (pl.Int64(), "Users behind it (clusters of the interval); items where there are no users."),
         "ci_low": _CI_LOW,
         "ci_high": _CI_HIGH,
+        "remark": (pl.String(), "Why the number says little, too few items for one; null if nothing is to be said."),
         "judge": (pl.String(), "Name of the judge."),
     },
     ("recipe", "benchmark", "metric", "judge"),
     "recipe",
 )
+
+BENCHMARK_ITEMS = replace(EVAL_PROMPTS, grain="An item of a public benchmark.")
+BENCHMARK_RESPONSES = Table(
+    "A checkpoint's reply to an item of a public benchmark.",
+    {
+        **{name: RESPONSES.columns[name] for name in ("response_id", "recipe", "prompt_id", "benchmark")},
+        "sample": (pl.Int64(), "Which of several replies to the same item, from 0."),
+        **{name: RESPONSES.columns[name] for name in ("reply", "error", "model", "call_id")},
+    },
+    ("recipe", "prompt_id", "sample"),
+    "recipe",
+)
+BENCHMARK_RATINGS = Table(
+    "One judge's rating of a reply to a public benchmark, or of one against an opponent's in one order.",
+    {
+        "recipe": _RECIPE,
+        "prompt_id": _PROMPT_ID,
+        "benchmark": (pl.String(), "The benchmark of the item."),
+        "opponent": (pl.String(), "Whose reply it is compared with; empty where replies are rated alone."),
+        "judge": (pl.String(), "Name of the judge."),
+        "order": (pl.String(), "`recipe_first` or `opponent_first`; `alone` where replies are rated alone."),
+        "rating": (pl.Float64(), "On the benchmark's scale, high where the recipe's reply is better; null if the judge gave none."),
+        "expected_rating": (
+            pl.Float64(),
+            "Mean rating by the judging model's probabilities; the rating itself where it does not tell them.",
+        ),
+        "error": (pl.String(), "Why there is no rating; null if there is one."),
+        "call_id": (pl.String(), "The judging model's call (key of the response store); null where no model was asked."),
+    },
+    ("recipe", "prompt_id", "opponent", "judge", "order"),
+    "recipe",
+)
+BENCHMARK_GRADES = Table(
+    "Whether a reply to an item with a known answer gives it.",
+    {
+        "recipe": _RECIPE,
+        "prompt_id": _PROMPT_ID,
+        "benchmark": (pl.String(), "The benchmark of the item."),
+        "sample": (pl.Int64(), "Which of several replies to the same item, from 0."),
+        "grade": (pl.String(), "`right`, `wrong`, `no_answer` or `undecided`."),
+    },
+    ("recipe", "prompt_id", "sample"),
+    "recipe",
+)
+BENCHMARK_SCORES = replace(SCORES, grain="A metric of a recipe on a public benchmark.")
 
 TABLES: dict[str, Table] = {name.lower(): value for name, value in list(globals().items()) if isinstance(value, Table)}

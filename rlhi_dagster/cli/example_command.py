@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from rlhi_dagster import profiles
-from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.export.selection import Selection, offered, selected
-from rlhi_dagster.training import recipes
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +20,7 @@ def add_parser(commands: Any) -> None:
         "example",
         help="show one pair of a recipe as the model sees it in training, token by token",
         description="Both sides of a pair in the policy's chat template, as the trainer's own code renders and batches it. Tokens that "
-        "carry loss are green on a terminal and in [brackets] elsewhere: docs/training.md. Shows users' words.",
+        "carry loss are green on a terminal and in [brackets] elsewhere: docs/concepts/training.md. Shows users' words.",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe that trains on pairs")
     parser.add_argument("--pair", metavar="ID", help="the pair_id, or its beginning; the first training pair if not given")
@@ -37,6 +32,14 @@ def run(given: argparse.Namespace) -> str:
     Raises:
         ValueError: There is no such recipe or pair, or what it needs has not been made.
     """
+    import polars as pl
+
+    from rlhi_dagster import profiles
+    from rlhi_dagster.base.lake import Lake
+    from rlhi_dagster.engines.models import ModelRef
+    from rlhi_dagster.export.selection import Selection, offered, selected
+    from rlhi_dagster.training import recipes
+
     profile = profiles.current()
     lake = Lake(root=str(profile.root / "lake"))
     recipe = recipes.load(given.recipe, profile.recipes)
@@ -61,6 +64,8 @@ def picked(rows: pl.DataFrame, recipe: str, pair: str | None) -> dict[str, Any]:
     Raises:
         ValueError: There is none, or several.
     """
+    import polars as pl
+
     found = rows if pair is None else rows.filter(pl.col("pair_id").str.starts_with(pair))
     if found.is_empty():
         raise ValueError(f"recipe {recipe} has no pair" + (f" whose id begins with {pair}" if pair else ""))

@@ -6,14 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.export import SPLITS, Format
-from rlhi_dagster.export.hub import export_checkpoint
-from rlhi_dagster.export.selection import Selection
-from rlhi_dagster.export.writing import export
 from rlhi_dagster.preferences import Source
 
 if TYPE_CHECKING:
+    from rlhi_dagster.base.lake import Lake
     from rlhi_dagster.profiles import Profile
 
 
@@ -23,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "export",
         help="write the tables for SQL, the preference pairs for a trainer, or a checkpoint for the Hub",
         description="Write every table of the run into one DuckDB file, or its kept preference pairs in a layout that trainers read "
-        "(docs/pairs.md), or a recipe's checkpoint as a folder for the Hugging Face Hub (docs/training.md).",
+        "(docs/concepts/pairs.md), or a recipe's checkpoint as a folder for the Hugging Face Hub (docs/concepts/training.md).",
         epilog="Examples: rlhi export rlhi.duckdb; rlhi export pairs.jsonl --format trl --recipe dpo_rewrites; "
         "rlhi export folder --format huggingface --source rewards; rlhi export --hub --recipe dpo_rewrites --out folder.",
     )
@@ -59,6 +56,10 @@ def run(given: argparse.Namespace, lake: Lake, profile: Profile) -> str:
     Raises:
         ValueError: What is asked for does not go together, or cannot be written.
     """
+    from rlhi_dagster.export.hub import export_checkpoint
+    from rlhi_dagster.export.selection import Selection
+    from rlhi_dagster.export.writing import export
+
     out = given.out or given.named_out
     if out is None or (given.out and given.named_out):
         raise ValueError("export wants the file or folder to write, once: rlhi export --help")

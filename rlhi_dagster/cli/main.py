@@ -3,111 +3,125 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import importlib
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-import polars as pl
+import rlhi_dagster
+from rlhi_dagster.cli.commands import COMMANDS
+from rlhi_dagster.cli.later import later
 
-from rlhi_dagster import profiles
-from rlhi_dagster.base import failures
-from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.cli import example_command, export_command, forget_command, persona_command, store_command, why_command
-from rlhi_dagster.engines.questions import prompts_in
-from rlhi_dagster.forgetting import marks
-from rlhi_dagster.profiles import files
-from rlhi_dagster.training import recipes as recipe_files
+if TYPE_CHECKING:
+    import polars as pl
+
+    from rlhi_dagster import profiles
+    from rlhi_dagster.base import escapes, failures, private
+    from rlhi_dagster.base.lake import Lake
+    from rlhi_dagster.cli import (
+        alpaca_command,
+        compare_command,
+        dagster_home,
+        evaluate_command,
+        example_command,
+        export_command,
+        forget_command,
+        inspect_command,
+        logs_command,
+        persona_command,
+        store_command,
+        summary_command,
+        verify_command,
+        why_command,
+    )
+else:
+    pl = later("polars")
+    profiles = later("rlhi_dagster.profiles")
+    escapes = later("rlhi_dagster.base.escapes")
+    private = later("rlhi_dagster.base.private")
+    failures = later("rlhi_dagster.base.failures")
+    alpaca_command = later("rlhi_dagster.cli.alpaca_command")
+    compare_command = later("rlhi_dagster.cli.compare_command")
+    dagster_home = later("rlhi_dagster.cli.dagster_home")
+    evaluate_command = later("rlhi_dagster.cli.evaluate_command")
+    example_command = later("rlhi_dagster.cli.example_command")
+    export_command = later("rlhi_dagster.cli.export_command")
+    forget_command = later("rlhi_dagster.cli.forget_command")
+    inspect_command = later("rlhi_dagster.cli.inspect_command")
+    logs_command = later("rlhi_dagster.cli.logs_command")
+    persona_command = later("rlhi_dagster.cli.persona_command")
+    store_command = later("rlhi_dagster.cli.store_command")
+    summary_command = later("rlhi_dagster.cli.summary_command")
+    verify_command = later("rlhi_dagster.cli.verify_command")
+    why_command = later("rlhi_dagster.cli.why_command")
 
 if TYPE_CHECKING:
     from rlhi_dagster.feedback.labels.classifier import FeedbackClassifier
 
+_CODES = "Exit code: 0 done, 1 failed, 2 wrong arguments, 3 no row of the source was accepted, so nothing came out."
+"""2 is argparse's, 3 that of ``offline.NothingAcceptedError``."""
+
 
 def months() -> str:
-    """The partition range that the source's rows span, as ``dg launch --partition-range`` takes it."""
-    return "...".join(profiles.source_months(profiles.current()))
+    """The partition range that the source's rows span, as ``dg launch --partition-range`` takes it; its months become partitions."""
+    import dagster as dg
+
+    from rlhi_dagster.graph import partitions
+
+    profile = profiles.current()
+    found, before = profiles.source_months(profile)
+    with dg.DagsterInstance.from_config(os.environ.get("DAGSTER_HOME") or str(dagster_home.home())) as instance:
+        partitions.add_months(instance, partitions.months(), found)
+    if before:
+        _tell(f"no run reads the {before:,} rows of the source from before {profile.first_month}, the profile's first_month")
+    return f"{found[0]}...{found[-1]}"
 
 
 def recipes() -> str:
-    """The partition range of all recipes, in alphabetical order, as ``dg launch --partition-range`` takes it."""
-    names = recipe_files.names(profiles.current().recipes)
+    """The partition range of the profile's recipes, in alphabetical order, as ``dg launch --partition-range`` takes it."""
+    from rlhi_dagster.training import recipes as recipe_files
+
+    profile = profiles.current()
+    names = recipe_files.names(profile.recipes, profile.project_recipes)
     return f"{names[0]}...{names[-1]}"
-
-
-def home() -> Path:
-    """The Dagster instance of the outputs in use, made if it is not there: every other source and profile has its own."""
-    folder = profiles.current().root / "dagster_home"
-    folder.mkdir(parents=True, exist_ok=True)
-    settings, shipped = folder / "dagster.yaml", profiles.ROOT / "data" / "dagster_home" / "dagster.yaml"
-    if not settings.is_file():
-        if not shipped.is_file():
-            raise ValueError(f"{shipped}, the settings of the Dagster instance, was deleted: git restore {shipped}")
-        shutil.copyfile(shipped, settings)
-    return folder.absolute()
 
 
 def profile(name: str | None) -> str:
     """The effective profile with where each value comes from and what it means."""
+    from rlhi_dagster.profiles import files
+
     shown = profiles.load(name) if name else profiles.current()
     return f"# outputs: {shown.root}\n{files.text(shown, shown.origins)}"
 
 
 def summary() -> str:
-    """The score table and the report's path, or without scores what came out of preference data; then what to train again."""
-    lake = Lake(root=str(profiles.current().root / "lake"))
-    return "\n".join([_scores_summary(lake), *(str(mark) for mark in marks.marks(lake))])
+    """The recipes' scores, or without scores what came out of preference data; where the report is; then what to train again."""
+    return escapes.lines(summary_command.lines(profiles.current(), _lake()))
 
 
-def _scores_summary(lake: Lake) -> str:
-    report = lake.artefact_path("report") / "index.html"
-    if not report.is_file():
-        return _preference_summary(lake)
-    scores = lake.scan("scores").collect().sort("benchmark", "metric", "recipe")
-    lines = [f"{'benchmark':<12}{'metric':<32}{'recipe':<30}{'value':>8}  95 % interval        n  judge"]
-    for row in scores.to_dicts():
-        low, high = row["ci_low"], row["ci_high"]
-        interval = (
-            "–" if low is None else f"[{low:+.3f}, {high:+.3f}]" if row["metric"].endswith("_minus_base") else f"[{low:.3f}, {high:.3f}]"
-        )
-        lines.append(
-            f"{row['benchmark']:<12}{row['metric']:<32}{row['recipe']:<30}{row['value']:>8.3f}  {interval:<18}{row['n']:>5}  {row['judge']}"
-        )
-    return "\n".join([*lines, "", f"report: {report}"])
+def scores_as_json() -> str:
+    """All rows of ``scores``, as JSON."""
+    return json.dumps(_lake().scan("scores").collect().to_dicts(), indent=1, default=str)
 
 
-def _preference_summary(lake: Lake) -> str:
-    lines = []
-    for name, column in (
-        ("conversations", None),
-        ("quarantine", "reason"),
-        ("turns", None),
-        ("users", "split"),
-        ("feedback_labels", "label"),
-        ("wildllamachat", None),
-        ("rewrite_pairs", "drop_reasons"),
-        ("reward_pairs", "drop_reasons"),
-        ("preference_pairs", "source"),
-    ):
-        try:
-            frame = lake.scan(name)
-        except ValueError:
-            lines.append(f"{name:<20} not materialized")
-            continue
-        rows = frame.select(pl.len()).collect().item()
-        lines.append(f"{name:<20}{rows:>10,}")
-        if column:
-            # Of several reasons against a pair the first one counts, so that the counts add up.
-            value = pl.col(column).list.first() if column == "drop_reasons" else pl.col(column)
-            if name == "preference_pairs":
-                value = pl.when("is_kept").then(value).otherwise(pl.format("dropped: {}", pl.col("drop_reasons").list.first()))
-            counts = frame.group_by(value.fill_null("kept")).len().sort("len", descending=True).collect()
-            lines += [f"  {value:<30}{count:>8,}  {count / rows:6.1%}" for value, count in counts.iter_rows()]
-    return "\n".join([*lines, "", f"tables: {lake.root}"])
+def _lake() -> Lake:
+    from rlhi_dagster.base.lake import Lake
+
+    return Lake(root=str(profiles.current().root / "lake"))
 
 
-def label(location: str, out: Path, gold_file: Path | None) -> str:
-    """Label the follow-ups of a source outside of any run, and compare them with given labels; return what came out."""
+def label(location: str, out: Path, gold_file: Path | None, *, with_text: bool = False) -> str:
+    """Label the follow-ups of a source outside of any run, and compare them with given labels; return what came out.
+
+    Args:
+        location: The source.
+        out: File for the labels.
+        gold_file: Labels to compare with.
+        with_text: Write the request, the reply and the follow-up beside each label.
+    """
     from rlhi_dagster.feedback.labels import agreement, offline
     from rlhi_dagster.feedback.labels.classifier import FeedbackClassifier
 
@@ -118,7 +132,7 @@ def label(location: str, out: Path, gold_file: Path | None) -> str:
     found = offline.read_follow_ups(location)
     _tell(found.account)
     labels = _labelled(found.frame, classifier)
-    offline.write(labels, out)
+    offline.write(labels.join(offline.texts(found.frame), on=list(agreement.KEY)) if with_text else labels, out)
     written = f"{out}: {len(labels):,} follow-ups labelled by {classifier.name}"
     if gold is None:
         return written
@@ -161,12 +175,16 @@ def diversity(given: Sequence[str], context: str) -> str:
     return comparison.text(*comparison.compare(found, MiniLM().embed, MiniLM.name))
 
 
-def plan(assets: Sequence[str], partition_range: str | None) -> str:
-    """Forecast the model calls of assets; return a table."""
-    from rlhi_dagster.cli import planning
+def plan(assets: Sequence[str], partition_range: str | None, difference: float | None) -> str:
+    """Forecast the model calls of assets and what the evaluation can find, or only the latter for a given difference; return tables."""
+    from rlhi_dagster.cli import claims, planning
+    from rlhi_dagster.evaluation.power import WORTH_FINDING
 
+    found = claims.text(profiles.current(), difference or WORTH_FINDING)
+    if difference is not None:
+        return found
     first, _, last = (partition_range or "").partition("...")
-    return planning.text(planning.plan(assets, first or None, last or first or None))
+    return f"{planning.text(planning.plan(assets, first or None, last or first or None))}\n\n{found}"
 
 
 def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.DataFrame:
@@ -178,63 +196,90 @@ def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.Da
     return offline.label_follow_ups(follow_ups, ClassifierLabeller(classifier, MiniLM().embed), Progress(_tell, "labelling"))
 
 
+def _show(found: str | Path) -> None:
+    """Print what came out; nothing in it can make the terminal do anything."""
+    print(escapes.visible(str(found)))
+
+
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(escapes.visible(line), file=sys.stderr)
 
 
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints show arguments, which may be names of files, without what a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escapes.line(message))
+
+
+def parser(wanted: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        wanted: The command that is wanted, which alone is loaded; of the others only the line in the list is there. All if not given.
+    """
+    whole = _Parser(
         prog="rlhi",
         description="Ask about a run (RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose which), or label or compare files outside of any run.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("months", help="print the month range of the source, for dg launch --partition-range")
-    commands.add_parser("recipes", help="print the range of all recipes, for dg launch --partition-range")
-    commands.add_parser("home", help="print DAGSTER_HOME of the run, making it if needed")
-    showing = commands.add_parser(
-        "profile",
-        help="print every setting, where its value comes from and what it means",
-        description="The effective profile as YAML that is a profile itself. After each value: the file that says so (`default` if none "
-        "does), and what the setting means. Profiles: " + ", ".join(profiles.available()) + ", or the path of a YAML file.",
+    whole.add_argument("--version", action="version", version=f"rlhi {rlhi_dagster.__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        if wanted not in (None, name):
+            commands.add_parser(name, help=command.told)
+            continue
+        if command.module:
+            importlib.import_module(f"rlhi_dagster.cli.{command.module}").add_parser(commands)
+        else:
+            _PLAIN[name](commands.add_parser(name, help=command.told, description=f"{command.told[0].upper()}{command.told[1:]}."))
+        made = commands.choices[name]
+        made.epilog = " ".join(filter(None, [made.epilog, f"Example: {command.example}"]))
+    return whole
+
+
+def _profile_arguments(showing: argparse.ArgumentParser) -> None:
+    showing.description = (
+        "The effective profile as YAML that is a profile itself. After each value: the file that says so (`default` if none "
+        f"does), and what the setting means. Profiles: {', '.join(profiles.available())}, or the path of a YAML file."
     )
     showing.add_argument("profile", metavar="PROFILE", nargs="?", help="name or path; the one of RLHI_PROFILE if not given")
-    commands.add_parser("summary", help="print the score table and where the report lies")
-    export_command.add_parser(commands)
-    labelling = commands.add_parser(
-        "label",
-        help="label the follow-ups of a log file, without a run",
-        description="Label every follow-up of a source with the packaged classifier. Rows are accepted or quarantined as in a run.",
-        epilog="The packaged classifier was trained on real WildChat follow-ups; on those it looks better than it is.",
-    )
-    labelling.add_argument("location", metavar="IN", help="Parquet or JSON lines: file, folder or glob of a kind that README.md lists")
+
+
+def _label_arguments(labelling: argparse.ArgumentParser) -> None:
+    labelling.description = "Label every follow-up of a source with the packaged classifier. Rows are accepted or quarantined as in a run."
+    labelling.epilog = f"{_CODES} The packaged classifier was trained on real WildChat follow-ups; on those it looks better than it is."
+    labelling.add_argument("location", metavar="IN", help="file, folder, glob or hf:// path of a kind in docs/reference/logs.md")
     labelling.add_argument("out", metavar="OUT", type=Path, help="CSV or Parquet file, by its ending; replaced if it is there")
+    labelling.add_argument("--text", action="store_true", help="add the request, the reply and the follow-up, after redaction")
     labelling.add_argument(
         "--labels",
         metavar="GOLD.csv",
         type=Path,
         help="compare with these labels: conversation_hash, message_index, label, and second_label if there is one",
     )
-    counting = commands.add_parser(
-        "rates",
-        help="count the re-attempts in a log file, without a run",
-        description="Shares of re-attempts with feedback under every denominator, with intervals over users, beside the paper's: "
-        "docs/analytics.md.",
+
+
+def _rates_arguments(counting: argparse.ArgumentParser) -> None:
+    counting.description = (
+        "Shares of re-attempts with feedback under every denominator, with intervals over users, beside the paper's: "
+        "docs/concepts/analytics.md."
     )
-    counting.add_argument("location", metavar="IN", help="Parquet or JSON lines: file, folder or glob of a kind that README.md lists")
+    counting.epilog = _CODES
+    counting.add_argument("location", metavar="IN", help="file, folder, glob or hf:// path of a kind in docs/reference/logs.md")
     counting.add_argument(
         "--labels", metavar="LABELS.csv", type=Path, help="count these (conversation_hash, message_index, label), not the classifier's"
     )
-    comparing = commands.add_parser(
-        "diversity",
-        help="compare the diversity of the prompts of corpora, without a run",
-        description="Mean pairwise cosine distance, Vendi score and cluster entropy of the distinct prompts of corpora: docs/diversity.md.",
+
+
+def _diversity_arguments(comparing: argparse.ArgumentParser) -> None:
+    comparing.description = (
+        "Mean pairwise cosine distance, Vendi score and cluster entropy of the distinct prompts of corpora: docs/concepts/diversity.md."
     )
     comparing.add_argument(
         "corpora",
         metavar="[NAME=]LOCATION",
         nargs="+",
-        help="logs of a kind that README.md lists, HH-RLHF or HelpSteer2, told by their columns: file, folder, glob or hf:// path",
+        help="logs of a kind in docs/reference/logs.md, HH-RLHF or HelpSteer2, told by their columns: file, folder, glob or hf:// path",
     )
     comparing.add_argument(
         "--context",
@@ -242,63 +287,127 @@ def main() -> None:
         default="opening_request",
         help="what of a conversation counts: its first user message, or everything before its last reply",
     )
-    planning = commands.add_parser(
-        "plan",
-        help="say what materializing assets would ask models for, without asking",
-        description="Requests that the response store lacks, tokens, time at the measured rate, and cost, from the tables as they are now.",
+
+
+def _plan_arguments(planning: argparse.ArgumentParser) -> None:
+    planning.description = (
+        "Requests that the response store lacks, tokens, time at the measured rate, and cost, from the tables as they are now; "
+        "then which difference between two recipes the evaluation items can detect, and how many a difference of 0.05 needs."
     )
     planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
-    store_command.add_parser(commands)
-    forget_command.add_parser(commands)
-    why_command.add_parser(commands)
-    persona_command.add_parser(commands)
-    example_command.add_parser(commands)
-    given = parser.parse_args()
+    planning.add_argument(
+        "--difference", metavar="D", type=float, help="say only how many requests and users a claim of this difference needs, such as 0.03"
+    )
+
+
+def _summary_arguments(summing: argparse.ArgumentParser) -> None:
+    summing.add_argument("--json", action="store_true", help="all rows of the table `scores` as JSON")
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+_PLAIN: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "label": _label_arguments,
+    "rates": _rates_arguments,
+    "diversity": _diversity_arguments,
+    "profile": _profile_arguments,
+    "plan": _plan_arguments,
+    "summary": _summary_arguments,
+    "home": _no_arguments,
+    "months": _no_arguments,
+    "recipes": _no_arguments,
+}
+"""Commands whose arguments are here."""
+
+
+def main() -> None:
+    """Do what the command line says; told to stop (Ctrl-C), end with the code that shells expect."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        _tell("rlhi: stopped")
+        sys.exit(130)
+
+
+def _main() -> None:
+    given = parser(next((word for word in sys.argv[1:] if not word.startswith("-")), "")).parse_args()
+    private.only_owner()
+    from rlhi_dagster.engines.questions import prompts_in
+
     try:
         with prompts_in(profiles.current().prompts):
             run(given)
-    except ValueError as error:
-        sys.exit(f"rlhi: {failures.message(error)}")
-    except OSError as error:
-        if error.filename is None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BaseException as error:
+        if (told := _told(error)) is None:
             raise
-        sys.exit(f"rlhi: {_unusable(error)}")
+        if code := getattr(error, "exit_code", None):
+            _tell(f"rlhi: {told}")
+            sys.exit(code)
+        sys.exit(f"rlhi: {told}")
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what the command line says."""
     match given.command:
+        case "verify":
+            _show(verify_command.run(_tell))
         case "store":
-            print(store_command.run(given, _tell))
+            _show(store_command.run(given, _tell))
         case "persona":
-            print(persona_command.run(given))
+            _show(persona_command.run(given))
+        case "evaluate":
+            _show(evaluate_command.run(given))
         case "why":
-            print(why_command.run(given))
+            _show(why_command.run(given))
+        case "compare":
+            _show(compare_command.run(given))
         case "example":
-            print(example_command.run(given))
+            print(example_command.run(given))  # its colours are ours, and what they colour is made visible there
         case "forget":
-            print(forget_command.run(given))
+            _show(forget_command.run(given))
         case "months":
-            print(months())
+            _show(months())
         case "recipes":
-            print(recipes())
+            _show(recipes())
         case "home":
-            print(home())
+            print(dagster_home.home())  # as it is, for DAGSTER_HOME
         case "profile":
-            print(profile(given.profile))
+            _show(profile(given.profile))
         case "summary":
-            print(summary())
+            _show(scores_as_json() if given.json else summary())
         case "export":
-            print(export_command.run(given, Lake(root=str(profiles.current().root / "lake")), profiles.current()))
+            _show(export_command.run(given, _lake(), profiles.current()))
+        case "alpaca-lc":
+            _show(alpaca_command.run(given))
+        case "inspect":
+            _show(inspect_command.run(given))
+        case "logs":
+            _show(logs_command.run(given, _tell))
         case "label":
-            print(label(given.location, given.out, given.labels))
+            _show(label(given.location, given.out, given.labels, with_text=given.text))
         case "rates":
-            print(rates(given.location, given.labels))
+            _show(rates(given.location, given.labels))
         case "plan":
-            print(plan(given.assets, given.partition_range))
+            _show(plan(given.assets, given.partition_range, given.difference))
         case "diversity":
-            print(diversity(given.corpora, given.context))
+            _show(diversity(given.corpora, given.context))
+
+
+def _told(error: BaseException) -> str | None:
+    """What is said of an error, fit for the terminal; ``None`` if it is not one that can be expected."""
+    if isinstance(error, store_command.UnsoundStoreError | verify_command.DamagedOutputsError):  # a list, a line each
+        return escapes.visible(str(error))
+    if isinstance(error, ValueError):
+        return escapes.line(failures.message(error))
+    if isinstance(error, OSError) and error.filename is not None:
+        return escapes.line(_unusable(error))
+    return failures.sentence(error)
 
 
 def _unusable(error: OSError) -> str:

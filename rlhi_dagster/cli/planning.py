@@ -18,11 +18,11 @@ from typing import Any
 import dagster as dg
 
 from rlhi_dagster import definitions, profiles
-from rlhi_dagster.base import failures
+from rlhi_dagster.base import escapes, failures
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.engines.forecast import Forecast
 from rlhi_dagster.graph.io_managers import TableIOManager
-from rlhi_dagster.graph.partitions import range_tags
+from rlhi_dagster.graph.partitions import add_months, months, range_tags
 from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.reasoning.math_answers import Grade, Solution
 
@@ -43,6 +43,8 @@ _complete: ContextVar[Forecast] = ContextVar("complete", default=NOTHING)
 class _Planner(Workers):
     """Workers that tell what they would do instead of doing it."""
 
+    plans = True
+
     def _announce(self, context: dg.AssetExecutionContext, planned: Forecast) -> None:
         _complete.set(so_far := _complete.get() + planned)
         if planned.missing:
@@ -52,7 +54,9 @@ class _Planner(Workers):
         """Verification asks no model but starts a process, so it is left out; what an asset asks does not depend on it."""
         return dict.fromkeys(solutions, Grade.UNDECIDED)
 
-    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
+    def _run(
+        self, context: dg.AssetExecutionContext, worker: str, jobs: Sequence[dict[str, Any]], python: str = sys.executable
+    ) -> list[Sequence[Any]]:
         """Nothing is started: a GGUF file that is not converted yet is not converted for a plan."""
         raise ValueError(f"not planned: the worker {worker!r} has to run before its calls are known; it does when the asset is made")
 
@@ -110,7 +114,8 @@ def plan(names: Sequence[str], first: str | None, last: str | None) -> list[Plan
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such asset, or it calls no model; those that do are {', '.join(known)}")
     asked = [name for name in known if not names or name in names]
-    keys = {name: _partition_keys(loaded, name) for name in asked}
+    of_month = _months(first, last)
+    keys = {name: _partition_keys(loaded, name, of_month) for name in asked}
     for given in filter(None, (first, last)):
         if not any(given in each for each in keys.values()):
             of = ", ".join(names) or "any asset that calls models"
@@ -130,7 +135,7 @@ def text(plans: Sequence[Plan]) -> str:
     if len(known) > 1:
         total = reduce(add, known)
         lines.append(_line("together", replace(total, basis="")))
-    return "\n".join([*lines, "", _FOOTNOTE])
+    return escapes.lines([*lines, "", _FOOTNOTE])
 
 
 def _line(name: str, found: Forecast) -> str:
@@ -146,7 +151,10 @@ def _plan(loaded: dg.Definitions, name: str, partitions: Sequence[str], first: s
     logging.disable(logging.CRITICAL)  # Dagster's own report of a run that ends by an exception is not for people who plan
     try:
         tags = _range(loaded, name, partitions, first, last)
-        dg.materialize([*(loaded.assets or ())], selection=[name], resources=_resources(), tags=tags)  # type: ignore[list-item]
+        with dg.DagsterInstance.ephemeral() as instance:
+            add_months(instance, months(), partitions if TABLES[name].partition_column == "month" else ())
+            assets: list[Any] = [*(loaded.assets or ())]
+            dg.materialize(assets, instance=instance, selection=[name], resources=_resources(), tags=tags)
     except _PlannedError as planned:
         return Plan(name, planned.forecast)
     except (ValueError, OSError, dg.Failure) as error:
@@ -165,9 +173,18 @@ def _resources() -> dict[str, Any]:
     }
 
 
-def _partition_keys(loaded: dg.Definitions, name: str) -> Sequence[str]:
+def _months(*wanted: str | None) -> list[str]:
+    """Months that have turns; if one is wanted that has none, or nothing is made, those of the source too, which has to be read for it."""
+    profile = profiles.current()
+    made = definitions.resources(profile)["lake"].partitions_present("turns")
+    return list(made) if made and {*made}.issuperset(filter(None, wanted)) else sorted({*made, *profiles.source_months(profile)[0]})
+
+
+def _partition_keys(loaded: dg.Definitions, name: str, of_month: Sequence[str]) -> Sequence[str]:
     """All partitions of an asset; none if it is not partitioned."""
     partitions = loaded.get_assets_def(name).partitions_def
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        return of_month
     return partitions.get_partition_keys() if partitions else ()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_dagster import profiles
+from rlhi_dagster.base.failures import message
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.provenance import answers
@@ -38,8 +39,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "store",
         help="look at the response store, check it, care for it",
-        description="The response store keeps every model answer: docs/response_store.md. RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA choose "
-        "which.",
+        description="The response store keeps every model answer: docs/concepts/response_store.md. RLHI_PROFILE, RLHI_SOURCE and RLHI_DATA "
+        "choose which.",
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("stats", help="answers, errors by reason, files, bytes, tokens and cost, by kind and model")
@@ -76,12 +77,12 @@ def run(given: argparse.Namespace, say: Callable[[str], None]) -> str:
     root = profiles.current().root / "responses"
     if not list(folders(root)):
         raise ValueError(f"there is no response store at {root}: it begins with the first model answer")
-    tell = partial(_progress, say)
+    tell = partial(progress, say)
     match given.action:
         case "stats":
             return "\n".join(_stats_lines(stats.stats(kind, folder, tell(folder.name))) for kind, folder in folders(root))
         case "verify":
-            return _verify(root, tell)
+            return verified(root, tell)
         case "compact":
             return "\n".join(_compact_line(compaction.compact(folder, kind, tell(folder.name))) for kind, folder in folders(root))
         case "gc":
@@ -91,13 +92,17 @@ def run(given: argparse.Namespace, say: Callable[[str], None]) -> str:
 
 
 def _days(text: str) -> timedelta:
-    days = float(text)
-    if days < 0:
+    try:
+        days = timedelta(days=float(text))
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days") from error
+    if days < timedelta():
         raise argparse.ArgumentTypeError("must not be negative")
-    return timedelta(days=days)
+    return days
 
 
-def _progress(say: Callable[[str], None], what: str) -> Tell:
+def progress(say: Callable[[str], None], what: str) -> Tell:
+    """Lines of progress for work on one folder."""
     report = Progress(say, what)
     # Progress tells the end always; work that took no time is not worth a line.
     return lambda done, total: report(done, total) if done < total or report.last > report.started else None
@@ -115,7 +120,12 @@ def _stats_lines(found: stats.Stats) -> str:
     return "\n".join(lines)
 
 
-def _verify(root: Path, tell: Callable[[str], Tell]) -> str:
+def verified(root: Path, tell: Callable[[str], Tell]) -> str:
+    """What ``rlhi store verify`` says of a store.
+
+    Raises:
+        UnsoundStoreError: Something is wrong.
+    """
     lines, problems = [], 0
     for kind, folder in folders(root):
         found = integrity.verify(kind, folder, tell(folder.name))
@@ -123,6 +133,9 @@ def _verify(root: Path, tell: Callable[[str], Tell]) -> str:
         lines += [f"  {each.file}: {each.what}" for each in found[:EXAMPLES_SHOWN]]
         lines += [f"  and {len(found) - EXAMPLES_SHOWN:,} more"] if len(found) > EXAMPLES_SHOWN else []
         problems += len(found)
+    if broken := uses.damaged(root):
+        lines += ["references:", *(f"  {message(error)}" for error in broken.values())]
+        problems += len(broken)
     if problems:
         raise UnsoundStoreError("\n".join([f"{problems:,} problems", *lines]))
     return "\n".join(lines)

@@ -4,7 +4,8 @@ What belongs here: reading a source (``sources``), judging its rows (``verdicts`
 copied opening requests (``templates``), the user-message-and-reply view (``turns``) and the users behind them (``users``). What does not:
 what a message *means* (``rlhi_dagster.feedback``), and anything about Dagster.
 
-Every row of a source ends in exactly one place: accepted, or quarantined under one `Reason`.
+Every row of a source ends in exactly one place: accepted, quarantined under one `Reason`, or superseded by another row that says the same
+and more.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ class Reason(StrEnum):
     """Why a source row is quarantined; a row gets the first reason that applies, in this order."""
 
     UNREADABLE_ROW_GROUP = "unreadable_row_group"
-    """A part of a Parquet file cannot be decoded; the detail says which row group, and which of its columns."""
+    """A part of a Parquet file cannot be decoded; the detail says which row group, and which of its columns or rows."""
     UNREADABLE_JSON = "unreadable_json"
     """A line that is no JSON (or no UTF-8), or the end of a compressed file from where it is damaged."""
     MISTYPED_FIELD = "mistyped_field"
-    """A line of JSON that is no object, or in which a field is of another type than it must be."""
+    """A row that is no object, or in which a field cannot be what it must be."""
     USER_FORGOTTEN = "user_forgotten"
     """The user was forgotten (`rlhi forget`). The row's conversation id is not kept."""
     MISSING_FIELD = "missing_field"
@@ -28,15 +29,11 @@ class Reason(StrEnum):
     NOT_A_LIST_OF_MESSAGES = "not_a_list_of_messages"
     """The message list is empty or has an entry that is no message."""
     UNKNOWN_ROLE = "unknown_role"
-    """A message of a role other than user, assistant or system, or without a role."""
+    """A message of a role that is none of the usual ones, or without a role."""
     NO_USER_MESSAGE = "no_user_message"
-    """Nobody asks anything."""
-    ROLES_OUT_OF_ORDER = "roles_out_of_order"
-    """The assistant speaks before the user, or a system message is not the first message."""
+    """Nobody asks anything in words."""
     UNANSWERED_ONLY = "unanswered_only"
     """No user message has a reply."""
-    EMPTY_MESSAGE = "empty_message"
-    """A message without text."""
     INVALID_UNICODE = "invalid_unicode"
     """NUL or a Unicode noncharacter in a message, or more than one replacement character in twenty characters."""
     MESSAGE_TOO_LONG = "message_too_long"
@@ -59,8 +56,12 @@ class Repair(StrEnum):
     CLEARED_TIME = "cleared_time"
     """An impossible time of a message was set to null."""
     DROPPED_SYSTEM = "dropped_system"
-    """A leading system message was left out; the positions of the others are kept."""
+    """System messages were left out; the positions of the others are kept."""
+    DROPPED_EMPTY = "dropped_empty"
+    """Messages without text, or with thoughts only, were left out; the positions of the others are kept."""
+    DROPPED_GREETING = "dropped_greeting"
+    """What the assistant says before the user does was left out."""
     DROPPED_UNANSWERED = "dropped_unanswered"
-    """Closing user messages that nobody answered were left out."""
+    """Closing user messages that nobody answered were left out: too long, too many or not legible, so no last word (`has_last_word`)."""
     MERGED_CONSECUTIVE = "merged_consecutive"
     """Consecutive messages of one role became one, under the position of the first."""

@@ -9,7 +9,11 @@ few hundred bytes each, but not with their text.
 
 Our choices, where the source leaves room:
 
-- A leading system message is left out (it is no part of the dialogue, and turns have no place for it); elsewhere it is out of order.
+- System messages are left out (they are no part of the dialogue, and turns have no place for them), and so are messages without text and
+  what the assistant says before the user does. A conversation is rejected only where no words of a user, or no reply, are left.
+- What the user said last and nobody answered is kept as the last word: it can be the complaint that ended the conversation. One that is
+  too long or not legible is left out and costs the conversation nothing.
+- A row that another one supersedes (a request whose history a later one repeats, a branch that was left) is neither accepted nor rejected.
 - Of two rows with one id, or with the same messages from the same user, the earlier *accepted* one stays (by start, file, row number);
   a rejected row displaces nothing. WildChat's id is a hash of the content, so two users with word-for-word the same conversation count
   as one: ids must be unique downstream.
@@ -24,22 +28,24 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
 
-from rlhi_dagster.base.tables import CONVERSATIONS, QUARANTINE, TIME
-from rlhi_dagster.conversations import Repair, templates
+from rlhi_dagster.base.tables import CONVERSATIONS, EXPLICIT_FEEDBACK, QUARANTINE, SUPERSEDED, TIME
+from rlhi_dagster.conversations import Repair, explicit_feedback, templates
 from rlhi_dagster.conversations.entities import load as load_entities
 from rlhi_dagster.conversations.redaction import KINDS, Entities, RedactionSettings, redact
 from rlhi_dagster.conversations.sources import SourceRows, SourceSettings, is_plausible, month_counts
-from rlhi_dagster.conversations.verdicts import ROW, verdicts
+from rlhi_dagster.conversations.verdicts import EMPTY, ROW, UNFIT, verdicts
 
 ROWS_AT_ONCE = 10_000
 """Conversations in memory at a time, with their messages."""
 
 _BETWEEN_MERGED = "\n\n"
+_KEPT = "u.*[ua]"
+"""In role codes, what is left of a conversation: from the first user message to the last message, but for system and empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,15 @@ class Ingested:
     Attributes:
         conversations: Accepted rows (`tables.CONVERSATIONS`).
         quarantine: Rejected rows (`tables.QUARANTINE`).
+        superseded: Rows that another one supersedes (`tables.SUPERSEDED`).
+        explicit_feedback: What was said outright of replies of the accepted rows (`tables.EXPLICIT_FEEDBACK`).
         rows_in: Rows of the source by month, for every month asked for.
     """
 
     conversations: pl.DataFrame
     quarantine: pl.DataFrame
+    superseded: pl.DataFrame
+    explicit_feedback: pl.DataFrame
     rows_in: Mapping[str, int]
 
 
@@ -65,46 +75,80 @@ class Judged:
         settings: The source.
         accepted: ``source_file``, ``row_number``, ``month``, ``codes`` and ``template_id`` of accepted rows.
         quarantine: Rejected rows (`tables.QUARANTINE`).
+        superseded: Rows that another one supersedes (`tables.SUPERSEDED`).
         rows_in: Rows of the source by month, for every month asked for.
+        other_months: Rows of the source by month, for months not asked for.
+        files: One line on the files that were read and left out.
     """
 
     settings: SourceSettings
     accepted: pl.DataFrame
     quarantine: pl.DataFrame
+    superseded: pl.DataFrame
     rows_in: Mapping[str, int]
+    other_months: Mapping[str, int]
+    files: str
     _rows: SourceRows
+    _state: Mapping[str, tuple[int, ...]]
     _salt: str
     _entities: Entities | None
     _now: datetime
+    _feedback: list[pl.DataFrame] = field(default_factory=list)
 
     def conversations(self, rows_at_once: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
         """Read the accepted rows, repaired, piece by piece (`tables.CONVERSATIONS`).
 
         Raises:
-            RuntimeError: At the end, if rows in and rows out differ in some month.
+            RuntimeError: At the end, if a file of the source was replaced or written to since it was judged, or rows in and rows out differ
+                in some month.
         """
         months = list(self.rows_in)
         delivered: Counter[str] = Counter()
+        self._feedback.clear()
+        given = self._rows.feedback().collect()
         for rows in self._rows.batches(lambda rows: rows.filter(pl.col("month").is_in(months)), rows_at_once):
             accepted = rows.drop("month").join(self.accepted, on=ROW, how="inner", maintain_order="left")
             found = _conversations(accepted, self.settings, self._salt, self._entities, self._now)
             delivered.update(dict(found.group_by("month").len().iter_rows()))
+            if len(given):
+                self._feedback.append(explicit_feedback.placed(accepted, found, given, self.settings.redaction, self._entities))
             yield found
+        self._assert_unchanged()
         self._assert_conserved(delivered)
 
+    @property
+    def explicit_feedback(self) -> pl.DataFrame:
+        """What was said outright of replies of the accepted rows (`tables.EXPLICIT_FEEDBACK`), once `conversations` has read them all."""
+        return pl.concat([EXPLICIT_FEEDBACK.empty(), *self._feedback])
+
+    def _assert_unchanged(self) -> None:
+        """What was accepted by one pass and read by the other must be the same rows: verdicts are by file and row number."""
+        try:
+            now = self._rows.state()
+        except FileNotFoundError as error:
+            raise RuntimeError(f"source {self.settings.name}: {error.filename} went while it was read: launch again") from error
+        if changed := sorted(file for file, state in self._state.items() if now.get(file) != state):
+            raise RuntimeError(f"source {self.settings.name}: {', '.join(changed)} changed while it was read: launch again")
+
     def _assert_conserved(self, delivered: Mapping[str, int]) -> None:
-        rejected = dict(self.quarantine.group_by("month").len().iter_rows())
+        rejected, superseded = (dict(frame.group_by("month").len().iter_rows()) for frame in (self.quarantine, self.superseded))
         for month, rows in self.rows_in.items():
-            accepted, quarantined = delivered.get(month, 0), rejected.get(month, 0)
-            if accepted + quarantined != rows:
+            out = delivered.get(month, 0), rejected.get(month, 0), superseded.get(month, 0)
+            if sum(out) != rows:
                 raise RuntimeError(
-                    f"source {self.settings.name}, {month}: {rows} rows in, but {accepted} accepted and {quarantined} quarantined;"
-                    " have the files changed while they were read?"
+                    f"source {self.settings.name}, {month}: {rows} rows in, but {out[0]} accepted, {out[1]} quarantined and {out[2]}"
+                    " superseded; have the files changed while they were read?"
                 )
 
 
 def judge(
-    settings: SourceSettings, months: Sequence[str], salt: str, *, now: datetime | None = None, forgotten: Collection[str] = ()
+    settings: SourceSettings,
+    months: Sequence[str],
+    salt: str,
+    *,
+    now: datetime | None = None,
+    forgotten: Collection[str] = (),
+    rows: SourceRows | None = None,
 ) -> Judged:
     """Accept or reject the rows of some months of a source.
 
@@ -116,6 +160,7 @@ def judge(
         salt: Secret key of the user fingerprints; the same salt gives the same user ids.
         now: Later times are impossible; the present by default.
         forgotten: User ids, made with the same salt, whose rows are rejected.
+        rows: The rows of the source, or of a part of it; all by default.
 
     Returns:
         The verdicts. Template clusters are made over the whole source, so a month comes out the same whichever other months are asked
@@ -131,16 +176,18 @@ def judge(
     if not salt:
         raise ValueError("the salt of the user fingerprints is empty")
     entities = load_entities(settings.redaction.entities) if settings.redaction.entities else None
-    counts = month_counts(settings, now=now)
+    rows = rows or SourceRows(settings, now=now)
+    state = rows.state()
+    counts = month_counts(rows)
     rows_in = {month: counts.get(month, 0) for month in sorted(set(months))}
-
-    rows = SourceRows(settings, now=now)
     judged = verdicts(rows, settings, now, _is_forgotten(frozenset(forgotten), salt))
     is_wanted = pl.col("month").is_in(list(rows_in))
-    accepted = judged.filter(pl.col("reason").is_null())
+    accepted = judged.filter(pl.col("reason").is_null(), pl.col("superseded").is_null())
     in_template = templates.clusters(accepted.select(*templates.ORDER, "signature"))
     accepted = accepted.filter(is_wanted).select(*ROW, "month", "codes").join(in_template, on=ROW, how="left", maintain_order="left")
-    return Judged(settings, accepted, _quarantine(judged.filter(is_wanted), settings), rows_in, rows, salt, entities, now)
+    quarantine, superseded = _set_apart(judged, is_wanted, settings)
+    others = {month: count for month, count in counts.items() if month not in rows_in}
+    return Judged(settings, accepted, quarantine, superseded, rows_in, others, rows.found.account, rows, state, salt, entities, now)
 
 
 def ingest(
@@ -149,7 +196,7 @@ def ingest(
     """`judge` the rows of some months and hold all that is accepted in memory; arguments and errors as there and of `Judged`."""
     judged = judge(settings, months, salt, now=now, forgotten=forgotten)
     conversations = pl.concat([CONVERSATIONS.empty(), *judged.conversations()])
-    return Ingested(CONVERSATIONS.conform(conversations), judged.quarantine, judged.rows_in)
+    return Ingested(CONVERSATIONS.conform(conversations), judged.quarantine, judged.superseded, judged.explicit_feedback, judged.rows_in)
 
 
 def user_id(user_key: str | None, conversation_id: str, salt: str) -> str:
@@ -178,12 +225,15 @@ def _fingerprint(kind: str, text: str, salt: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16, key=key, person=kind.encode()).hexdigest()
 
 
-def _quarantine(judged: pl.DataFrame, settings: SourceSettings) -> pl.DataFrame:
-    return QUARANTINE.conform(
-        judged.filter(pl.col("reason").is_not_null()).with_columns(
-            pl.format("{}#{}", *ROW).alias("row_id"), pl.lit(settings.name).alias("source")
-        )
+def _set_apart(judged: pl.DataFrame, is_wanted: pl.Expr, settings: SourceSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rejected and the superseded rows of some months; no row has the id of a conversation of a forgotten user, or of one not there."""
+    named = judged.filter(is_wanted).with_columns(pl.format("{}#{}", *ROW).alias("row_id"), pl.lit(settings.name).alias("source"))
+    there = judged.filter(pl.col("superseded").is_null())["conversation_id"].drop_nulls().unique()
+    superseded = named.filter(pl.col("superseded").is_not_null()).rename({"superseded": "cause"})
+    known = superseded.with_columns(
+        pl.when(pl.col("conversation_id").is_in(there.implode())).then("conversation_id").alias("conversation_id")
     )
+    return QUARANTINE.conform(named.filter(pl.col("reason").is_not_null())), SUPERSEDED.conform(known)
 
 
 def _conversations(rows: pl.DataFrame, settings: SourceSettings, salt: str, entities: Entities | None, now: datetime) -> pl.DataFrame:
@@ -220,24 +270,24 @@ def _repaired(rows: pl.DataFrame, redaction: RedactionSettings, entities: Entiti
     """Redact and repair the message lists of accepted rows.
 
     Returns:
-        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``repairs``, ``redactions``, ``earliest`` and ``latest`` (message
-        times; null if there are none).
+        ``row``, ``messages`` (strictly alternating), ``user_turns``, ``has_last_word``, ``repairs``, ``redactions``, ``earliest`` and
+        ``latest`` (message times; null if there are none).
     """
     message = pl.col("messages").struct
     is_impossible = ~is_plausible(pl.col("sent_at"), now)
     flat = (
-        rows.with_columns(pl.col("codes").str.replace("u+$", "").str.len_bytes().alias("end"))
-        .explode("messages")
+        rows.explode("messages")
         .select(
             "row",
             "conversation_id",
-            "end",
             message.field("role"),
             message.field("content"),
             message.field("sent_at"),
             pl.int_range(pl.len(), dtype=pl.Int32).over("row").alias("message_index"),
+            pl.col("codes").str.slice(pl.int_range(pl.len()).over("row"), 1).alias("code"),
+            pl.col("codes").str.find("u", literal=True).alias("first"),
         )
-        .filter(pl.col("role") != "system", pl.col("message_index") < pl.col("end"))
+        .filter(pl.col("code").is_in(["u", "a"]), pl.col("message_index") >= pl.col("first"))
         .with_columns(pl.when(~is_impossible).then("sent_at").alias("sent_at"), is_impossible.fill_null(False).alias("is_cleared"))
     )
     content, kinds = redact(flat["content"], redaction, entities)
@@ -256,18 +306,21 @@ def _repaired(rows: pl.DataFrame, redaction: RedactionSettings, entities: Entiti
         .with_columns(pl.format("{}:{}", "conversation_id", "message_index").alias("message_id"))
     )
     codes = pl.col("codes")
-    answered = codes.str.replace("u+$", "")
+    kept = codes.str.extract(f"({_KEPT})")
     repairs: dict[Repair, pl.Expr] = {
         Repair.CLEARED_TIME: pl.col("is_cleared"),
-        Repair.DROPPED_SYSTEM: codes.str.starts_with("s"),
-        Repair.DROPPED_UNANSWERED: codes.str.ends_with("u"),
-        Repair.MERGED_CONSECUTIVE: answered.str.contains("uu|aa"),
+        Repair.DROPPED_SYSTEM: codes.str.contains("s", literal=True),
+        Repair.DROPPED_EMPTY: kept.str.contains(EMPTY, literal=True),
+        Repair.DROPPED_GREETING: codes.str.contains("^[se]*a"),
+        Repair.DROPPED_UNANSWERED: codes.str.contains(UNFIT, literal=True),
+        Repair.MERGED_CONSECUTIVE: kept.str.contains("u[se]*u|a[se]*a"),
     }
     return (
         merged.group_by("row")
         .agg(
             pl.struct("message_id", "message_index", "role", "content", "sent_at").alias("messages"),
-            (pl.col("role") == "user").sum().alias("user_turns"),
+            (pl.col("role") == "assistant").sum().alias("user_turns"),
+            (pl.col("role").last() == "user").alias("has_last_word"),
             pl.col("sent_at").min().alias("earliest"),
             pl.col("sent_at").max().alias("latest"),
             pl.col("is_cleared").any(),
@@ -280,5 +333,5 @@ def _repaired(rows: pl.DataFrame, redaction: RedactionSettings, entities: Entiti
             .list.drop_nulls()
             .alias("repairs"),
         )
-        .select("row", "messages", "user_turns", "repairs", "redactions", "earliest", "latest")
+        .select("row", "messages", "user_turns", "has_last_word", "repairs", "redactions", "earliest", "latest")
     )

@@ -1,7 +1,8 @@
 """Opening requests that many conversations share: prompts copied from a collection rather than written by the user.
 
 What belongs here: which opening requests count as near-identical (MinHash signatures and their clusters). What does not: what is done
-about them (counts are shown with and without template traffic in ``rlhi_dagster.feedback``). ``docs/templates.md`` has the measurements.
+about them (counts are shown with and without template traffic in ``rlhi_dagster.feedback``). ``docs/concepts/templates.md`` has the
+measurements.
 
 Our choices:
 

@@ -1,4 +1,4 @@
-"""Conversations seen as turns: a user message and the reply to it.
+"""Conversations seen as turns: a user message and the reply to it, which a last word has not got.
 
 What belongs here: numbering and timing turns. What does not: repairing message lists (``ingest``), which is why this module can rely on
 strict alternation.
@@ -17,11 +17,13 @@ def turns(conversations: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     ``asked_at`` is the time of the user message; if only the reply has one (WildChat), that; if neither has, the start of the
     conversation + (turn - 1) s. Within a conversation it is made strictly increasing: at least 1 s after the turn before. The reply's
     time is an upper bound of the moment the user asked, so nothing learned from a message becomes usable before it was written.
+    Of a last word without a time only a lower bound is known, 1 s after all that is known of the conversation: see `timed`.
 
     Raises:
-        ValueError: A conversation does not alternate user and assistant; the message names it.
+        ValueError: A conversation does not alternate user and assistant, or has no reply; the message names it.
     """
-    kept = conversations.lazy().select("conversation_id", "user_id", "month", "started_at", "template_id", "messages").collect()
+    columns = ("conversation_id", "user_id", "month", "started_at", "ended_at", "template_id", "messages")
+    kept = conversations.lazy().select(columns).collect()
     message = pl.col("messages").struct
     flat = (
         kept.filter(pl.col("messages").list.len() > 0)
@@ -35,17 +37,18 @@ def turns(conversations: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
             pl.int_range(pl.len()).over("conversation_id").alias("position"),
         )
     )
-    expected = pl.when(pl.col("position") % 2 == 0).then(pl.lit("user")).otherwise(pl.lit("assistant"))
+    is_request = pl.col("position") % 2 == 0
+    expected = pl.when(is_request).then(pl.lit("user")).otherwise(pl.lit("assistant"))
     closes = pl.col("conversation_id").ne(pl.col("conversation_id").shift(-1)).fill_null(True)
-    bad = flat.filter(pl.col("role").ne_missing(expected) | (closes & (pl.col("position") % 2 == 0)))
+    bad = flat.filter(pl.col("role").ne_missing(expected) | (closes & (pl.col("position") == 0)))
     if len(bad):
         raise ValueError(f"conversation {bad['conversation_id'][0]} does not alternate user and assistant messages")
-    replies = flat.gather_every(2, offset=1).select(
-        pl.col("message_id").alias("reply_id"), pl.col("content").alias("reply"), pl.col("sent_at").alias("replied_at")
-    )
-    paired = pl.concat([flat.gather_every(2), replies], how="horizontal").with_columns((pl.col("position") // 2 + 1).alias("turn"))
+    names = {"message_id": "reply_id", "content": "reply", "sent_at": "replied_at"}
+    replies = (pl.when(~closes).then(pl.col(name).shift(-1)).alias(reply) for name, reply in names.items())
+    paired = flat.with_columns(*replies, turn=pl.col("position") // 2 + 1, is_last_word=closes & is_request).filter(is_request)
     second = pl.duration(seconds=pl.col("turn") - 1)
-    known = pl.coalesce("sent_at", "replied_at", pl.col("started_at") + second)
+    at_least = pl.when("is_last_word").then(pl.col("ended_at") + pl.duration(seconds=1)).otherwise(pl.col("started_at") + second)
+    known = pl.coalesce("sent_at", "replied_at", at_least)
     # x_i = max(known_i, x_(i-1) + 1 s) has the closed form below: subtract i seconds, take the running maximum, add them back.
     asked_at = (known - second).cum_max().over("conversation_id") + second
     return TURNS.conform(
@@ -62,3 +65,15 @@ def turns(conversations: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
             "template_id",
         )
     )
+
+
+def timed(turns: pl.LazyFrame, conversations: pl.LazyFrame) -> pl.LazyFrame:
+    """Turns of which it is known that the user had asked by ``asked_at``: all but last words without a time of their own.
+
+    Args:
+        turns: Rows of `tables.TURNS`.
+        conversations: Rows of `tables.CONVERSATIONS`, of which those with a last word are read.
+    """
+    last = conversations.filter("has_last_word").select(pl.col("messages").list.last().struct.unnest())
+    untimed = last.filter(pl.col("sent_at").is_null()).select(pl.col("message_id").alias("turn_id"))
+    return turns.join(untimed, on="turn_id", how="anti")

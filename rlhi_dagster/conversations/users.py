@@ -1,17 +1,17 @@
-"""The users behind the conversations, and which of them are held out.
+"""The users behind the conversations.
 
-What belongs here: counting per user, signs that a fingerprint is more than one person, and the split. What does not: how a user is
-recognised (``ingest``), and what they prefer (``rlhi_dagster.personas``).
+What belongs here: counting per user, and signs that a fingerprint is more than one person. What does not: how a user is recognised
+(``ingest``), who trains and who is evaluated (``splits``), and what they prefer (``rlhi_dagster.personas``).
 """
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 
 import polars as pl
 
 from rlhi_dagster.base.tables import USERS
+from rlhi_dagster.conversations.splits import SplitSettings, split_groups, split_of
 
 MANY_LANGUAGES = 3
 MANY_DEVICES = 5
@@ -30,33 +30,12 @@ class MergeSign(StrEnum):
     """At least `MANY_SIMULTANEOUS` conversations open at one moment."""
 
 
-class Split(StrEnum):
-    """What a user's conversations may be used for."""
-
-    TRAIN = "train"
-    HELD_OUT = "held_out"
-
-
-def split_of(user_id: str, held_out_fraction: float) -> Split:
-    """The split of a user: a function of the id alone, so it neither changes as data grows nor depends on other users.
-
-    A larger fraction only adds held-out users.
-
-    Raises:
-        ValueError: ``held_out_fraction`` is not between 0 and 1.
-    """
-    if not 0 <= held_out_fraction <= 1:
-        raise ValueError(f"held_out_fraction is {held_out_fraction}, not between 0 and 1")
-    digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"split").digest()
-    return Split.HELD_OUT if int.from_bytes(digest) < held_out_fraction * 2**64 else Split.TRAIN
-
-
-def users(conversations: pl.DataFrame | pl.LazyFrame, held_out_fraction: float) -> pl.DataFrame:
+def users(conversations: pl.DataFrame | pl.LazyFrame, shares: SplitSettings) -> pl.DataFrame:
     """Count conversations and messages per user, and look for signs of several people (`tables.USERS`).
 
     Args:
         conversations: Rows of `tables.CONVERSATIONS`; their messages are not read.
-        held_out_fraction: Share of users held out, 0 to 1.
+        shares: Of groups of users (`splits.split_groups`).
     """
     columns = ("user_id", "address_id", "started_at", "ended_at", "is_start_assumed", "language", "user_turns")
     frame = conversations.lazy().select(columns)
@@ -73,8 +52,9 @@ def users(conversations: pl.DataFrame | pl.LazyFrame, held_out_fraction: float) 
         .with_columns(pl.col("devices", "simultaneous").fill_null(1))
         .with_columns(_merge_risk())
         .collect(engine="streaming")
+        .join(split_groups(frame), on="user_id", how="left")
     )
-    splits = pl.Series("split", [split_of(user_id, held_out_fraction) for user_id in found["user_id"]], dtype=pl.String)
+    splits = pl.Series("split", [split_of(group, shares) for group in found["split_group"]], dtype=pl.String)
     return USERS.conform(found.with_columns(splits))
 
 

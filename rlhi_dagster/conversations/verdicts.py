@@ -20,9 +20,13 @@ ROW = ("source_file", "row_number")
 
 # Role codes, one letter a message: the order of roles is judged by regular expressions over a string such as "suauau".
 _CODES = {"user": "u", "assistant": "a", "system": "s"}
-_NO_MESSAGE, _UNKNOWN_ROLE = "-", "?"
-# What no text should have: NUL and the noncharacters. UTF-8 itself is checked when Parquet is decoded.
-_NO_CHARACTER = r"[\x00\x{FDD0}-\x{FDEF}\x{FFFE}\x{FFFF}]"
+_NO_MESSAGE, _UNKNOWN_ROLE, EMPTY, UNFIT = "-", "?", "e", "x"
+_DIALOGUE = "u.*a"
+"""In role codes, the answered part of a conversation, which the rules judge: from the first user message to the last reply."""
+# What no text should have: NUL and the noncharacters, two at the end of every plane. UTF-8 itself is checked when files are decoded.
+_PLANES = "".join(rf"\x{{{plane:X}FFFE}}\x{{{plane:X}FFFF}}" for plane in range(1, 17))
+_NO_CHARACTER = rf"[\x{{FDD0}}-\x{{FDEF}}\x{{FFFE}}\x{{FFFF}}{_PLANES}]"
+_LEGIBLE = r"[^\s\p{Cf}]"  # not white space, nor marks of no width
 _REPLACEMENT = "\ufffd"
 _CHARACTERS_PER_REPLACEMENT = 20
 
@@ -41,8 +45,9 @@ def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime, is_forgo
 
     ``is_forgotten`` says of normalised rows whether their user was forgotten; of those no id comes back either.
 
-    Columns: ``source_file``, ``row_number``, ``month``, ``started_at``, ``conversation_id``, ``codes`` (roles), ``signature`` (of the
-    opening request, see ``templates``), ``reason`` and ``detail`` (null if accepted).
+    Columns: ``source_file``, ``row_number``, ``month``, ``started_at``, ``conversation_id``, ``codes`` (roles; ``UNFIT`` for closing user
+    messages that must be left out), ``signature`` (of the opening request, see ``templates``), ``superseded``, ``reason`` and ``detail``
+    (null if accepted).
     """
     judged = rows.collect(lambda scanned: _judged(scanned.with_columns(is_forgotten.alias("is_forgotten")), settings, now))
     return _with_repeats(judged).drop("content_hash")
@@ -51,25 +56,26 @@ def verdicts(rows: SourceRows, settings: SourceSettings, now: datetime, is_forgo
 def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.LazyFrame:
     """Apply the rules to normalised rows; repeats are looked for afterwards."""
     message = pl.element().struct
-    role = message.field("role")
+    text, role = message.field("content"), message.field("role")
+    is_empty = ~text.str.contains(_LEGIBLE).fill_null(value=False)
     code = (
         pl.when(pl.element().is_null()).then(pl.lit(_NO_MESSAGE))
+        .when(is_empty & role.is_in(list(_CODES))).then(pl.lit(EMPTY))
         .otherwise(role.replace_strict(_CODES, default=_UNKNOWN_ROLE, return_dtype=pl.String))
     )  # fmt: skip
     messages = pl.col("messages")
-    opening = messages.list.get(pl.col("offset"), null_on_oob=True).struct.field("content")
-    per_message = pl.element().struct.field("content")
-    replacements = per_message.str.count_matches(_REPLACEMENT, literal=True)
-    is_illegible = per_message.str.contains(_NO_CHARACTER) | (replacements * _CHARACTERS_PER_REPLACEMENT > per_message.str.len_chars())
-    hashes = messages.list.eval(per_message.hash().cast(pl.String)).list.join(",")
+    is_left_out = is_empty | (role == "system")
+    is_illegible = text.map_batches(_illegible, return_dtype=pl.Boolean(), is_elementwise=True)
+    lengths = messages.list.eval(pl.when(~is_left_out).then(text.str.len_chars()))
+    illegible = messages.list.eval((is_illegible & ~is_left_out).fill_null(value=False))
+    hashes = messages.list.eval(text.hash().cast(pl.String)).list.join(",")
+    codes = pl.col("codes")
     rules = _rules(settings, now)
     return (
         rows.with_columns(messages.list.eval(code).list.join("").alias("codes"))
         .with_columns(
-            pl.col("codes").str.starts_with("s").cast(pl.Int64).alias("offset"),
-            pl.col("codes").str.extract("(u*)$").str.len_bytes().cast(pl.Int64).alias("unanswered"),
+            codes.str.find("u", literal=True).cast(pl.Int64).alias("offset"), codes.str.extract(f"({_DIALOGUE})").alias("dialogue")
         )
-        .with_columns((pl.col("codes").str.len_bytes().cast(pl.Int64) - pl.col("offset") - pl.col("unanswered")).clip(0).alias("kept"))
         .select(
             *ROW,
             "month",
@@ -79,16 +85,18 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
             "is_toxic",
             "language",
             "is_forgotten",
+            "superseded",
             "unreadable",
             "unreadable_detail",
             "codes",
             "offset",
-            "kept",
+            pl.col("dialogue").str.count_matches("[ua]").alias("kept"),
             messages.is_null().alias("has_no_list"),
-            _kept(messages.list.eval(per_message.str.len_chars())).alias("lengths"),
-            _kept(messages.list.eval(per_message.str.strip_chars().fill_null("") == "")).alias("empty"),
-            _kept(messages.list.eval(is_illegible.fill_null(False))).alias("illegible"),
-            templates.signatures(opening).alias("signature"),
+            _answered(lengths).alias("lengths"),
+            _answered(illegible).alias("illegible"),
+            _unanswered(lengths).list.max().alias("longest_unanswered"),
+            _unanswered(illegible).list.any().alias("is_unanswered_illegible"),
+            templates.signatures(messages.list.get(pl.col("offset"), null_on_oob=True).struct.field("content")).alias("signature"),
             pl.when(pl.col("user_key").is_not_null())
             .then(pl.concat_str(pl.col("user_key").hash().cast(pl.String), "codes", hashes, separator=":", ignore_nulls=True).hash())
             .alias("content_hash"),
@@ -97,19 +105,54 @@ def _judged(rows: pl.LazyFrame, settings: SourceSettings, now: datetime) -> pl.L
             *ROW,
             "month",
             pl.when(~pl.col("is_forgotten")).then("conversation_id").alias("conversation_id"),
-            "codes",
+            _without_unfit_end(settings).alias("codes"),
             "signature",
             "content_hash",
+            pl.when(~pl.col("is_forgotten")).then("superseded").alias("superseded"),
             pl.coalesce("started_at", pl.lit(settings.assumed_start, TIME)).alias("started_at"),
             pl.coalesce(pl.when(rule.is_broken).then(pl.lit(rule.reason.value)) for rule in rules).alias("reason"),
             pl.coalesce(pl.when(rule.is_broken).then(rule.detail) for rule in rules).alias("detail"),
         )
+        .with_columns(_if_not_superseded("reason"), _if_not_superseded("detail"))
     )
 
 
-def _kept(per_message: pl.Expr) -> pl.Expr:
-    """The part of a list, parallel to the messages, that the repairs leave: without system message and unanswered end."""
-    return per_message.list.slice(pl.col("offset"), pl.col("kept"))
+def _illegible(texts: pl.Series) -> pl.Series:
+    """Whether each text has what no text should have, or too many characters that could not be decoded; most are ASCII, quickly seen."""
+    found = texts.str.contains("\x00", literal=True)
+    odd = (texts.str.len_bytes() > texts.str.len_chars()).arg_true()
+    suspects = texts.gather(odd)
+    many = suspects.str.count_matches(_REPLACEMENT, literal=True) * _CHARACTERS_PER_REPLACEMENT > suspects.str.len_chars()
+    return found.scatter(odd, found.gather(odd) | suspects.str.contains(_NO_CHARACTER) | many)
+
+
+def _if_not_superseded(column: str) -> pl.Expr:
+    return pl.when(pl.col("superseded").is_null()).then(column).alias(column)
+
+
+def _answered(per_message: pl.Expr) -> pl.Expr:
+    """The part of a list, parallel to the messages, from the first user message to the last reply."""
+    return per_message.list.slice(pl.col("offset"), pl.col("dialogue").str.len_bytes().cast(pl.Int64).fill_null(0))
+
+
+def _unanswered(per_message: pl.Expr) -> pl.Expr:
+    """The part of a list, parallel to the messages, after the last reply."""
+    return per_message.list.slice(pl.col("offset") + pl.col("dialogue").str.len_bytes().cast(pl.Int64))
+
+
+def _without_unfit_end(settings: SourceSettings) -> pl.Expr:
+    """Role codes, closing user messages marked if the limits or the legibility of messages forbid them: they cost no conversation."""
+    codes = pl.col("codes")
+    is_unfit = (
+        pl.col("is_unanswered_illegible")
+        | (pl.col("longest_unanswered") > settings.max_message_characters)
+        | (codes.str.slice(pl.col("offset")).str.count_matches("[ua]") > settings.max_messages)
+    )
+    return (
+        pl.when(is_unfit)
+        .then(pl.concat_str(codes.str.extract("^(.*a)"), codes.str.extract("([^a]*)$").str.replace_all("u", UNFIT)))
+        .otherwise(codes)
+    )
 
 
 def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
@@ -139,22 +182,14 @@ def _rules(settings: SourceSettings, now: datetime) -> list[_Rule]:
         _Rule(
             Reason.UNKNOWN_ROLE,
             codes.str.contains(_UNKNOWN_ROLE, literal=True),
-            _at(codes, _UNKNOWN_ROLE, "is neither of user, assistant nor system"),
+            _at(codes, _UNKNOWN_ROLE, "is neither of the user, the assistant, a tool nor the system"),
         ),
         _Rule(
             Reason.NO_USER_MESSAGE,
             ~codes.str.contains("u", literal=True),
-            pl.format("{} message(s), none of a user", codes.str.len_bytes()),
+            pl.format("{} message(s), none of a user in words", codes.str.len_bytes()),
         ),
-        _Rule(
-            Reason.ROLES_OUT_OF_ORDER,
-            codes.str.contains("^s?a|.s"),
-            pl.when(codes.str.contains("^s?a"))
-            .then(pl.lit("the assistant speaks first"))
-            .otherwise(pl.lit("a system message is not the first message")),
-        ),
-        _Rule(Reason.UNANSWERED_ONLY, ~codes.str.contains("a", literal=True), pl.format("{} message(s), no reply", codes.str.len_bytes())),
-        _Rule(Reason.EMPTY_MESSAGE, pl.col("empty").list.any(), pl.format("message {} is empty", _first("empty"))),
+        _Rule(Reason.UNANSWERED_ONLY, ~codes.str.contains(_DIALOGUE), pl.format("{} message(s), no reply", codes.str.len_bytes())),
         _Rule(Reason.INVALID_UNICODE, pl.col("illegible").list.any(), pl.format("message {} is not legible text", _first("illegible"))),
         _Rule(
             Reason.MESSAGE_TOO_LONG,
@@ -197,7 +232,7 @@ def _first(flags: str) -> pl.Expr:
 def _with_repeats(judged: pl.DataFrame) -> pl.DataFrame:
     """Reject the rows that repeat an earlier accepted one by id, or by content of the same user."""
     suspects = (
-        judged.filter(pl.col("reason").is_null())
+        judged.filter(pl.col("reason").is_null(), pl.col("superseded").is_null())
         .filter(pl.col("conversation_id").is_duplicated() | (pl.col("content_hash").is_not_null() & pl.col("content_hash").is_duplicated()))
         .sort("started_at", *ROW)
     )

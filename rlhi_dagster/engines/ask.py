@@ -86,6 +86,7 @@ def fulfil(
         StoppedError: It was told to stop before all was answered.
         TooManyErrorsError: The share of errors is over its limit; the message counts their reasons.
     """
+    store.sweep()
     missing = set(store.missing(pl.Series("key", list(requests), dtype=pl.String())))
     order = in_order({key: requests[key] for key in requests if key in missing})
     known = len(requests) - len(order)
@@ -143,6 +144,7 @@ def _of(request: ChatRequest | RewardRequest, answer: ChatAnswer | RewardAnswer)
         cached_tokens=answer.cached_tokens,
         completion_tokens=getattr(answer, "completion_tokens", 0),
         cost_usd=getattr(answer, "cost_usd", 0.0),
+        estimated=getattr(answer, "is_estimated", False),
     )
 
 

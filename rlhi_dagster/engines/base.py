@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from rlhi_dagster.base.control_tokens import escaped_messages
 from rlhi_dagster.engines.models import ModelRef, digest_of
 
 Messages = list[dict[str, str]]
@@ -36,7 +37,7 @@ class ChatRequest:
     """One reply wanted.
 
     Attributes:
-        messages: The conversation; the reply comes after it.
+        messages: The conversation; the reply comes after it. Models see it with control tokens as text.
         sample_index: Tells repeated samples of the same messages apart.
         choices: If given, the reply is one of these; they begin with different tokens, as single letters do.
         json_schema: If given, a JSON schema as JSON text, and the reply is JSON that is valid under it.
@@ -51,7 +52,8 @@ class ChatRequest:
         """Digest of what the model is asked and how; seeds the sampling, so that the same engine draws the same reply."""
         constraint = (self.choices,) if self.choices else ()
         schema = (json.loads(self.json_schema),) if self.json_schema else ()
-        return digest_of("chat", model.name, model.revision, self.messages, self.sample_index, asdict(sampling), *constraint, *schema)
+        said = escaped_messages(self.messages)
+        return digest_of("chat", model.name, model.revision, said, self.sample_index, asdict(sampling), *constraint, *schema)
 
     def seed(self, model: ModelRef, sampling: Sampling) -> int:
         """Seed below 2**31 for engines that count up from the first sample's: samples of the same messages have consecutive seeds."""
@@ -85,6 +87,7 @@ class ChatAnswer:
         cost_usd: What a server charged for it; 0 where nobody charges by token.
         is_retryable: The error is of the moment (a time-out, a busy server): the next run asks again.
         call_id: Key in the response store; empty until it is read from there.
+        is_estimated: The server did not count all tokens, so that some, and the cost, are estimates. Told as it is answered, and not kept.
     """
 
     text: str | None
@@ -97,6 +100,7 @@ class ChatAnswer:
     cost_usd: float = 0.0
     is_retryable: bool = False
     call_id: str = ""
+    is_estimated: bool = False
 
     @property
     def failure(self) -> str | None:
@@ -121,7 +125,7 @@ class RewardRequest:
 
     def key(self, model: ModelRef, engine: str) -> str:
         """Digest of everything that determines the reward; ``engine`` is the ``identity`` of the engine's settings."""
-        return digest_of("reward", model.name, model.revision, self.messages, engine)
+        return digest_of("reward", model.name, model.revision, escaped_messages(self.messages), engine)
 
     def settings(self, engine: str) -> str:
         """See ``ChatRequest.settings``."""

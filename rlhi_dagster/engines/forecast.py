@@ -32,6 +32,12 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     max_hours: float | None = Field(default=None, ge=0, description="Time of the engine; null for no limit.")
     max_usd: float | None = Field(default=None, ge=0, description="US dollars; null for no limit.")
 
+    def shared(self, processes: int) -> Limits:
+        """What each of several processes may cost that work side by side; they take the same time."""
+        counts = {name: getattr(self, name) for name in ("max_requests", "max_tokens")}
+        divided = {name: None if count is None else -(-count // processes) for name, count in counts.items()}
+        return Limits(**divided, max_hours=self.max_hours, max_usd=None if self.max_usd is None else self.max_usd / processes)
+
 
 class OverLimitError(RuntimeError):
     """Model calls would cost, or have cost, more than the profile's ``limits`` allow."""
@@ -43,7 +49,7 @@ class Rates:
 
     Attributes:
         tokens_per_character: Prompt tokens by characters of the messages.
-        completion_tokens: Written per request.
+        completion_tokens: Written per request; 0 where nothing was.
         seconds_per_token: Of the engine, by tokens read and written.
         basis: What was measured, for people.
     """
@@ -129,14 +135,16 @@ def measured(root: Path, kind: str, model: str, engine: str) -> Rates | None:
     chosen = [each for each in of_engine if each["model"] == model][:_RECORDS] or of_engine[:_RECORDS]
     if not chosen:
         return None
-    total = sum((CallStats(**{field.name: each[field.name] for field in fields(CallStats)}) for each in chosen), CallStats())
+    names = [field.name for field in fields(CallStats)]
+    total = sum((CallStats(**{name: each[name] for name in names if name in each}) for each in chosen), CallStats())
     models = {each["model"] for each in chosen}
     prompt_tokens = total.prompt_tokens or total.prompt_characters / CHARACTERS_PER_TOKEN  # an encoder counts none
     return Rates(
         tokens_per_character=prompt_tokens / max(total.prompt_characters, 1),
         completion_tokens=total.completion_tokens / total.answered,
         seconds_per_token=total.seconds / max(prompt_tokens + total.completion_tokens, 1),
-        basis=f"{total.answered:,} answers of {models.pop() if len(models) == 1 else f'{len(models)} models'}",
+        basis=f"{total.answered:,} answers of {models.pop() if len(models) == 1 else f'{len(models)} models'}"
+        + (", whose tokens are estimates" if total.estimated else ""),
     )
 
 
@@ -160,7 +168,7 @@ def forecast(
     """
     missing = len(missing_characters)
     prompt = round(sum(missing_characters) * (rates.tokens_per_character if rates else 1 / CHARACTERS_PER_TOKEN))
-    written = round(missing * (min(rates.completion_tokens, most_new_tokens) if rates else most_new_tokens))
+    written = round(missing * min(rates.completion_tokens if rates and rates.completion_tokens else most_new_tokens, most_new_tokens))
     seconds = (prompt + written) * rates.seconds_per_token if rates else (None if missing else 0.0)
     basis = rates.basis if rates else "nothing measured yet: 4 characters a token, the longest replies"
     return Forecast(requests, missing, prompt, written, seconds, _cost(prompt, written, seconds, settings, model), basis)
@@ -192,7 +200,8 @@ def check(limits: Limits, planned: Forecast) -> None:
 def guard(limits: Limits, spent: CallStats) -> None:
     """End work that has exceeded a limit; errors as of ``check``."""
     tokens = spent.prompt_tokens + spent.completion_tokens
-    _compare(limits, "have taken", spent.answered, tokens, spent.seconds / 3600, spent.cost_usd)
+    verb = "have taken, by estimated tokens," if spent.estimated else "have taken"
+    _compare(limits, verb, spent.answered, tokens, spent.seconds / 3600, spent.cost_usd)
 
 
 def _compare(limits: Limits, verb: str, requests: int, tokens: int, hours: float | None, usd: float | None) -> None:

@@ -29,11 +29,11 @@ BUILTIN: Mapping[Role, tuple[str, ...]] = {
     "labeller": ("classifier",),
     "persona_writer": ("extractive",),
     "rewriter": (),
-    "pair_judge": ("rule", "town"),
+    "pair_judge": ("rule", "town", "village"),
     "simulated_user": ("template",),
-    "judge": ("town",),
+    "judge": ("town", "village"),
 }
-"""Programs of this project that play a role, beside any model: `town` knows the simulated town, `trained` is trained here."""
+"""Programs of this project that play a role, beside any model: `town` and `village` know the simulations, `trained` is trained here."""
 
 
 class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
@@ -83,13 +83,14 @@ class Models(BaseModel, frozen=True, extra="forbid"):
     pair_judge: ModelSettings = Field(
         default=ModelSettings(builtin="rule"),
         description="Who tells whether criticism fits a reply and whether a rewrite meets it: `rule` (length, format and language are read "
-        "off), `town` (the sample's grammar), or a chat model.",
+        "off), `town` (a grammar), `village` (checkers), or a model.",
     )
     simulated_user: ModelSettings = Field(
         default=ModelSettings(builtin="template"), description="Who points at the first wrong step: `template`, or a chat model."
     )
     judge: tuple[ModelSettings, ...] = Field(
-        min_length=1, description="Who compares replies: `town` (the hidden preference decides), a chat model, or a list of several."
+        min_length=1,
+        description="Who compares: `town` or `village` (hidden preferences decide), a chat model, `reward` (the reward model), or several.",
     )
 
     @field_validator("policy", "reward", "labeller", "persona_writer", "rewriter", "pair_judge", "simulated_user", mode="before")
@@ -135,14 +136,16 @@ class Models(BaseModel, frozen=True, extra="forbid"):
         return Player(role, given, engine, drawn).changed(given)
 
     def _owner(self, role: Role, given: ModelSettings) -> None:
-        """Follow `same_as` to its end; raises ValueError where there is none, or where one role cannot have the other's program."""
+        """Follow `same_as` to its end; raises ValueError where there is none, or where one role cannot have the other's model."""
         seen: list[str] = [role]
         while given.same_as is not None:
             if given.same_as in seen:
                 raise ValueError(f"{role}: {' is the same as '.join([*seen, given.same_as])}")
             seen.append(given.same_as)
             given = self.of(given.same_as)[0]
-        if len(seen) > 1 and given.builtin is not None and not (seen[-1] in ("policy",) or given.builtin in BUILTIN[role]):
+        if len(seen) > 1 and "reward" in seen and seen != ["judge", "reward"]:
+            raise ValueError(f"{role} cannot be the same as {seen[1]}: the reward model gives a score, models of other roles write replies")
+        if len(seen) > 1 and given.builtin is not None and seen[-1] not in ("policy", "reward") and given.builtin not in BUILTIN[role]:
             raise ValueError(f"{role} cannot be the same as {seen[-1]}, which is {given.builtin}; {_programs(role)}")
 
 

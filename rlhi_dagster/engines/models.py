@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhi_dagster.base.failures import NotMadeError
+from rlhi_dagster.base.failures import DamagedError, NotMadeError
 
 MANIFEST = "manifest.json"
+_SEAL = "seal"
+"""Under this name a manifest carries the digest of all else that it says."""
 MARK = "forgotten.json"
 """What `rlhi forget` puts beside a manifest: it says something about the weights and is none of them."""
 
@@ -54,8 +58,13 @@ class ModelRef:
 
         Raises:
             NotMadeError: The folder has no manifest, so nothing finished writing it.
+            DamagedError: The manifest is not as it was written.
+            ValueError: The manifest says why there is no model.
         """
-        model = read_manifest(folder)["model"]
+        manifest = read_manifest(folder)
+        if "model" not in manifest:
+            raise ValueError(f"{folder.name} holds no model: {manifest['why']}")
+        model = manifest["model"]
         path = None if model["path"] is None else str(folder / model["path"])
         return cls(model["name"], model["revision"], path)
 
@@ -65,11 +74,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         NotMadeError: The folder has no manifest, so nothing finished writing it.
+        DamagedError: The manifest is not as it was written.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise NotMadeError(f"{folder} holds no finished model ({MANIFEST} is missing)", folder)
-    return dict(json.loads(manifest.read_text(encoding="utf-8")))
+    try:
+        told = dict(json.loads(manifest.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{manifest} is damaged: it is not the JSON that was written", folder) from error
+    if _SEAL in told and told[_SEAL] != _seal(told):
+        raise DamagedError(f"{manifest} is damaged: its checksum is another one than when it was written", folder)
+    return told
+
+
+def write_manifest(folder: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what the manifest of an artefact's folder says, which it replaces at once; return it with the checksum that it carries."""
+    plain = json.loads(json.dumps(told))
+    sealed = plain | {_SEAL: _seal(plain)}
+    partial = folder / f".{MANIFEST}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(sealed, indent=1), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+    return sealed
+
+
+def _seal(told: Mapping[str, Any]) -> str:
+    return digest_of({name: value for name, value in told.items() if name != _SEAL})
 
 
 def weights_digest(folder: Path) -> str:

@@ -34,8 +34,8 @@ _Answer = TypeVar("_Answer", ChatAnswer, RewardAnswer)
 
 
 def _read(keys: Sequence[str], store: ResponseStore, kind: type[_Answer]) -> list[_Answer]:
-    names = [field.name for field in fields(kind)]
-    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).with_columns(call_id="key").select("key", *names)
+    rows = store.lookup(pl.Series("key", keys, dtype=pl.String())).with_columns(call_id="key")
+    rows = rows.select("key", *(field.name for field in fields(kind) if field.name in rows.columns))
     found = {row[0]: kind(*row[1:]) for row in rows.iter_rows()}
     lacking = sum(key not in found for key in keys)
     if lacking:

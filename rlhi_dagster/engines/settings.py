@@ -5,9 +5,22 @@ What belongs here: the settings and what of them bears on answers. What does not
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
+
+
+class WorkerSettings(BaseModel, frozen=True, extra="forbid"):
+    """Worker processes that do one step side by side: they share out its model calls on transformers, or the recipes to train."""
+
+    processes: int = Field(default=1, ge=1, description="How many; each has its share of the GPUs, or of the CPU's cores.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of each; null for its share of the cores. A small model is fastest on one, and its results are then the "
+        "same on machines with more cores. Fewer trainings than processes have the threads of those that are not there.",
+    )
 
 
 class RayCluster(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +94,12 @@ class Price(BaseModel, frozen=True, extra="forbid"):
     completion_usd_per_million: float = Field(ge=0, description="For a million tokens written.")
 
 
+_BEHIND = re.compile("[?#]")
+"""What begins a query, or what comes behind it."""
+_VARIABLE = re.compile("[A-Z]+(_[A-Z0-9]+)+|[A-Z]{3,20}")
+"""What names of environment variables look like, and keys do not."""
+
+
 class OpenAISettings(_Settings, frozen=True, extra="forbid"):
     """Any server with OpenAI's chat completions: vLLM, SGLang, llama.cpp, or hosted. The model's name is sent as it stands."""
 
@@ -98,9 +117,25 @@ class OpenAISettings(_Settings, frozen=True, extra="forbid"):
     uses_batches: bool = Field(default=False, description="Use the batch endpoint: cheaper on some servers, and answers within a day.")
 
     @property
+    def address(self) -> str:
+        """``base_url`` as it is shown and stored: without a name, a password or a query, which may let people in."""
+        scheme, divider, rest = self.base_url.rpartition("://")
+        place = _BEHIND.split(rest, maxsplit=1)[0]
+        # Who writes a password writes any character into it, and may forget what comes before it.
+        if "@" in place or ("@" in rest and "/" not in place):
+            place = _BEHIND.split(rest.rpartition("@")[2], maxsplit=1)[0]
+        return f"{scheme}{divider}{place}"
+
+    @property
+    def key_variable(self) -> str:
+        """``api_key_variable`` for people; not what it says if that may be a key that was written there by mistake."""
+        name = self.api_key_variable or ""
+        return f"the environment variable {name}" if _VARIABLE.fullmatch(name) else "the environment variable that api_key_variable names"
+
+    @property
     def identity(self) -> str:
         """What of the settings bears on answers."""
-        return f"openai {self.base_url}"
+        return f"openai {self.address}"
 
 
 EngineSettings = Annotated[TransformersSettings | VllmSettings | OpenAISettings, Field(discriminator="kind")]

@@ -23,6 +23,8 @@ class CallStats:
         completion_tokens: Written.
         seconds: From the first request handed to the engine to the last answer kept; loading the model is not in it.
         cost_usd: Charged by a server, or the machine's price by the hour over ``seconds``.
+        estimated: Answers whose tokens a server did not count, so that they, and the cost, are estimates.
+        repeated: Samples that say what an earlier one of the same messages says, though drawn on their own: see ``repeats.py``.
     """
 
     requests: int = 0
@@ -35,6 +37,8 @@ class CallStats:
     completion_tokens: int = 0
     seconds: float = 0.0
     cost_usd: float = 0.0
+    estimated: int = 0
+    repeated: int = 0
 
     def __add__(self, other: CallStats) -> CallStats:
         """Totals of two pieces of work."""

@@ -1,6 +1,7 @@
 """From a conversation to the tokens that a reward model reads: the chat template, applied once, and never cut.
 
-What belongs here: what every local reward engine needs before its model. What does not: prompts that await a reply (``prompts``).
+What belongs here: what every local reward engine needs before its model. What does not: prompts that await a reply (``prompts``), and
+control tokens that stand in messages, which are text to the model (``control_tokens``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from rlhi_dagster.engines.base import Messages, RewardAnswer, RewardRequest
+from rlhi_dagster.engines.control_tokens import control_tokens_of
 
 _PROBE: Messages = [
     {"role": "system", "content": "kestrel"},
@@ -43,7 +45,8 @@ class Transcripts:
             advice = "the chat template shows no system message; set reward.persona_placement to first_user"
             return RewardAnswer(None, f"no_system_role: {advice}", 0)
         try:
-            rendered = self.tokenizer.apply_chat_template(request.messages, return_dict=True)["input_ids"]
+            said = control_tokens_of(self.tokenizer).messages(request.messages)
+            rendered = self.tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
         except TemplateError as error:
             return RewardAnswer(None, f"template_refused: {type(error).__name__} in the model's chat template", 0)
         ids = [*rendered, *self.ending]

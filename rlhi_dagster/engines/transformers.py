@@ -18,6 +18,8 @@ from transformers import (
     AutoModelForCausalLM,
     LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -27,9 +29,13 @@ from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.prompts import Prompts
-from rlhi_dagster.engines.schemas import checked, grammar
+from rlhi_dagster.engines.replies import replied
+from rlhi_dagster.engines.schemas import grammar
 from rlhi_dagster.engines.settings import TransformersSettings
 from rlhi_dagster.engines.unavailable import loading
+
+_FEW = 8
+"""So few rows of a batch go on to the end together: to leave some of them out would save little."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -71,6 +77,17 @@ class _Grammars(LogitsProcessor):
             allowed = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8)[: scores.shape[-1]]
             scores[row].masked_fill_((allowed == 0).to(scores.device), float("-inf"))
         return scores
+
+
+class _HalfHasEnded(StoppingCriteria):
+    """Ends a pass over several rows once half of them have ended, so that the others go on without them."""
+
+    def __init__(self, ends: set[int], prompt_length: int) -> None:
+        self.ends, self.prompt_length = torch.tensor(sorted(ends)), prompt_length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        ended = torch.isin(input_ids[:, self.prompt_length :], self.ends.to(input_ids.device)).any(1)
+        return torch.full_like(ended, len(ended) > _FEW and 2 * int(ended.sum()) >= len(ended))  # type: ignore[return-value]
 
 
 class TransformersChatEngine:
@@ -121,7 +138,8 @@ class TransformersChatEngine:
         for batch in batches(prompts, self.settings.batch_size):
             matchers = [self._matcher(calls[i][1]) for i in batch]
             answers = self._batch([prompts[i] for i in batch], [draws[i] for i in batch], matchers, sampling)
-            yield [(calls[i][0], checked(calls[i][1], answer)) for i, answer in zip(batch, answers, strict=True)]
+            done = zip(batch, answers, strict=True)
+            yield [(calls[i][0], replied(calls[i][1], answer, begun=self.prompts.begun(prompts[i]))) for i, answer in done]
         for batch in batches(questions, self.settings.batch_size):
             asked = [(questions[i], calls[i][1].choices, draws[i]) for i in batch]
             yield [(calls[i][0], answer) for i, answer in zip(batch, self._choose(asked, sampling.temperature), strict=True)]
@@ -134,28 +152,49 @@ class TransformersChatEngine:
         self, prompts: list[list[int]], draws: list[str], matchers: list[LLMatcher | None], sampling: Sampling
     ) -> Iterator[ChatAnswer]:
         padded = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self.device)
-        length = padded["input_ids"].shape[1]
-        processors = LogitsProcessorList([_Grammars(matchers, length)] if any(matchers) else [])
-        if sampling.temperature > 0:
-            processors.append(TemperatureLogitsWarper(sampling.temperature))
-            if sampling.top_p < 1:
-                processors.append(TopPLogitsWarper(sampling.top_p))
-            processors.append(_SeededSampler(draws, sampling.max_new_tokens, length, self.device))
-        output = self.model.generate(
-            **padded,
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            logits_processor=processors,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        ends = self._end_tokens()
-        for prompt, row in zip(prompts, output[:, length:].tolist(), strict=True):
+        rows, mask, cache = padded["input_ids"], padded["attention_mask"], None
+        length, ends = rows.shape[1], self._end_tokens()
+        replies: dict[int, list[int]] = {}
+        left = list(range(len(prompts)))
+        while left:
+            made = self.model.generate(
+                rows,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=sampling.max_new_tokens - (rows.shape[1] - length),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                logits_processor=self._processors([draws[i] for i in left], [matchers[i] for i in left], sampling, length),
+                stopping_criteria=StoppingCriteriaList([_HalfHasEnded(ends, length)]),
+                pad_token_id=self.tokenizer.pad_token_id,
+                return_dict_in_generate=True,
+            )
+            written = made.sequences[:, length:].tolist()
+            replies |= dict(zip(left, written, strict=True))
+            is_whole = len(written[0]) >= sampling.max_new_tokens
+            going_on = [place for place, row in enumerate(written) if not is_whole and ends.isdisjoint(row)]
+            cache = made.past_key_values
+            if going_on:
+                cache.reorder_cache(torch.tensor(going_on))
+            rows, left = made.sequences[going_on], [left[place] for place in going_on]
+            mask = torch.nn.functional.pad(mask[going_on], (0, rows.shape[1] - mask.shape[1]), value=1)
+        for prompt, row in zip(prompts, (replies[i] for i in range(len(prompts))), strict=True):
             stop = next((position for position, token in enumerate(row) if token in ends), None)
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
             used = len(row) if stop is None else stop + 1
             yield ChatAnswer(text, None, "length" if stop is None else "stop", len(prompt), used)
+
+    def _processors(
+        self, draws: list[str], matchers: list[LLMatcher | None], sampling: Sampling, prompt_length: int
+    ) -> LogitsProcessorList:
+        processors = LogitsProcessorList([_Grammars(matchers, prompt_length)] if any(matchers) else [])
+        if sampling.temperature > 0:
+            processors.append(TemperatureLogitsWarper(sampling.temperature))
+            if sampling.top_p < 1:
+                processors.append(TopPLogitsWarper(sampling.top_p))
+            processors.append(_SeededSampler(draws, sampling.max_new_tokens, prompt_length, self.device))
+        return processors
 
     @torch.inference_mode()
     def _choose(self, asked: list[tuple[list[int], tuple[str, ...], str]], temperature: float) -> Iterator[ChatAnswer]:

@@ -19,7 +19,8 @@ from rlhi_dagster.engines.chat_templates import without_thoughts
 from rlhi_dagster.engines.choices import first_tokens, pick
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.prompts import Prompts
-from rlhi_dagster.engines.schemas import checked, grammar
+from rlhi_dagster.engines.replies import replied
+from rlhi_dagster.engines.schemas import grammar
 from rlhi_dagster.engines.settings import VllmSettings
 from rlhi_dagster.engines.vllm_streaming import Finished, Work, load, room, streamed
 
@@ -87,4 +88,4 @@ class VllmChatEngine:
         tokens = best.token_ids[:-1] if best.finish_reason == "stop" else best.token_ids
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         answer = ChatAnswer(text, None, best.finish_reason, prompt_tokens, len(best.token_ids), cached_tokens=cached)
-        return checked(request, answer)
+        return replied(request, answer, begun=self.prompts.begun(output.prompt_token_ids))

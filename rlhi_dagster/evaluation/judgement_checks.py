@@ -11,12 +11,12 @@ MALFORMED_LIMIT = 0.02
 
 
 def orders_are_balanced(judgements: pl.LazyFrame) -> Finding:
-    """Every pair that a judge compared was judged exactly once in each order.
+    """Every pair that a judge compared was judged exactly once in each order by every criterion.
 
     Args:
-        judgements: Columns ``recipe``, ``prompt_id``, ``opponent``, ``judge`` and ``order``.
+        judgements: Columns ``recipe``, ``prompt_id``, ``opponent``, ``judge``, ``criterion`` and ``order``.
     """
-    compared = judgements.group_by("recipe", "prompt_id", "opponent", "judge")
+    compared = judgements.group_by("recipe", "prompt_id", "opponent", "judge", "criterion")
     first, second = (pl.col("order").eq_missing(order).sum() for order in ("recipe_first", "opponent_first"))
     off = (pl.len() != 2) | (first != 1) | (second != 1)
     pairs, unbalanced = compared.agg(off.alias("off")).select(pl.len(), pl.col("off").sum()).collect(engine="streaming").row(0)

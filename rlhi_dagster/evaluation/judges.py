@@ -1,9 +1,10 @@
 """Who compares two replies, and how a verdict becomes a row.
 
-What belongs here: the judge interface, the three judges (``exact_match`` by rule, ``town`` by an injected scoring function, a
-chat model by one constrained choice), and ``judge_pairs``, which shows each pair in both orders. What does not: calling a model
-(injected as ``chat``), putting texts into a prompt (``engines/questions.py``), the truth about the sample town (injected as ``score``),
-the signs of broken text (``base/text_health.py``), and statistics (``scores``).
+What belongs here: the judge interface, the judges (``exact_match`` by rule, ``town`` and ``village`` by an injected scoring function, a
+chat model by constrained choices, a reward model by the difference of two rewards), and ``judge_pairs``, which shows each pair in both
+orders. What does not: calling a model (injected as ``chat`` and ``reward``), putting texts into a prompt (``engines/questions.py``), the
+truth about simulated users (injected as ``score``), the signs of broken text (``base/text_health.py``), statistics of recipes (``scores``)
+and of judges (``judge_quality``).
 
 A judge is blind: it sees a first and a second reply and never learns which recipe wrote them. Whoever judges, a missing reply
 loses to one that is there, and two missing or two identical replies are a tie, so the base against itself is all ties. Whether a
@@ -15,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
@@ -25,9 +26,10 @@ import polars as pl
 
 from rlhi_dagster.base.tables import JUDGEMENTS
 from rlhi_dagster.base.text_health import flaw
-from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
+from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
+from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.engines.questions import Chat, question, template, transcript
-from rlhi_dagster.evaluation import Benchmark
+from rlhi_dagster.evaluation import Benchmark, Criterion
 
 BY_REFERENCE = frozenset({Benchmark.ARITHMETIC})
 """Benchmarks whose items have a known answer and are judged by ``exact_match`` whatever the profile says."""
@@ -81,25 +83,43 @@ class Decision:
         choice: Which position won; ``None`` if there is no verdict.
         error: Why there is none: a word, a colon, and what a person needs to know.
         probabilities: Of first, second and tie; ``None`` where no model chose or the engine does not tell.
-        call_id: The model call, as a key of the response store; ``None`` where no model was asked.
+        call_id: The model call, as a key of the response store, a reward model's on the first reply; ``None`` where no model was asked.
+        criterion: What was asked.
+        prompt_version: Digest of the question before texts are put in; ``None`` where none was asked.
+        second_call_id: A reward model's call on the second reply.
     """
 
     choice: Choice | None
     error: str | None = None
     probabilities: tuple[float, float, float] | None = None
     call_id: str | None = None
+    criterion: Criterion = Criterion.OVERALL
+    prompt_version: str | None = None
+    second_call_id: str | None = None
 
 
 CHOICES = {"A": Choice.FIRST, "B": Choice.SECOND, "C": Choice.TIE}
 """What a chat model answers with, as ``prompts/judge.md`` lists it, and what that says."""
 
+PROMPTS = {
+    Criterion.OVERALL: "judge",
+    Criterion.PERSONALIZATION: "judge_personalization",
+    Criterion.INSTRUCTION_FOLLOWING: "judge_instruction_following",
+}
+"""The question to a chat model by criterion: names in ``prompts/``."""
+_FAR = 700.0
+"""Rewards further apart than this leave no probability to the lower one."""
+
 _VERDICT_SCHEMA = {
     "prompt_id": pl.String(),
     "order": pl.String(),
+    "criterion": pl.String(),
+    "prompt_version": pl.String(),
     "choice": pl.String(),
     "error": pl.String(),
     **{f"{choice}_probability": pl.Float64() for choice in Choice},
-    "call_id": pl.String(),
+    "first_call_id": pl.String(),
+    "second_call_id": pl.String(),
     **{
         f"{side}_{name}": dtype
         for side in ("first", "second")
@@ -119,11 +139,11 @@ class Judge(Protocol):
         """Judge every row of ``items``.
 
         Args:
-            items: One row per (``prompt_id``, ``order``) with ``benchmark``, ``prompt`` (messages), ``persona``, ``reference``,
-                ``first_reply`` and ``second_reply``.
+            items: One row per (``prompt_id``, ``order``) with ``benchmark``, ``prompt`` (messages), ``persona``, ``known_of_user``,
+                ``reference``, ``first_reply`` and ``second_reply``.
 
         Returns:
-            One row per row of ``items``: ``prompt_id``, ``order``, the fields of `Decision`, the probabilities as
+            One row per row of ``items`` and criterion: ``prompt_id``, ``order``, the fields of `Decision`, the probabilities as
             ``<choice>_probability``, and, for ``first_`` and ``second_``, the fields of `ReplyVerdict`.
         """
 
@@ -156,7 +176,7 @@ class ExactMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class TownJudge:
+class TruthJudge:
     """Judges by the truth about the simulated users: more preferences met wins; malformed loses to intact.
 
     Attributes:
@@ -165,7 +185,7 @@ class TownJudge:
     """
 
     score: Callable[[str, str], ReplyVerdict]
-    name: str = "town"
+    name: str
 
     def judge(self, items: pl.DataFrame) -> pl.DataFrame:
         """See `Judge.judge`; each distinct reply is scored once."""
@@ -194,32 +214,32 @@ class TownJudge:
 
 @dataclass(frozen=True, slots=True)
 class ChatJudge:
-    """Asks a chat model which of two replies serves the user better: one constrained choice a pair.
+    """Asks a chat model which of two replies is better: of each pair one constrained choice a criterion.
 
     Attributes:
         name: Name as it appears in ``JUDGEMENTS.judge``, with model and revision.
         chat: The model.
-        question: What is asked, with ``{persona}``, ``{conversation}``, ``{reply_a}`` and ``{reply_b}``.
+        questions: What is asked by criterion, with ``{persona}``, ``{conversation}``, ``{reply_a}`` and ``{reply_b}``.
     """
 
     name: str
     chat: Chat
-    question: str
+    questions: Mapping[Criterion, str]
 
     @classmethod
-    def with_default_prompt(cls, name: str, chat: Chat) -> ChatJudge:
-        """A judge with the prompt in ``prompts/judge.md``."""
-        return cls(name, chat, template("judge"))
+    def with_default_prompts(cls, name: str, chat: Chat, criteria: Collection[Criterion] = tuple(Criterion)) -> ChatJudge:
+        """A judge with the prompts of `PROMPTS`, of all criteria or of some."""
+        return cls(name, chat, {criterion: template(PROMPTS[criterion]) for criterion in criteria})
 
-    def request(self, item: Mapping[str, Any]) -> ChatRequest:
+    def request(self, item: Mapping[str, Any], criterion: Criterion = Criterion.OVERALL) -> ChatRequest:
         """What is asked about one item; the first reply is A, the second B. Nothing is cut."""
         shown = {
-            "persona": item["persona"] or "(nothing is known)",
+            "persona": item["known_of_user"] or "(nothing is known)",
             "conversation": transcript(item["prompt"]),
             "reply_a": item["first_reply"],
             "reply_b": item["second_reply"],
         }
-        return ChatRequest(question(self.question, shown), choices=tuple(CHOICES))
+        return ChatRequest(question(self.questions[criterion], shown), choices=tuple(CHOICES))
 
     def judge(self, items: pl.DataFrame) -> pl.DataFrame:
         """See `Judge.judge`; items decided without reading (a missing reply, identical replies) are not sent to the model.
@@ -227,16 +247,60 @@ class ChatJudge:
         Raises:
             ValueError: The chat function returned another number of answers than it got requests.
         """
-        rows = list(items.iter_rows(named=True))
-        known = [_without_reading(item) for item in rows]
-        requests = [self.request(item) for item, choice in zip(rows, known, strict=True) if choice is None]
+        asked = [(item, criterion, _without_reading(item)) for item in items.iter_rows(named=True) for criterion in self.questions]
+        requests = [self.request(item, criterion) for item, criterion, choice in asked if choice is None]
         answers = self.chat(requests) if requests else []
         if len(answers) != len(requests):
             raise ValueError(f"judge {self.name}: {len(answers)} answers to {len(requests)} requests")
         given = iter(answers)
-        decisions = [_decision(next(given)) if choice is None else Decision(choice) for choice in known]
-        unknown = ReplyVerdict()
-        return _verdicts(_verdict_row(item, decision, unknown, unknown) for item, decision in zip(rows, decisions, strict=True))
+        versions = {criterion: digest_of(text) for criterion, text in self.questions.items()}
+        rows = []
+        for item, criterion, choice in asked:
+            decision = _decision(next(given)) if choice is None else Decision(choice)
+            decision = replace(decision, criterion=criterion, prompt_version=versions[criterion])
+            rows.append(_verdict_row(item, decision, ReplyVerdict(), ReplyVerdict()))
+        return _verdicts(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardJudge:
+    """Judges by a reward model: the reply with the higher reward wins.
+
+    The probability of the first is the Bradley-Terry model's, ``sigmoid(reward of the first - reward of the second)``, and no tie has any.
+
+    Attributes:
+        name: Name as it appears in ``JUDGEMENTS.judge``, with model and revision.
+        reward: Gives the rewards of conversations, in order.
+        shown: The conversation that ends with a reply, as the reward model sees it with what is known of the user.
+    """
+
+    name: str
+    reward: Callable[[Sequence[RewardRequest]], Sequence[RewardAnswer]]
+    shown: Callable[[Mapping[str, Any], str], RewardRequest]
+
+    def judge(self, items: pl.DataFrame) -> pl.DataFrame:
+        """See `Judge.judge`; each distinct reply to an item is scored once, those of items decided without reading not at all.
+
+        Raises:
+            ValueError: The reward function returned another number of rewards than it got requests.
+        """
+        rows = [(item, _without_reading(item)) for item in items.iter_rows(named=True)]
+        requests = {
+            (item["prompt_id"], item[side]): self.shown(item, item[side])
+            for item, choice in rows
+            for side in ("first_reply", "second_reply")
+            if choice is None
+        }
+        answers = self.reward(list(requests.values())) if requests else []
+        if len(answers) != len(requests):
+            raise ValueError(f"judge {self.name}: {len(answers)} rewards to {len(requests)} requests")
+        given = dict(zip(requests, answers, strict=True))
+        found = []
+        for item, choice in rows:
+            sides = [given.get((item["prompt_id"], item[side])) for side in ("first_reply", "second_reply")]
+            decision = Decision(choice) if sides[0] is None or sides[1] is None else _by_rewards(sides[0], sides[1])
+            found.append(_verdict_row(item, decision, ReplyVerdict(), ReplyVerdict()))
+        return _verdicts(found)
 
 
 def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_responses: pl.DataFrame, judge: Judge) -> pl.DataFrame:
@@ -249,7 +313,7 @@ def judge_pairs(prompts: pl.DataFrame, responses: pl.DataFrame, opponent_respons
         judge: Judges the benchmarks without known answers; those with (`BY_REFERENCE`) go to `ExactMatch`.
 
     Returns:
-        ``JUDGEMENTS``: two rows per item.
+        ``JUDGEMENTS``: two rows per item and criterion.
 
     Raises:
         ValueError: A frame holds several recipes, an item lacks a response, or the judge lost rows.
@@ -292,9 +356,10 @@ def arithmetic_answer(reply: str) -> str | None:
 
 def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl.DataFrame:
     verdicts = judge.judge(items)
-    joined = items.join(verdicts, on=["prompt_id", "order"], how="inner", validate="1:1")
-    if len(joined) != len(items):
-        raise ValueError(f"judge {judge.name} returned verdicts for {len(joined)} of {len(items)} items")
+    joined = items.join(verdicts, on=["prompt_id", "order"], how="inner", validate="1:m")
+    criteria = verdicts["criterion"].n_unique()
+    if len(joined) != len(items) * criteria or verdicts.select("prompt_id", "order", "criterion").is_duplicated().any():
+        raise ValueError(f"judge {judge.name} returned {len(joined)} verdicts for {len(items)} items by {criteria} criteria")
     recipe_first = pl.col("order") == Order.RECIPE_FIRST.value
     won_by_recipe = recipe_first == (pl.col("choice") == Choice.FIRST.value)
     mine = {
@@ -307,9 +372,13 @@ def _judged(judge: Judge, items: pl.DataFrame, recipe: str, opponent: str) -> pl
         for side, is_recipe in (("recipe", True), ("opponent", False))
     }
     return joined.with_columns(
-        judgement_id=pl.struct("prompt_id", "order").map_elements(
-            lambda row: _digest(recipe, opponent, row["prompt_id"], judge.name, row["order"]), return_dtype=pl.String()
+        judgement_id=pl.struct("prompt_id", "order", "criterion").map_elements(
+            lambda row: _digest(recipe, opponent, row["prompt_id"], judge.name, row["order"], row["criterion"]), return_dtype=pl.String()
         ),
+        recipe_characters=pl.col("recipe_reply").str.len_chars().cast(pl.Int64),
+        opponent_characters=pl.col("opponent_reply").str.len_chars().cast(pl.Int64),
+        call_id=pl.when(recipe_first | pl.col("second_call_id").is_null()).then("first_call_id").otherwise("second_call_id"),
+        opponent_call_id=pl.when(recipe_first).then("second_call_id").when(pl.col("second_call_id").is_not_null()).then("first_call_id"),
         recipe=pl.lit(recipe),
         opponent=pl.lit(opponent),
         judge=pl.lit(judge.name),
@@ -388,9 +457,21 @@ def _decision(answer: ChatAnswer) -> Decision:
     return Decision(choice, None, (first, second, tie), call)
 
 
+def _by_rewards(first: RewardAnswer, second: RewardAnswer) -> Decision:
+    """What two rewards say of the pair."""
+    asked = Decision(None, call_id=first.call_id or None, second_call_id=second.call_id or None)
+    if first.reward is None or second.reward is None:
+        return replace(asked, error=first.error or second.error or "no_reward: the reward model gave none")
+    lead = first.reward - second.reward
+    probability = 1 / (1 + math.exp(-lead)) if lead > -_FAR else 0.0
+    choice = Choice.TIE if lead == 0 else Choice.FIRST if lead > 0 else Choice.SECOND
+    return replace(asked, choice=choice, probabilities=(probability, 1 - probability, 0.0))
+
+
 def _verdict_row(item: Mapping[str, Any], decision: Decision, first: ReplyVerdict, second: ReplyVerdict) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt_id": item["prompt_id"], "order": item["order"]}
-    row |= {"choice": decision.choice and decision.choice.value, "error": decision.error, "call_id": decision.call_id}
+    row |= {"choice": decision.choice and decision.choice.value, "error": decision.error, "criterion": decision.criterion.value}
+    row |= {"first_call_id": decision.call_id, "second_call_id": decision.second_call_id, "prompt_version": decision.prompt_version}
     row |= {f"{choice}_probability": each for choice, each in zip(Choice, decision.probabilities or (None,) * 3, strict=True)}
     for side, verdict in (("first", first), ("second", second)):
         for name in ("preferences_met", "is_malformed", "is_correct"):

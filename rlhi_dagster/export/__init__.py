@@ -4,7 +4,7 @@ What belongs here: choosing pairs, laying them out, the card of a dataset folder
 in its place at once. What does not: which pairs there are (``preferences/``), which a recipe draws (``training/pair_sets.py``) and a
 model's card (``training/model_card.py``).
 
-Only kept pairs are exported. User fingerprints and times stay behind; ids of turns and of model calls go along.
+Only kept pairs are exported. User fingerprints and times stay behind, and so does every id that several pairs of one user can share.
 """
 
 from __future__ import annotations

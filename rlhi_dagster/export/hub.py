@@ -17,7 +17,7 @@ import polars as pl
 
 from rlhi_dagster.base.failures import NotMadeError
 from rlhi_dagster.base.lake import Lake, check_writable
-from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, weights_digest
+from rlhi_dagster.engines.models import MANIFEST, MARK, ModelRef, read_manifest, weights_digest
 from rlhi_dagster.training import model_card, recipes
 
 _FILES = (
@@ -81,7 +81,7 @@ def _manifest(folder: Path, recipe: str, recipe_folder: str | None) -> dict[str,
         raise NotMadeError(f"recipe {recipe} has no finished checkpoint", folder)
     if (folder / MARK).is_file():
         raise ValueError(f"the checkpoint of {recipe} was trained on pairs of users who were forgotten since: train it again first")
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     if weights_digest(folder) != manifest["model"]["revision"]:
         raise ValueError(f"the files of the checkpoint of {recipe} are not those that its manifest tells of: train it again first")
     return manifest

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rlhi_dagster.base.control_tokens import escaped, escaped_messages
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.export import SPLITS, dataset_card
@@ -18,7 +19,8 @@ from rlhi_dagster.online import rounds
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.pair_sets import drawn_sets, kept_sets
+from rlhi_dagster.training.pair_sets import SIDES, drawn_sets, kept_sets
+from rlhi_dagster.training.thumbs import as_pairs
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -43,14 +45,17 @@ class Selection:
 
 
 def offered(lake: Lake, recipe: str | None, recipe_folder: str | None = None) -> pl.DataFrame:
-    """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds the pairs of its rounds."""
+    """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds the pairs of its rounds, of one on thumbs its examples."""
     table, partitions = dataset_card.table_of(recipe, recipe_folder)
     rows = lake.scan(table, partitions).collect()
-    return rounds.as_preference_pairs(rows) if table == "online_pairs" else rows
+    made_pairs = {"online_pairs": rounds.as_preference_pairs, "thumb_examples": as_pairs}
+    return made_pairs[table](rows) if table in made_pairs else rows
 
 
 def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dict[str, pl.DataFrame]:
     """The selected pairs by split: ``split`` and ``card.COLUMNS``, with the persona in the prompt where it is shown.
+
+    Control tokens in texts are text, as in training here.
 
     Args:
         pairs: From `offered`.
@@ -60,14 +65,17 @@ def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dic
     Raises:
         ValueError: There is no such recipe, or it trains on no pairs.
     """
-    kept = pairs.filter("is_kept").select("split", *dataset_card.COLUMNS)
+    sides = [pl.col(side).map_elements(escaped, return_dtype=pl.String()) for side in ("chosen", "rejected")]
+    # Ids are digests, so in their order no neighbours are of one user any likelier than others.
+    kept = pairs.filter("is_kept").select("split", *dataset_card.COLUMNS).with_columns(sides).sort("pair_id")
     if selection.recipe is None:
         found = kept if selection.source is None else kept.filter(pl.col("source") == selection.source.value)
-        shown = [with_persona(row["prompt"], row["persona"]) for row in found.select("prompt", "persona").iter_rows(named=True)]
+        rows = found.select("prompt", "persona").iter_rows(named=True)
+        shown = [escaped_messages(with_persona(row["prompt"], row["persona"])) for row in rows]
         placed = found.with_columns(prompt=pl.Series(shown, dtype=MESSAGES))
         return {split: placed.filter(pl.col("split") == split) for split in SPLITS}
-    recipes.load(selection.recipe, profile.recipes)  # whose message says which there are
-    arms = profile.arms
+    # One that the profile does not train is exported all the same.
+    arms = profile.arms | {selection.recipe: recipes.load(selection.recipe, profile.recipes)}
     if not arms[selection.recipe].sources:
         raise ValueError(
             f"recipe {selection.recipe} trains on no pairs; give one of {', '.join(n for n, arm in arms.items() if arm.sources)}"
@@ -83,10 +91,13 @@ def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dic
 
 
 def trl_rows(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows in TRL's conversational preference layout with explicit prompts."""
+    """Rows in TRL's conversational layouts with explicit prompts: of pairs for preferences, of examples for unpaired ones (``label``)."""
     for row in rows.iter_rows(named=True):
-        sides = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
-        yield {"pair_id": row["pair_id"], "source": row["source"], "prompt": row["prompt"], **sides}
+        said: dict[str, Any] = {side: [{"role": "assistant", "content": row[side]}] for side in SIDES if row[side] is not None}
+        if len(said) == 1:
+            ((side, completion),) = said.items()
+            said = {"completion": completion, "label": side == "chosen"}
+        yield {"pair_id": row["pair_id"], "source": row["source"], "prompt": row["prompt"], **said}
 
 
 def sharegpt_rows(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:

@@ -14,10 +14,12 @@ from uuid import uuid4
 
 import polars as pl
 
-from rlhi_dagster.base.lake import Lake, check_writable
+from rlhi_dagster.base import exports
+from rlhi_dagster.base.lake import OURS, Lake, check_writable
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.export import SPLITS, Format, dataset_card
 from rlhi_dagster.export.selection import Selection, offered, selected, sharegpt_rows, trl_rows
+from rlhi_dagster.training import recipes
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -35,7 +37,11 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
     if layout is Format.DUCKDB:
         if selection != Selection():
             raise ValueError("format duckdb writes every table: it takes no --recipe, --source or --split; give --format trl, for example")
-        return f"{out}: {', '.join(lake.export_duckdb(out))}"
+        written = f"{out}: {', '.join(lake.export_duckdb(out))}"
+        exports.note(Path(lake.root).parent, out)
+        return written
+    if layout is not Format.TRL and selection.recipe and recipes.load(selection.recipe, profile.recipes).method == "kto":
+        raise ValueError(f"recipe {selection.recipe} has examples with one reply each and no pairs: give --format trl")
     pairs = offered(lake, selection.recipe, profile.recipes)
     chosen = selected(pairs, selection, profile)
     if layout is Format.HUGGINGFACE:
@@ -54,6 +60,7 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
         else:
             _write_lines(partial, chosen[split], layout)
         _put(partial, out)
+        exports.note(Path(lake.root).parent, out)
     finally:
         _remove(partial)
     return f"{out}: {', '.join(f'{n:,} {split} pairs' for split, n in counts.items())}"
@@ -77,6 +84,7 @@ def _write_folder(folder: Path, chosen: Mapping[str, pl.DataFrame], selection: S
     for split, rows in chosen.items():
         file = folder / dataset_card.file_of(split)
         table = rows.drop("split").with_columns(said).select(dataset_card.COLUMNS).to_arrow().cast(dataset_card.schema())
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **OURS})
         pq.write_table(table, file, compression="zstd", row_group_size=1000)
         shares.append(dataset_card.Share(split, rows, table.nbytes, file.stat().st_size))
     (folder / "README.md").write_text(dataset_card.card(shares, selection.recipe, lake, profile), encoding="utf-8")

@@ -45,3 +45,7 @@ class Aspect(StrEnum):
     CODE = "code"
     EMOJI = "emoji"
     EXAMPLES = "examples"
+    EXCLAMATION = "exclamation"
+    CLOSING = "closing"
+    OPENING = "opening"
+    PROGRAMMING_LANGUAGE = "programming_language"

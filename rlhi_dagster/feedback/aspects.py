@@ -3,8 +3,9 @@ r"""Style requests in a message: which aspect of an answer a user wants how, and
 What belongs here: the lexicon, as data, and its reader. What does not: whether a message is feedback at all (``classifier``)
 and what is remembered of it (``personas``).
 
-The lexicon is English and Spanish. A phrase that undoes another contains it ("not so long", "no lists", "less formal"), and
-where two matches overlap the longer one counts; of several requests on one aspect the last one counts.
+The lexicon is English and Spanish, with the commonest wishes in Chinese, French, German, Portuguese and Russian. A phrase that undoes another contains it ("not so long", "no lists", "less formal"), and
+where two matches overlap the longer one counts; of several requests on one aspect the last one counts. Where a message speaks of data or
+code, a list or a table is most often what the code works on: there only what cannot be meant so counts ("bullet points").
 
 Long messages are mostly pasted material. Above ``MAX_CHARACTERS`` only the first sentence and the last two are read, each up
 to ``MAX_SENTENCE`` characters: that is where people put their instructions. Fenced code and quoted text are never read.
@@ -65,6 +66,25 @@ LANGUAGES: dict[str, str] = {
     "Vietnamese": r"vietnamese",
 }
 
+PROGRAMMING_LANGUAGES: dict[str, str] = {
+    "Python": r"python ?[23]?(?:\.\d+)?",
+    "JavaScript": r"java ?script|js|node ?js|node\.js",
+    "TypeScript": r"type ?script",
+    "Java": r"java(?! ?script)",
+    "C++": r"c\+\+|cpp",
+    "C#": r"c#|c ?sharp",
+    "Go": r"golang",
+    "Rust": r"rust",
+    "PHP": r"php",
+    "Ruby": r"ruby",
+    "Kotlin": r"kotlin",
+    "Swift": r"swift",
+    "SQL": r"sql",
+    "Bash": r"bash",
+    "MATLAB": r"matlab",
+    "VBA": r"vba",
+}
+
 LINES: dict[Aspect, dict[str, str]] = {
     Aspect.LENGTH: {"short": "Prefers short answers.", "long": "Prefers long, detailed answers."},
     Aspect.FORMAT: {
@@ -82,13 +102,21 @@ LINES: dict[Aspect, dict[str, str]] = {
         "bare": "Prefers code without comments.",
         "only": "Prefers code without explanations.",
         "none": "Prefers answers without code.",
+        "plain": "Prefers code without external libraries.",
     },
     Aspect.EMOJI: {"with": "Prefers answers with emojis.", "without": "Prefers answers without emojis."},
     Aspect.EXAMPLES: {"with": "Prefers answers with examples.", "without": "Prefers answers without examples."},
+    Aspect.EXCLAMATION: {"with": "Prefers lively answers with exclamation marks.", "without": "Prefers answers without exclamation marks."},
+    Aspect.CLOSING: {
+        "question": "Prefers answers that end with a question.",
+        "statement": "Prefers answers that do not end with a question.",
+    },
+    Aspect.OPENING: {"direct": "Prefers answers that begin with the point, without an introduction."},
+    Aspect.PROGRAMMING_LANGUAGE: {name.lower(): f"Prefers code in {name}." for name in PROGRAMMING_LANGUAGES},
 }
 
 # Building blocks. A gap is at most a few words, so that a cue and its object stay in one clause.
-_NO = r"(?:no(?: more)?|not?|without(?: any| the)?|stop using|stop with|avoid|skip|drop|lose|remove|delete|get rid of|don'?t (?:use|want|give me|write|make|do)|dont (?:use|want)|do not use|instead of|rather than|(?:less|fewer)(?: of)?|too many|sin|nada de|menos|demasiad[oa]s|no (?:uses|quiero|pongas|me des)|quita|evita|deja de usar|en (?:vez|lugar) de)"
+_NO = r"(?:no(?: more)?|not?|without(?: any| the)?|stop using|stop with|avoid|skip|drop|lose|remove|delete|get rid of|don'?t (?:use|want|need|give me|write|make|do)|dont (?:use|want|need)|do not use|instead of|rather than|(?:less|fewer)(?: of)?|too many|sin|nada de|menos|demasiad[oa]s|no (?:uses|quiero|pongas|me des)|quita|evita|deja de usar|en (?:vez|lugar) de)"
 _DET = r"(?:\s+(?:the|any|all|these|those|this|that|so many|so much|using|a|an|las?|los|el|tant[oa]s|un[oa]?s?|usar|de|with|in))*\s+"
 _TOO = r"(?:(?:(?:not|isn'?t|aren'?t|don'?t be)\s+)?(?:too|so|overly|way too|a bit too|a little too)|(?:not|isn'?t|aren'?t|don'?t be)\s+(?:very|that|as|all that))\s+"
 _TOO_ES = r"(?:(?:no\s+(?:seas\s+)?)?(?:demasiado|tan|muy))\s+"
@@ -106,15 +134,20 @@ _LONG = r"(?:long|lengthy|wordy|verbose|detailed|elaborate|thorough|exhaustive|i
 _SHORT_ES = r"(?:cort[oa]s?|breves?|concis[oa]s?|resumid[oa]s?|escuet[oa]s?)"
 _LONG_ES = r"(?:larg[oa]s?|extens[oa]s?|detallad[oa]s?|complet[oa]s?|elaborad[oa]s?)"
 _FORMAL = r"(?:formal(?:ly)?|professional(?:ly)?|business[- ]?like|serious|polite|official|academic|formales)"
-_FRIENDLY = r"(?:friendly|friendlier|casual(?:ly)?|informal(?:ly)?|warm(?:er|ly)?|conversational|relaxed|chatty|personal|personable|chill|laid[- ]back|playful|human|approachable)"
+_FRIENDLY = r"(?:friendly|friendlier|casual(?:ly)?|informal(?:ly)?|warm(?:er|ly)?|conversational|relaxed|chatty|personal|personable|chill|laid[- ]back|playful|approachable)"
 _FORMAL_ES = r"(?:formal(?:es|mente)?|profesional(?:es)?|seri[oa]s?|educad[oa]|cort[eé]s)"
 _FRIENDLY_ES = r"(?:amistos[oa]s?|amigables?|cercan[oa]s?|c[aá]lid[oa]s?|informal(?:es)?|simp[aá]tic[oa]s?|relajad[oa]s?|coloquial(?:es)?|cariños[oa]s?|amables?)"
+_PAIRED = r"(?:make|keep) (?:it|this|that|them) \w+(?:,| and|, and) (?:more )?"
 _BULLETS = r"(?:bullets?(?:[- ]?points?)?(?:\s+(?:list|form(?:at)?|style))?|bulleted(?:\s+(?:list|form(?:at)?))?|bulletpoints?|lists?|viñetas?|listas?|puntos)"
 _PROSE = r"(?:(?:(?:plain|normal|regular|flowing|simple|full|continuous|single|one|whole|short|coherent)\s+)*(?:prose|paragraphs?|para\b|running text|flowing text)|p[aá]rrafos?(?:\s+normal(?:es)?)?|prosa|texto (?:corrido|normal|seguido))"
 _SIMPLE = r"(?:simple|simpler|plain|easy|easier|basic|layman'?s?|non[- ]technical|everyday)"
 _TECHNICAL = r"(?:technical(?:ly)?|advanced|scientific|in[- ]depth technical|rigorous|t[eé]cnic[oa]s?|avanzad[oa]s?|cient[ií]fic[oa]s?)"
 _EMOJIS = r"(?:emojis?|emoticons?|smileys?|emoticon(?:o|os|es))"
 _COMMENTS = r"(?:comments?|comentarios?)"
+_SHOUTS = r"exclamation (?:marks?|points?|signs?)"
+_PLAIN_LIST = r" lists?(?! of\b)(?=[\s.!?,]*$|[.!?,]\s|,| instead| please|\s+form)"
+_LIBRARY = r"(?:librar(?:y|ies|ys)|packages?|modules?|imports?|dependenc(?:y|ies)|frameworks?)"
+_INTRO = r"(?:intro(?:duction)?s?|introductory \w+|preambles?|pleasantries|small ?talk|filler|lead-?ins?|warm-?up|opening (?:line|sentence|remark)s?)"
 
 _RULES: tuple[tuple[Aspect, str, str], ...] = (
     # length
@@ -179,11 +212,61 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
         r"(?:don'?t|do not|no) (?:be|make it|write it) (?:so |too |that |any )?(?:long(?:er)?|detailed|verbose|wordy)|not (?:any )?longer|no m[aá]s largo|no tan (?:larg|extens|detallad)[oa]",
     ),
     (Aspect.LENGTH, "long", r"(?:explain|elaborate|expand)(?: (?:it|this|that|on (?:it|this|that)))?(?: a (?:bit|little))? more\b"),
+    (
+        Aspect.LENGTH,
+        "short",
+        rf"short(?:en)? (?:it|this|that|these|them)(?: (?:down|up))?(?: to)?|^(?:a |the )?short (?:one|version|form|please|pls|pros|cons)|{_PAIRED}{_SHORT}{_END}|(?:{_ANSWER}|copy|text|it|this) (?:should|must|has to|needs to) be {_SHORT}",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"(?:in|within|under|below|to|up to|only|just|at most|max(?:imum)?(?: of)?|(?:no|not) more than|less than|fewer than) (?:about |around )?(?:\d{1,2}|1[0-4]\d|150)(?: ?[-–] ?\d{1,3})?[- ]words?(?: or (?:less|fewer))?|\d{1,3} words (?:or less|or fewer|max(?:imum)?|at most|tops)",
+    ),
+    (
+        Aspect.LENGTH,
+        "long",
+        rf"(?:extremely|very|highly|fully|super|really) (?:detailed|precise|thorough|long|in[- ]depth)(?! (?:time|ago|as|for|way|since|until|to)\b)|(?:^|[.,;!?\n]\s*|(?:it|this|that|me|explain|answer|please)\s+)in (?:full |great |greater |much more |more |every )?details?(?=\s*(?:[.,;!?)\n]|$|please|and\b))|(?:{_PAIRED}{_LONG}){_END}|go (?:into (?:more )?(?:detail|depth)|deeper)|expand (?:further|more|it further)",
+    ),
+    (
+        Aspect.LENGTH,
+        "long",
+        r"(?:at least|minimum(?: of)?|no less than|not less than|(?<!no )(?<!not )more than|over|covers?|fills?) (?:\d{1,2} pages|[2-9]\d\d words|\d[,.]?\d{3} words|\d{1,2} paragraphs)",
+    ),
+    (
+        Aspect.LENGTH,
+        "short",
+        r"короче|покороче|кратко|коротко|вкратце|сократи\w*|слишком длинн\w+|kürzer|knapper|zu lang|kurz und knapp|fass(?:e|t)? dich kurz|plus courte?s?|plus brefs?|trop longs?|trop longues?|en bref|raccourcis\w*|mais curt[oa]s?|mais breves?|muito long[oa]|encurt[ae]",
+    ),
+    (
+        Aspect.LENGTH,
+        "long",
+        r"подробнее|поподробнее|подробно|длиннее|развернут\w+|больше деталей|слишком коротк\w+|länger|ausführlich(?:er)?|mehr details|detaillierter|zu kurz|plus longue?s?|plus détaillée?s?|trop courte?s?|plus de détails|développe[rz]?|mais long[oa]s?|mais detalhad[oa]s?|mais detalhes|muito curt[oa]|em detalhes",
+    ),
     # format
     (
         Aspect.FORMAT,
         "bullets",
-        r"(?:use|in|with|as|add|give me|make|into|want|prefer|put|convert|format|only|just|using|needs?)(?:\s+(?:it|this|that|them|those|these|the \w+|some|a|an|short|simple|key|concise|into|in|as|to|me|like|of))*\s+(?:(?:bulleted|bullet[- ]?points?|bullets?|bulletpoints?)(?:\s+(?:list|form(?:at)?|style|points?))?|(?:an? |the )?lists?(?! of\b)(?=[\s.!?,]*$|,| instead| please|\s+form))",
+        r"(?:в виде|в форме) списка|списком|по пунктам|als liste|als stichpunkte|in stichpunkten|sous forme de liste|em tópicos|em (?:forma de )?lista",
+    ),
+    (
+        Aspect.FORMAT,
+        "table",
+        r"(?:в виде|в форме) таблицы|таблицей|в таблицу|als tabelle|(?:en|sous forme de) tableau|em (?:forma de )?tabela",
+    ),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        r"(?:use|in|with|as|add|give me|make|into|want|prefer|put|convert|format|only|just|using|needs?)(?:\s+(?:it|this|that|them|those|these|the \w+|some|a|an|short|simple|key|concise|into|in|as|to|me|like|of))*\s+(?:bulleted|bullet[- ]?points?|bullets?|bulletpoints?)(?:\s+(?:list|form(?:at)?|style|points?))?",
+    ),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        rf"(?:put|make|write|rewrite|turn|convert|format|give|present|show)(?:\s+(?:it|this|that|them|these|those|me|us|all|everything|your {_ANSWER}|the (?:above|{_ANSWER}|points?|results?|text|information)))+\s+(?:in|into|as|in the form of)(?: an?| the)?(?: (?:simple|short|neat|clear|nice|plain))*{_PLAIN_LIST}",
+    ),
+    (
+        Aspect.FORMAT,
+        "bullets",
+        rf"(?:use|give me|make|want|prefer|only|just|needs?)(?: (?:it|this|that|them))?(?: an?| the)?(?: (?:simple|short|neat|clear|nice|plain))*{_PLAIN_LIST}|(?:^|(?<=[.,;!?\n]))\s*(?:(?:please|but|and|now|no)\s+)?(?:in|as|into)(?: an?| the)?(?: (?:simple|short))*{_PLAIN_LIST}",
     ),
     (
         Aspect.FORMAT,
@@ -209,7 +292,7 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
     (
         Aspect.FORMAT,
         "prose",
-        rf"(?:en|como|usa|usando|con|quiero|prefiero|ponlo en|hazlo en|escr[ií]belo en)(?:\s+(?:un|una|unos|solo|s[oó]lo))*\s+{_PROSE}(?!\s+(?:sobre|de)\b)|{_PROSE},? (?:please|instead|por favor)|^{_PROSE}(?=[\s.!]*$)",
+        rf"(?:en|como|usa|usando|con|quiero|prefiero|ponlo en|hazlo en|escr[ií]belo en)(?:\s+(?:un|una|unos|s[oó]lo))*\s+{_PROSE}(?!\s+(?:sobre|de)\b)|{_PROSE},? (?:please|instead|por favor)|^{_PROSE}(?=[\s.!]*$)",
     ),
     (
         Aspect.FORMAT,
@@ -243,6 +326,16 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
         "friendly",
         rf"(?:{_LESS}|{_TOO}){_FORMAL}|(?:sounds?|reads?|feels?) (?:too |so |very |a bit )?(?:stiff|cold|robotic|formal|impersonal)|(?:too|so|less) (?:stiff|cold|robotic|dry|impersonal)|(?:{_TOO_ES}|menos |no tan )(?:{_FORMAL_ES}|fr[ií]o|seco)|don'?t be (?:so )?(?:formal|serious|stiff|cold)",
     ),
+    (
+        Aspect.TONE,
+        "friendly",
+        r"(?:keep|keeping) (?:it|this|that|the|a|my|your) (?:casual|informal|friendly|relaxed|conversational)(?: (?:terms?|words?|wording|tone|style|language|voice))?",
+    ),
+    (
+        Aspect.TONE,
+        "formal",
+        rf"{_PAIRED}{_FORMAL}{_END}|более (?:формальн|официальн)\w+|(?:официальн|делов)\w+ (?:стил\w+|тон\w*|язык\w*)|förmlicher|formeller|plus formel(?:le)?s?|mais form(?:al|ais)",
+    ),
     # simplicity
     (
         Aspect.SIMPLICITY,
@@ -258,6 +351,11 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
         Aspect.SIMPLICITY,
         "technical",
         rf"(?:{_MORE}|{_MORE_ES}){_TECHNICAL}|{_TOO}(?:simple|basic|simplistic)|demasiado (?:simple|b[aá]sico)|less (?:basic|simplistic)|(?:be|get) technical",
+    ),
+    (
+        Aspect.SIMPLICITY,
+        "simple",
+        rf"(?:in|into) layman'?s terms|(?:as|like|for) an? (?:grade \w+|\w+[- ]grade|high[- ]?school|middle[- ]?school|primary school|elementary)(?:r| student| kid| level)?|{_PAIRED}(?:simple|simpler|easy|easier)(?=[\s.,!?]|$)|проще|попроще|прост(?:ыми словами|ым языком)|einfacher|in einfachen worten|plus simple(?:s|ment)?|(?:avec|en) (?:des )?mots simples|mais simples|(?:em|com) palavras simples",
     ),
     # code
     (
@@ -278,6 +376,17 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
     ),
     (
         Aspect.CODE,
+        "only",
+        r"(?:give|show|send|write)(?: me)?(?: the| just the| only the)? code (?:directly|alone|only)|^(?:just |please |only )?(?:give|show|send)(?: me)?(?: the)? code(?=[\s.!]*(?:please|pls)?[\s.!]*$)",
+    ),
+    (Aspect.CODE, "complete", r"полный код|весь код|код полностью|vollständige[rn]? code|code complet|código completo"),
+    (
+        Aspect.CODE,
+        "plain",
+        rf"(?:without|not|don'?t|do not|dont|avoid|no|instead of)(?: (?:use|using|import|importing|need))?(?: (?:any|the|an?|other))*(?: (?:externa?l?|extra|third[- ]party|other|additional|outside|special|python))* {_LIBRARY}|(?:without|not use|don'?t use|do not use|avoid)(?: using)?(?: the)? (?!the\b|any\b|an?\b)\w+ {_LIBRARY}|(?:without|not|don'?t|do not)(?: (?:use|using|import|importing)) (?:numpy|pandas|scipy|sklearn|scikit-learn|jquery|lodash|itertools|functools|regex|react)|(?:use|using|with)(?: only| just)?(?: python'?s?| the)? (?:built[- ]?ins?|standard|native|vanilla|pure) (?:{_LIBRARY}|functions?|methods?|python|javascript|js|css)|in (?:plain|pure|vanilla) (?:python|javascript|js|java|css)",
+    ),
+    (
+        Aspect.CODE,
         "none",
         r"(?:no|without|don'?t (?:want|use|give me|write|show)(?: any| me)?|sin|nada de)(?: any| the)? (?:code|c[oó]digo)(?=[\s.,!?]|$)",
     ),
@@ -292,9 +401,37 @@ _RULES: tuple[tuple[Aspect, str, str], ...] = (
     (
         Aspect.EXAMPLES,
         "with",
-        r"(?:with|add|include|use|need|want|give(?: me)?|show(?: me)?|provide)(?:\s+(?:some|more|an?|a few|concrete|real|specific|practical|better|another|few|clear|several|different))*\s+examples?(?! of\b)|con (?:un |algunos |m[aá]s )?ejemplos?|(?:dame|pon|añade|incluye)(?: un| algunos| unos| m[aá]s)* ejemplos?(?! de\b)",
+        r"(?:with|add|include|use|need|want|give(?: me)?|show(?: me)?|provide)(?:\s+(?:some|more|an?|a few|concrete|real|specific|practical|better|another|few|clear|several|different))*+\s+examples?(?! of\b)|con (?:un |algunos |m[aá]s )?ejemplos?|(?:dame|pon|añade|incluye)(?: un| algunos| unos| m[aá]s)* ejemplos?(?! de\b)",
     ),
     (Aspect.EXAMPLES, "without", rf"{_NO}{_DET}(?:examples?|ejemplos?)"),
+    # exclamation marks
+    (
+        Aspect.EXCLAMATION,
+        "with",
+        rf"(?:add|use|with|put|some|more|want|like|need)(?:\s+(?:some|more|a few|in|an?|lots of))*\s+{_SHOUTS}|livelier|(?:{_MAKE}|{_MORE})(?:lively|enthusiastic|energetic|excited|upbeat)|more (?:enthusiasm|energy|excitement)",
+    ),
+    (
+        Aspect.EXCLAMATION,
+        "without",
+        rf"{_NO}{_DET}{_SHOUTS}|(?:stop|no need for|no need to|don'?t|quit) (?:the )?(?:shout(?:ing)?|yell(?:ing)?)|{_LESS}(?:enthusiastic|excited|excitable|lively)|less (?:enthusiasm|excitement)",
+    ),
+    # the end
+    (
+        Aspect.CLOSING,
+        "question",
+        r"(?:end|finish|close|conclude|wrap up)(?: (?:it|this|that|with|on|by|the|your|\w+)){0,4} (?:asking me (?:a question|something)|(?:with|on) an? (?:\w+ )?question)|ask me (?:a question|something)(?: back| in return)?(?: at the end)?|(?:a|your|one) (?:follow-?up )?question (?:for me )?at the end",
+    ),
+    (
+        Aspect.CLOSING,
+        "statement",
+        r"(?:don'?t|do not|stop|no need to|never|without|avoid) (?:end|finish|clos|conclud)(?:e|ing|ed)?(?: \w+){0,4} (?:with|on|by asking)(?: an?| your)? questions?|(?:no|without(?: the| a)?|skip the|drop the|leave out the|lose the|remove the) (?:closing |final |last )?questions? (?:at the end|back)|(?:don'?t|do not|stop) ask(?:ing)? me (?:(?:any|more|back|those) )*(?:questions?|back|anything)|(?:drop|skip|no|without|lose|remove)(?: the| a)? (?:closing|final|last) questions?",
+    ),
+    # the beginning
+    (
+        Aspect.OPENING,
+        "direct",
+        rf"(?:{_NO}|less|cut|leave out|omit){_DET}(?:your\s+)?(?:long\s+)?{_INTRO}|(?:start|begin|open|lead) (?:right |straight |directly )?with the (?:answer|point|main point|essentials?|result|facts?)|(?:give me |put )?the (?:answer|main point) first|answer (?:the question )?(?:first|right away|straight away|directly)|(?:go|get|come) (?:straight|right|directly) to the answer",
+    ),
 )
 
 
@@ -328,16 +465,52 @@ def _language_rules() -> Iterator[tuple[Aspect, str, str]]:
         )
 
 
+def _programming_rules() -> Iterator[tuple[Aspect, str, str]]:
+    """A programming language counts when code is asked for in it: after "in" or "using", or before the word for code."""
+    code = r"(?:source )?(?:code|script|program|function|class|method|implementation|snippet|example|query|syntax|one-liner)s?"
+    for name, words in PROGRAMMING_LANGUAGES.items():
+        yield (
+            Aspect.PROGRAMMING_LANGUAGE,
+            name.lower(),
+            rf"(?:in|into|using|with|to|en)(?: (?:plain|pure|vanilla|basic|simple))? (?:{words})(?! (?:shell|tutorial|course|developer|job|interview)\w*)|(?:{words}) {code}",
+        )
+
+
+_UNSPACED: tuple[tuple[Aspect, str, str], ...] = (
+    (Aspect.LENGTH, "short", r"简短|精简|简洁|简练|太长|缩短|短一点|短一些|简要"),
+    (Aspect.LENGTH, "long", r"扩写|更详细|详细(?:一点|一些|些|说明|解释|地)|请详细|太短|加长|长一点|长一些"),
+    (Aspect.FORMAT, "bullets", r"分点|列点|(?:用|以)列表"),
+    (Aspect.FORMAT, "table", r"(?:用|以|做成|成)表格"),
+    (Aspect.TONE, "formal", r"学术(?:的|化的?)?(?:语言|风格|语气)|正式(?:的|一点|一些)"),
+    (Aspect.SIMPLICITY, "simple", r"简单(?:点|一点|些|一些|易懂)|通俗|易懂"),
+    (Aspect.CODE, "complete", r"完整(?:的)?代码"),
+    (Aspect.CODE, "commented", r"(?:加|写|添加)(?:上)?注释"),
+    (Aspect.LANGUAGE, "chinese", r"(?:用|以|说)(?:简体|繁体)?中文"),
+    (Aspect.LANGUAGE, "english", r"(?:用|以|说)英(?:文|语)"),
+)
+"""Of scripts that put no spaces between words."""
+
+_AMBIGUOUS = re.compile(r"(?<!bullet )(?<!bulleted )(?<!numbered )\blists?\b|\btabl(?:es?|as?)\b|\btabular\b|\blistas?\b", re.IGNORECASE)
+_OF_DATA = re.compile(
+    r"(?<!\w)(?:python|numpy|pandas|data ?frames?|df|arrays?|tuples?|dict(?:s|ionary|ionaries)?|integers?|ints?|strings?|elements|numbers|"
+    r"functions?|sql|csv|json|xml|html|columns?|append|sort(?:ed)?|loops?|index(?:es)?|database|queries|query|regex|java\w*|return(?:s|ed)?|"
+    r"variables?|methods?|comprehensions?|parse|code|script)(?!\w)|\w_\w|\w\(",
+    re.IGNORECASE,
+)
+"""Words with which a list or a table is most often data."""
+
+
 @lru_cache(maxsize=1)
 def lexicon() -> tuple[tuple[Aspect, str, re.Pattern[str]], ...]:
     """The rules, compiled: aspect, value, pattern."""
-    rules = (*_RULES, *_language_rules())
-    return tuple((aspect, value, re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)) for aspect, value, pattern in rules)
+    rules = (*_RULES, *_language_rules(), *_programming_rules())
+    spaced = ((aspect, value, rf"(?<!\w)(?:{pattern})(?!\w)") for aspect, value, pattern in rules)
+    return tuple((aspect, value, re.compile(pattern, re.IGNORECASE)) for aspect, value, pattern in (*spaced, *_UNSPACED))
 
 
-_HIDDEN = re.compile(r"```.*?(?:```|\Z)|“[^”]*”|«[^»]*»|\"[^\"\n]*\"|(?<!\w)'[^'\n]{12,}'(?!\w)", re.DOTALL)
+_HIDDEN = re.compile(r"```.*?(?:```|\Z)|“[^“”]*”|«[^«»]*»|\"[^\"\n]*\"|(?<!\w)'[^'\n]{12,}'(?!\w)", re.DOTALL)
 _ASKS_FOR_A_WORD = re.compile(
-    r"how (?:do|would|can|to) (?:\w+ )?(?:say|write|spell|call|pronounce)|what(?:'s| is| does)\b.*\b(?:word|mean|called)|c[oó]mo se (?:dice|escribe)",
+    r"how (?:do|would|can|to) (?:\w+ )?(?:say|write|spell|call|pronounce)|what(?:'s| is| does)\b.{0,400}\b(?:word|mean|called)|c[oó]mo se (?:dice|escribe)",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
@@ -384,11 +557,13 @@ def text_span(text: str, window: str, start: int, end: int) -> str:
 
 def _matches(window: str) -> list[tuple[Aspect, str, int, int]]:
     hits: list[tuple[Aspect, str, int, int]] = []
-    asks_for_a_word = _ASKS_FOR_A_WORD.search(window) is not None
+    asks_for_a_word, speaks_of_data = _ASKS_FOR_A_WORD.search(window) is not None, _OF_DATA.search(window) is not None
     for aspect, value, pattern in lexicon():
         if aspect is Aspect.LANGUAGE and asks_for_a_word:
             continue
-        hits.extend((aspect, value, hit.start(), hit.end()) for hit in pattern.finditer(window))
+        of_data = aspect is Aspect.FORMAT and speaks_of_data
+        found = (hit for hit in pattern.finditer(window) if not (of_data and _AMBIGUOUS.search(hit.group())))
+        hits.extend((aspect, value, hit.start(), hit.end()) for hit in found)
     kept = [hit for hit in hits if not any(_covers(other, hit) for other in hits)]
     return sorted(kept, key=lambda hit: (hit[3], hit[2]))
 

@@ -1,4 +1,4 @@
-"""Settings of the labels: how sure the classifier must be, and what it may be trained from."""
+"""Settings of labels and wishes: how sure the classifier must be, what it may be trained from, and which groups of users are shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class LabelledSettings(BaseModel, frozen=True, extra="forbid"):
     """Labelled follow-ups."""
 
     labels: str = Field(description="CSV of conversation_hash, message_index, label and, where labelled twice, second_label.")
-    conversations: str = Field(description="Logs with the labelled conversations: file, folder or glob of a kind that the README lists.")
+    conversations: str = Field(description="Logs with the labelled conversations: file, folder or glob of a kind that is read.")
 
 
 class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
@@ -34,3 +34,9 @@ class LabellerSettings(BaseModel, frozen=True, extra="forbid"):
         else:
             who = f"a trained classifier and, where it is less than {100 * self.sure:g} % sure, from `{model}`"
         return [f"Feedback labels come from {who}; the paper used GPT-4o."]
+
+
+class WishSettings(BaseModel, frozen=True, extra="forbid"):
+    """What is shown of what users complain about."""
+
+    min_users: int = Field(default=5, ge=1, description="Least users of a wish or a topic; smaller groups are not shown.")

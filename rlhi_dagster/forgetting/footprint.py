@@ -16,7 +16,7 @@ import polars as pl
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import CALLS, TABLES
 
-USERS = ("user_id", "persona_user_id")
+USERS = ("user_id", "persona_user_id", "split_group")
 """Columns that hold fingerprints."""
 NAMES = {
     "conversation_id": "conversation",
@@ -51,7 +51,7 @@ class Footprint:
     Attributes:
         user_id: The fingerprint.
         ids: Ids of what is theirs, by kind: see ``NAMES``.
-        borrowed: Pairs of other users that were ranked under this user's persona (`pair_id`).
+        borrowed: Pairs of other users that were ranked, and items that are asked, under this user's persona (`pair_id`, `prompt_id`).
     """
 
     user_id: str
@@ -110,7 +110,7 @@ class Footprint:
         return _names("turn_id", schema["turn_id"], self._of("message")) if "turn_id" in schema else pl.lit(value=True)
 
     def _of(self, kind: str) -> frozenset[str]:
-        return self.ids.get(kind, frozenset()) | (self.borrowed if kind == "pair" else frozenset())
+        return self.ids.get(kind, frozenset()) | (self.borrowed if kind in ("pair", "prompt") else frozenset())
 
 
 def footprint(lake: Lake, user_id: str) -> Footprint:
@@ -150,13 +150,17 @@ def tables(lake: Lake) -> Iterator[tuple[str, pl.LazyFrame]]:
 
 
 def _borrowed(lake: Lake, user_id: str) -> frozenset[str]:
-    """Pairs of other users that rest on a reward under this user's persona."""
+    """Pairs of other users that rest on a reward under this user's persona, and evaluation items that show it."""
     present = dict(tables(lake))
-    if not {"candidate_rewards", "reward_pairs"} <= set(present):
-        return frozenset()
-    shown = present["candidate_rewards"].filter(pl.col("persona_user_id") == user_id).select("turn_id", "condition").unique()
-    pairs = present["reward_pairs"].filter(pl.col("user_id") != user_id).join(shown, on=["turn_id", "condition"], how="semi")
-    return frozenset(pairs.select("pair_id").collect(engine="streaming")["pair_id"])
+    found = pl.DataFrame(schema={"id": pl.String()})
+    if {"candidate_rewards", "reward_pairs"} <= set(present):
+        shown = present["candidate_rewards"].filter(pl.col("persona_user_id") == user_id).select("turn_id", "condition").unique()
+        pairs = present["reward_pairs"].filter(pl.col("user_id") != user_id).join(shown, on=["turn_id", "condition"], how="semi")
+        found = pairs.select(pl.col("pair_id").alias("id")).collect(engine="streaming")
+    if "eval_prompts" in present:
+        asked = present["eval_prompts"].filter(pl.col("persona_user_id") == user_id, pl.col("user_id") != user_id)
+        found = pl.concat([found, asked.select(pl.col("prompt_id").alias("id")).collect(engine="streaming")])
+    return frozenset(found["id"])
 
 
 def _names(column: str, dtype: pl.DataType, ids: frozenset[str]) -> pl.Expr:

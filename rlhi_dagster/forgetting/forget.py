@@ -10,11 +10,14 @@ Killed at any moment, forgetting again does the rest. Do not forget while a run 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlhi_dagster.base import exports, owned
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.conversations.sources.rows import SPILLED
 from rlhi_dagster.forgetting import marks, requests_about, tombstones, traces
 from rlhi_dagster.forgetting.footprint import Footprint, footprint, tables
 from rlhi_dagster.personas.settings import PersonaSettings
@@ -31,11 +34,13 @@ class Outputs:
         root: Folder of all outputs.
         labelled: Conversations that the feedback classifier was trained on here; empty where it is the packaged one.
         writer: How personas are written.
+        salt: Fingerprint of the salt that users are told with; ``None`` if nobody knows.
     """
 
     root: Path
     labelled: frozenset[str] = frozenset()
     writer: PersonaSettings = field(default_factory=PersonaSettings)
+    salt: str | None = None
 
     @property
     def lake(self) -> Lake:
@@ -58,7 +63,7 @@ class Traces:
         keys: Of the response store.
         answers: Answers by kind and folder of the model.
         artefacts: Those that were trained on data of the user, and get a mark.
-        files: Rows handed to workers, and leftovers of killed runs.
+        files: Rows handed to workers, leftovers of killed runs, and exports among the outputs.
         has_report: Whether there is a report, which shows requests of users.
     """
 
@@ -94,10 +99,11 @@ def forget(outputs: Outputs, user_id: str) -> Traces:
     Raises:
         DamagedSegmentError: A segment of the store cannot be read; what was not removed yet is there for the next attempt.
     """
-    now = tombstones.add(outputs.root, user_id)
+    now = tombstones.add(outputs.root, user_id, outputs.salt)
     lake, gone = outputs.lake, look(outputs, user_id)
     for path in list(_files(outputs)):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    owned.sweep(Path(tempfile.gettempdir()).glob(f"{SPILLED}*"))
     erase.remove(outputs.store, gone.keys)
     marks.mark_trained(lake, _pairs(gone.found), now)
     if learned := _learned(outputs, gone.found):
@@ -121,7 +127,10 @@ def _learned(outputs: Outputs, found: Footprint) -> int:
 
 
 def _files(outputs: Outputs) -> Iterator[Path]:
-    """What holds rows of users outside of tables and store: job files, and what killed runs left beside tables and checkpoints."""
+    """What holds rows of users outside of tables and store: job files, what killed runs left, and exports among the outputs."""
     yield from (path for path in (outputs.root / "work").rglob("*") if path.is_file())
-    yield from Path(outputs.lake.root).glob("*/.*.partial")
+    for folder in (Path(outputs.lake.root), outputs.store):
+        yield from folder.rglob(".*.partial")
     yield from Path(outputs.lake.root).rglob(".*.training")
+    yield from outputs.store.rglob("*.partial")
+    yield from (path for path in exports.made(outputs.root) if path.is_relative_to(outputs.root.absolute()))

@@ -13,16 +13,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 
+from rlhi_dagster.base.aside import put
+from rlhi_dagster.base.failures import DamagedError
 from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.engines.models import MANIFEST, MARK
-from rlhi_dagster.training.artefacts import PAIRS
+from rlhi_dagster.engines.models import MARK
+from rlhi_dagster.training.artefacts import manifest, read_pairs, write_pairs
 
-_LEARNS_FROM_PAIRS = {"sft", "dpo", "reward"}
+_LEARNS_FROM_PAIRS = {"sft", "dpo", "kto", "reward"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,20 @@ class Mark:
 
 
 def marks(lake: Lake) -> list[Mark]:
-    """The marks of all artefacts, by path."""
+    """The marks of all artefacts, by path.
+
+    Raises:
+        DamagedError: One is not as it was written.
+    """
     files = sorted([*Path(lake.root).glob(f"[!.]*/{MARK}"), *Path(lake.root).glob(f"[!.]*/[!.]*/{MARK}")])
-    return [Mark(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [_read(file) for file in files]
+
+
+def _read(file: Path) -> Mark:
+    try:
+        return Mark(**json.loads(file.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"{file} is damaged: it is not the mark that was written", file.parent) from error
 
 
 def mark_trained(lake: Lake, pair_ids: Collection[str], now: datetime) -> list[Mark]:
@@ -63,13 +75,14 @@ def mark_trained(lake: Lake, pair_ids: Collection[str], now: datetime) -> list[M
 
 def would_mark(lake: Lake, pair_ids: Collection[str]) -> list[str]:
     """Artefacts that ``mark_trained`` would mark."""
-    return [str(folder.relative_to(lake.root)) for folder in _trained(lake, pair_ids) if _counts(folder, pair_ids)[0] != 0]
+    folders = [(folder, read_pairs(folder)) for folder in _trained(lake, pair_ids)]
+    return [str(folder.relative_to(lake.root)) for folder, trained in folders if trained is None or _gone(trained, pair_ids).any()]
 
 
 def mark(lake: Lake, artefact: str, gone: int | None, of: int | None, now: datetime) -> Mark:
     """Set the mark of an artefact, in the place of one that is there."""
     made = Mark(artefact, gone, of, now.isoformat())
-    _put(Path(lake.root, artefact, MARK), json.dumps(asdict(made)))
+    put(Path(lake.root, artefact, MARK), json.dumps(asdict(made)))
     return made
 
 
@@ -89,46 +102,33 @@ def _trained(lake: Lake, pair_ids: Collection[str]) -> Iterator[Path]:
     """Folders of artefacts that were trained on pairs here, if there are any pairs that matter."""
     by_name = [folder for asset in ("checkpoints", "online_policies") for folder in sorted(lake.artefact_path(asset).glob("[!.]*"))]
     for folder in (lake.artefact_path("reward_model"), *by_name) if pair_ids else ():
-        manifest = folder / MANIFEST
-        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["method"] in _LEARNS_FROM_PAIRS:
+        if (found := manifest(folder)) and found["method"] in _LEARNS_FROM_PAIRS:
             yield folder
 
 
-def _counts(folder: Path, pair_ids: Collection[str]) -> tuple[int | None, int | None]:
-    """Pairs among ``pair_ids`` that an artefact was trained on, and all; ``None`` if it does not say."""
-    file = folder / PAIRS
-    if not file.is_file():
-        return None, None
-    trained = pl.read_parquet(file)["pair_id"]
-    return int(trained.is_in(pl.Series(sorted(pair_ids), dtype=pl.String()).implode()).sum()), len(trained)
+def _gone(trained: pl.DataFrame, pair_ids: Collection[str]) -> pl.Series:
+    """Which pairs that an artefact was trained on are among ``pair_ids``."""
+    return trained["pair_id"].is_in(pl.Series(sorted(pair_ids), dtype=pl.String()).implode())
 
 
 def _mark(lake: Lake, folder: Path, pair_ids: Collection[str], now: datetime) -> Mark | None:
-    gone, of = _counts(folder, pair_ids)
-    if gone == 0:
-        return None
-    artefact = str(folder.relative_to(lake.root))
-    if gone is None or of is None:
+    artefact, trained = str(folder.relative_to(lake.root)), read_pairs(folder)
+    if trained is None:
         return mark(lake, artefact, None, None, now)
+    is_gone, of = _gone(trained, pair_ids), len(trained)
+    gone = int(is_gone.sum())
+    if not gone:
+        return None
     earlier = _earlier(lake, artefact)
     # The list has what is left; how many there were is in the earlier mark.
     all_pairs = earlier.of if earlier and earlier.of is not None else of
     made = mark(lake, artefact, all_pairs - of + gone, all_pairs, now)
-    listed = pl.read_parquet(folder / PAIRS)
-    partial = folder / f".{PAIRS}.{uuid4().hex}.partial"
-    listed.filter(~pl.col("pair_id").is_in(pl.Series(sorted(pair_ids), dtype=pl.String()).implode())).write_parquet(partial)
-    partial.replace(folder / PAIRS)
+    write_pairs(folder, trained.filter(~is_gone))
     return made
 
 
 def _earlier(lake: Lake, artefact: str) -> Mark | None:
     return next((each for each in marks(lake) if each.artefact == artefact), None)
-
-
-def _put(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.{uuid4().hex}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def marks_of(lake: Lake, artefact: str) -> list[Mark]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.tables import TABLES
+from rlhi_dagster.conversations.turns import timed
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, trace
 from rlhi_dagster.engines.read import read_chat
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
@@ -67,7 +69,7 @@ def asked_about(lake: Lake, store: Path, user_id: str, writer: PersonaSettings) 
     turns = _own(lake, "turns", user_id)
     if len(turns):
         ChatLabeller.with_default_prompts("", echo).label(follow_ups(turns.lazy()))
-        ChatWriter.with_default_prompt("", echo, writer).persona_lines(turns.lazy())
+        ChatWriter.with_default_prompt("", echo, writer).persona_lines(timed(turns.lazy(), _own(lake, "conversations", user_id).lazy()))
     items = _own(lake, "eval_prompts", user_id)
     if len(items) and any(lake.artefact_path("responses").glob("*.parquet")):
         _judged(items, lake.scan("responses").filter(pl.col("prompt_id").is_in(items["prompt_id"].implode())).collect(), echo)
@@ -76,7 +78,7 @@ def asked_about(lake: Lake, store: Path, user_id: str, writer: PersonaSettings) 
 
 def _own(lake: Lake, table: str, user_id: str) -> pl.DataFrame:
     if not any(lake.artefact_path(table).glob("*.parquet")):
-        return pl.DataFrame()
+        return TABLES[table].empty()
     return lake.scan(table).filter(pl.col("user_id") == user_id).collect(engine="streaming")
 
 
@@ -85,4 +87,4 @@ def _judged(items: pl.DataFrame, responses: pl.DataFrame, echo: Echo) -> None:
     for (_,), mine in responses.group_by("recipe"):
         both = items.join(mine, on="prompt_id", how="semi").join(of_base, on="prompt_id", how="semi")
         if len(both):
-            judge_pairs(both, mine, of_base, ChatJudge.with_default_prompt("", echo))
+            judge_pairs(both, mine, of_base, ChatJudge.with_default_prompts("", echo))

@@ -12,11 +12,13 @@ materialization, and ``rlhi store gc --unreferenced`` removes it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.base.control_tokens import escaped_messages
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.base import ChatRequest, Messages, trace
 from rlhi_dagster.engines.embedding import MiniLM
@@ -32,6 +34,7 @@ _PROMPTS = (
     "candidates",
     "reward_pairs",
     "preference_pairs",
+    "thumb_examples",
     "online_candidates",
     "eval_prompts",
 )
@@ -57,15 +60,21 @@ def answers(lake: Lake, store: Path, found: Footprint, others: Collection[str], 
     histories: set[int] = set()
     for dialogue in _dialogues(lake, found.user_id):
         is_own = [message["role"] == "user" and message["content"] not in others for message in dialogue]
-        for end in range(1, len(dialogue) + 1):
-            asked = trace(ChatRequest([*dialogue[:end], {"role": "assistant", "content": ""}]))
+        for said, end in product(_spellings(dialogue), range(1, len(dialogue) + 1)):
+            asked = trace(ChatRequest([*said[:end], {"role": "assistant", "content": ""}]))
             if any(is_own[:end]):
                 histories.add(asked.history_id)
             if is_own[end - 1]:
-                messages.add(trace(ChatRequest(dialogue[end - 1 : end])).message_id)
-    systems = {trace(ChatRequest(with_persona([], persona))).system_id for persona in _personas(lake, found.user_id)}
+                messages.add(trace(ChatRequest(said[end - 1 : end])).message_id)
+    personas = [said for persona in _personas(lake, found.user_id) for said in _spellings(with_persona([], persona))]
+    systems = {trace(ChatRequest(said)).system_id for said in personas}
     known = {name: ids for name, ids in (("message_id", messages), ("history_id", histories), ("system_id", systems)) if ids}
     return frozenset(erase.asked(store, known)["key"] if known else ()) - frozenset(shared)
+
+
+def _spellings(said: Messages) -> list[Messages]:
+    """Messages as requests hold them and as training rows do, with control tokens as text."""
+    return [said] if (safe := escaped_messages(said)) == said else [said, safe]
 
 
 def _personas(lake: Lake, user_id: str) -> set[str]:

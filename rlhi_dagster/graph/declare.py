@@ -19,20 +19,22 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
 import polars as pl
-from dagster_shared.utils.warnings import BetaWarning
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData  # not exported
+from dagster_shared.utils.warnings import BetaWarning, PreviewWarning
 
-from rlhi_dagster.base import failures
+from rlhi_dagster.base import failures, owned
 from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.findings import matches_table as _matches_table
-from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.lake import UNPARTITIONED, Lake, Staged
 from rlhi_dagster.base.launching import partition_column
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.conversations.sources import file_version
@@ -40,23 +42,60 @@ from rlhi_dagster.engines.model_settings import ROLES, Role
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.engines.questions import prompts_in, text_of
 from rlhi_dagster.graph.declared_settings import Settings, UndeclaredSettingError
-from rlhi_dagster.graph.metadata import markdown_table
+from rlhi_dagster.graph.excerpts import excerpts
+from rlhi_dagster.graph.metadata import markdown_table, rounded
 from rlhi_dagster.graph.partitions import against_base, months, partitions_of_run, recipes
 from rlhi_dagster.graph.resources import Workers
-from rlhi_dagster.profiles import Profile
+from rlhi_dagster.profiles import ROOT, Profile
 from rlhi_dagster.training import recipes as recipe_files
 
-# Both are marked beta in Dagster 1.13; the project stays below 1.14, and a line per asset would bury other warnings.
-warnings.filterwarnings("ignore", message="(Parameter `backfill_policy`|Function `multi_observable_source_asset`)", category=BetaWarning)
+# They are marked beta or preview in Dagster 1.13; the project stays below 1.14, and a line per asset would bury other warnings.
+_BETA = (
+    "(Parameter `backfill_policy`|Function `multi_observable_source_asset`|Class `(LocalFileCodeReference|CodeReferencesMetadataValue)`)"
+)
+warnings.filterwarnings("ignore", message=_BETA, category=BetaWarning)
+warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=PreviewWarning)
 
 OWNERS = ["team:rlhi"]
-OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "max_pairs", "validation_fraction", "seed", "prompts.persona")
+OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "kto", "max_pairs", "validation_fraction", "seed", "prompts.persona")
 """Settings that decide how recipes train, and on which pairs."""
 DEVIATING = (
     *("source", "labeller", "personas", "sampling", "policy", "rewrites", "candidates", "reward", "reasoning"),
     *("dpo", "dpo_on_rewards", "evaluation", *(f"models.{role}" for role in ROLES)),
 )
 """Settings of which the report says where they depart from the paper."""
+
+_DATA_VERSION, _INPUT_DATA_VERSION = "dagster/data_version", "dagster/input_data_version"
+"""Tags by which Dagster tells what is stale."""
+
+_LOCKS = ".locks"
+"""Folder of the lake, beside the assets."""
+
+WHEN_UPSTREAM_IS_SOUND = (
+    dg.AutomationCondition.eager()
+    & dg.AutomationCondition.all_deps_match(
+        dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True)
+    )
+).with_label("when what it rests on is new and its blocking checks have passed")
+FRESH_FOR = timedelta(days=8)
+"""Of real logs, which grow: as long as the weekly schedule leaves between two runs, and a day. Simulated ones stay as they are."""
+
+DOCUMENTS = {
+    **{
+        group: f"{group}.md" for group in ("benchmarks", "evaluation", "feedback", "personas", "preferences", "reasoning", "reconstruction")
+    },
+    "conversations": "logs.md",
+    "generation": "rewrites.md",
+    "held_out": "evaluation.md",
+    "online": "rewards.md",
+    "policy": "training.md",
+    "reward": "reward_models.md",
+    "training": "training.md",
+}
+"""The page of the documents about each group, by its file's name."""
+
+RESOURCES = ("settings", "lake", "workers")
+"""Parameters that are resources, beside ``io_manager``; under a prefix each place has its own."""
 
 Body = Callable[..., Any]
 
@@ -68,20 +107,22 @@ class Place:
     Attributes:
         profile: Every setting.
         prefix: First parts of every asset key; none for the profile that has a Dagster instance of its own.
+        started: Names (without the prefix) of schedules that are on from the beginning.
     """
 
     profile: Profile
     prefix: tuple[str, ...] = ()
+    started: frozenset[str] = frozenset()
 
     @cached_property
-    def months(self) -> dg.PartitionsDefinition[str]:
-        """Months of the profile."""
-        return months(self.profile.first_month)
+    def months(self) -> dg.DynamicPartitionsDefinition:
+        """Months of the source."""
+        return months(self.prefix)
 
     @cached_property
     def recipes(self) -> dg.PartitionsDefinition[str]:
         """Recipes of the profile."""
-        return recipes(recipe_files.names(self.profile.recipes))
+        return recipes(recipe_files.names(self.profile.recipes, self.profile.project_recipes))
 
     def partitions(self, column: str | None) -> dg.PartitionsDefinition[str] | None:
         """How a table is cut by its partition column."""
@@ -90,6 +131,10 @@ class Place:
     def key(self, name: str) -> dg.AssetKey:
         """Key of the asset of that name."""
         return dg.AssetKey([*self.prefix, name])
+
+    def named(self, name: str) -> str:
+        """Name of what has no key: a step, a job, a schedule or a sensor."""
+        return "__".join([*self.prefix, name])
 
     def versioned(self, version: str, reads: Sequence[str], metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments ``code_version`` and ``metadata`` of an asset.
@@ -107,9 +152,9 @@ class Place:
     def _setting(self, name: str) -> Any:
         section, _, rest = name.partition(".")
         if name == "recipes":
-            return recipe_files.trained(self.profile.recipes)
+            return recipe_files.trained(self.profile.recipes, self.profile.project_recipes)
         if name == "recipes_shown":
-            return recipe_files.shown(self.profile.recipes)
+            return recipe_files.shown(self.profile.recipes, self.profile.project_recipes)
         if section == "prompts":
             return text_of(rest, self.profile.prompts)
         if section == "models":
@@ -124,6 +169,8 @@ class Place:
 @dataclass(frozen=True)
 class Source:
     """Files that are made elsewhere; whoever observes them gives them a data version, of their names and contents.
+
+    A step that reads them observes them itself, and records of which version it is made: the latest observation may be of other files.
 
     Attributes:
         name: Of the asset.
@@ -148,21 +195,25 @@ class Source:
         spec = dg.AssetSpec(
             key,
             description=self.description,
-            group_name=self.group,
+            group_name=place.named(self.group),
             kinds={"huggingface" if location.startswith("hf://") else "file", *layout},
             owners=OWNERS,
-            metadata={"location": location, **self.shown(place.profile)},
+            metadata={"location": location, **_pages(self.group), **self.shown(place.profile)},
         )
 
-        @dg.multi_observable_source_asset(name=_op_name(place, f"observe_{self.name}"), specs=[spec])
+        @dg.multi_observable_source_asset(name=place.named(f"observe_{self.name}"), specs=[spec])
         def observe() -> dg.ObserveResult:
             """Version of the files as they are now."""
             with failures.told():
-                found = sorted((Path(file).name, file_version(file)) for file in self.files(place.profile))
-            listed = markdown_table(pl.DataFrame(found, schema=["file", "version"], orient="row"))
-            return dg.ObserveResult(asset_key=key, data_version=dg.DataVersion(digest_of(found)), metadata={"files": listed})
+                version, shown = self.seen(place)
+            return dg.ObserveResult(asset_key=key, data_version=dg.DataVersion(version), metadata=shown)
 
         return observe
+
+    def seen(self, place: Place) -> tuple[str, dict[str, dg.MarkdownMetadataValue]]:
+        """Data version of the files as they are now, and what the UI shows of them."""
+        found = sorted((Path(file).name, file_version(file)) for file in self.files(place.profile))
+        return digest_of(found), {"files": markdown_table(pl.DataFrame(found, schema=["file", "version"], orient="row"))}
 
 
 @dataclass(frozen=True)
@@ -190,16 +241,25 @@ class Out:
         """Whether it is a table."""
         return self.name in TABLES
 
-    def arguments(self, place: Place) -> dict[str, Any]:
-        """What Dagster is told of it, as an asset or as one of several outputs."""
-        folder = {"folder": dg.MetadataValue.path(place.profile.root / "lake" / self.name)}
+    def arguments(self, place: Place, body: Body) -> dict[str, Any]:
+        """What Dagster is told of it, as an asset or as one of several outputs; ``body`` makes it."""
+        is_by_recipe = partition_column(self.name) == "recipe"
+        folder = place.profile.root / "lake" / self.name
+        shown = {
+            "dagster/uri": folder.absolute().as_uri(),
+            "dagster/code_references": _references(body),
+            **_pages(self.group),
+            **({"dagster/table_name": self.name, **TABLES[self.name].metadata} if self.is_table else {}),
+        }
         return {
             "key": place.key(self.name),
-            "group_name": self.group,
+            "group_name": place.named(self.group),
             "kinds": {"polars", *self.kinds} if self.is_table else self.kinds,
             "owners": OWNERS,
             "description": self.description,
-            **place.versioned(self.code_version, self.reads, TABLES[self.name].metadata if self.is_table else folder),
+            "io_manager_key": place.named("io_manager"),
+            "freshness_policy": None if place.profile.truth or is_by_recipe else dg.FreshnessPolicy.time_window(fail_window=FRESH_FOR),
+            **place.versioned(self.code_version, self.reads, shown),
         }
 
 
@@ -212,7 +272,7 @@ class Step:
         outs: What it makes.
         partition_column: ``month``, ``recipe`` or none.
         body: A function of resources, and of the tables that it reads as frames. Several results are yielded one after the other.
-        deps: Assets that it reads otherwise.
+        deps: Assets that it reads otherwise, by name; sources as they are declared.
         with_base: Of the frames, those of which a recipe also sees the base's.
         pool: Scarce thing that it needs.
     """
@@ -221,7 +281,7 @@ class Step:
     outs: Sequence[Out]
     partition_column: str | None
     body: Body
-    deps: Sequence[str] = ()
+    deps: Sequence[str | Source] = ()
     with_base: Sequence[str] = ()
     pool: str | None = None
 
@@ -230,46 +290,83 @@ class Step:
         """Settings that the body may read."""
         return frozenset(setting for out in self.outs for setting in out.reads)
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether it makes one table from tables on the processor alone, so that it may run by itself."""
+        out, *others = self.outs
+        reads_tables_alone = bool(_frames(self.body)) and not any(isinstance(dep, Source) for dep in self.deps)
+        needs_a_model = self.pool is not None or bool(out.kinds)
+        return out.is_table and not others and reads_tables_alone and not needs_a_model and self.partition_column != "recipe"
+
     def build(self, place: Place) -> dg.AssetsDefinition:
         """The definition; failures that can be expected are told in one sentence, and undeclared settings cannot be read."""
         given: dict[str, Any] = {
             "partitions_def": place.partitions(self.partition_column),
             "backfill_policy": dg.BackfillPolicy.single_run(),
-            "deps": [place.key(name) for name in self.deps],
+            "deps": [place.key(dep.name if isinstance(dep, Source) else dep) for dep in self.deps],
             "ins": {name: self._input(place, name) for name in _frames(self.body)},
             "pool": self.pool,
         }
         if inspect.isgeneratorfunction(self.body):
-            outs = {out.name: dg.AssetOut(**out.arguments(place), **_without_value(out)) for out in self.outs}
-            return dg.multi_asset(name=_op_name(place, self.name), outs=outs, **given)(self._told_one_by_one(place))
+            outs = {out.name: dg.AssetOut(**out.arguments(place, self.body), **_without_value(out)) for out in self.outs}
+            return dg.multi_asset(name=place.named(self.name), outs=outs, **given)(_called(place, self._told_one_by_one(place)))
         (out,) = self.outs
-        return dg.asset(**out.arguments(place), **given)(self._told(place))
+        condition = WHEN_UPSTREAM_IS_SOUND if self.is_cheap else None
+        return dg.asset(**out.arguments(place, self.body), **given, automation_condition=condition)(_called(place, self._told(place)))
 
     def _input(self, place: Place, name: str) -> dg.AssetIn:
-        mapping = against_base(place.recipes.get_partition_keys()) if name in self.with_base else None
-        return dg.AssetIn(key=place.key(name), partition_mapping=mapping)
+        if name in self.with_base:
+            return dg.AssetIn(key=place.key(name), partition_mapping=against_base(place.recipes.get_partition_keys()))
+        column, other = self.partition_column, partition_column(name)
+        is_cut_otherwise = None not in (column, other) and column != other
+        return dg.AssetIn(key=place.key(name), partition_mapping=dg.AllPartitionMapping() if is_cut_otherwise else None)
 
     def _told(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Any:
-            with failures.told(), self._prompts(place):
-                return _placed(place, self.body(*self._seen(args), **self._seen_by_name(kwargs)))
+            with failures.told(), self._prompts(place), self._alone([*args, *kwargs.values()]) as locks:
+                sources = self._observed(place)
+                made = self.body(*self._seen(args, locks), **self._seen_by_name(kwargs, locks))
+                self._check_unchanged(place, sources)
+                return _placed(place, made, sources)
 
         return told
 
     def _told_one_by_one(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            results = iter(self.body(*self._seen(args), **self._seen_by_name(kwargs)))
-            while True:
-                # Not around the yield, for what is set there would hold for whoever reads the results.
-                with failures.told(), self._prompts(place):
-                    made = next(results, None)
-                if made is None:
-                    return
-                yield _placed(place, made)
+            with ExitStack() as stack:
+                with failures.told():
+                    locks = stack.enter_context(self._alone([*args, *kwargs.values()]))
+                    sources = self._observed(place)
+                results, is_first = iter(self.body(*self._seen(args, locks), **self._seen_by_name(kwargs, locks))), True
+                while True:
+                    # Not around the yield, for what is set there would hold for whoever reads the results.
+                    with failures.told(), self._prompts(place):
+                        made = next(results, None)
+                        if is_first:
+                            self._check_unchanged(place, sources)
+                    if made is None:
+                        return
+                    is_first = False
+                    yield _placed(place, made, sources)
 
         return told
+
+    def _observed(self, place: Place) -> dict[Source, str]:
+        """The sources that the step reads, each observed, and their data versions."""
+        found = {}
+        for source in (dep for dep in self.deps if isinstance(dep, Source)):
+            found[source], shown = source.seen(place)
+            observed = dg.AssetObservation(place.key(source.name), metadata=shown, tags={_DATA_VERSION: found[source]})
+            dg.AssetExecutionContext.get().log_event(observed)
+        return found
+
+    def _check_unchanged(self, place: Place, sources: Mapping[Source, str]) -> None:
+        """Raise ValueError if the files of a source are others than before they were read."""
+        for source, version in sources.items():
+            if source.seen(place)[0] != version:
+                raise ValueError(f"the files of {source.name} changed while they were read: launch again")
 
     def _prompts(self, place: Place) -> AbstractContextManager[None]:
         """The prompts of the place, of which the body reads those that it declares."""
@@ -280,16 +377,29 @@ class Step:
 
         return prompts_in(place.profile.prompts, note)
 
-    def _seen(self, given: Sequence[Any]) -> list[Any]:
-        return [self._seen_one(each) for each in given]
+    def _alone(self, given: Sequence[Any]) -> AbstractContextManager[list[str]]:
+        """Be the only run that makes these partitions; nothing is waited for where the body only hands over a frame, or for a plan."""
+        context = next((each for each in given if isinstance(each, dg.AssetExecutionContext)), None)
+        roots = [Path(each.root) for each in given if isinstance(each, Lake)]
+        workers = [each for each in given if isinstance(each, Workers)]
+        if context is None or not (roots or workers) or any(each.plans for each in workers):
+            return nullcontext([])
+        folder = (roots[0] if roots else workers[0].root / "lake") / _LOCKS / self.name
+        keys = context.partition_keys if context.has_partition_key or context.has_partition_key_range else []
+        what = f"{self.name} of {keys[0]}" + (f" to {keys[-1]}" if len(keys) > 1 else "") if keys else self.name
+        files = [folder / f"{key}.lock" for key in keys or [UNPARTITIONED]]
+        return owned.alone(files, what, context.run.run_id, context.log.info)
 
-    def _seen_one(self, given: Any) -> Any:
+    def _seen(self, given: Sequence[Any], locks: Sequence[str]) -> list[Any]:
+        return [self._seen_one(each, locks) for each in given]
+
+    def _seen_one(self, given: Any, locks: Sequence[str]) -> Any:
         if isinstance(given, Settings):
             return given.seen_by(self.name, self.reads)
-        return given.of(self.name) if isinstance(given, Workers) else given
+        return given.of(self.name, locks) if isinstance(given, Workers) else given
 
-    def _seen_by_name(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(zip(given, self._seen(list(given.values())), strict=True))
+    def _seen_by_name(self, given: Mapping[str, Any], locks: Sequence[str]) -> dict[str, Any]:
+        return dict(zip(given, self._seen(list(given.values()), locks), strict=True))
 
 
 @dataclass(frozen=True)
@@ -310,6 +420,9 @@ class Run:
 @dataclass(frozen=True)
 class Check:
     """A property that an asset must have.
+
+    It is looked at once for all partitions of a run. If it does not hold, each partition is looked at by itself, so that the UI shows in
+    which of them; where it holds in each by itself, it is broken by all of them together.
 
     Attributes:
         asset: Name of the asset.
@@ -337,17 +450,40 @@ class Check:
         tables = {name: place.key(value) for name, value in self.given.items() if isinstance(value, str)}
         frames = [each.name for each in wanted if each.name not in self.given and each.default is each.empty]
         severity = dg.AssetCheckSeverity.WARN if self.warns else dg.AssetCheckSeverity.ERROR
-        partitions_def = place.partitions(partition_column(self.asset))
+        column = partition_column(self.asset)
+        partitions_def = place.partitions(column)
+        # A check has no mapping between partitions, so one that also reads what is cut otherwise tells of all its partitions at once.
+        is_by_partition = all(partition_column(key.path[-1]) in (None, column) for key in tables.values())
 
-        def check(context: dg.AssetCheckExecutionContext, settings: Any, lake: Any, **inputs: pl.LazyFrame) -> dg.AssetCheckResult:
-            run = Run(lake, settings.profile, partitions_of_run(context.run.tags, partitions_def))
-            if run.partitions is not None:
-                inputs |= {name: inputs[name].filter(pl.col("month").is_in(list(run.partitions))) for name in self.of_run}
-            with failures.told():
+        def check(context: dg.AssetCheckExecutionContext, settings: Any, lake: Any, **inputs: pl.LazyFrame) -> Iterator[Any]:
+            keys = partitions_of_run(context.run.tags, partitions_def, context.instance)
+
+            def found_in(partitions: Sequence[str] | None, cut: Sequence[str]) -> Finding:
+                run = Run(lake, settings.profile, partitions)
+                seen = {name: _of(inputs[name], column, partitions) if name in cut else inputs[name] for name in inputs}
                 values = {name: value(run) if callable(value) else value for name, value in self.given.items() if name not in tables}
-                found = self.holds(**inputs, **values)
-            shown = {name: markdown_table(each) if isinstance(each, pl.DataFrame) else each for name, each in found.numbers.items()}
-            return dg.AssetCheckResult(passed=found.passed, metadata=shown, severity=severity)
+                return self.holds(**seen, **values)
+
+            with failures.told():
+                together = found_in(keys, self.of_run)
+                if keys is None or not is_by_partition:
+                    yield dg.AssetCheckResult(passed=together.passed, metadata=_shown(together), severity=severity)
+                    return
+                # A fault that no partition has by itself lies between them, so all of them have it.
+                alone = {} if together.passed else {key: found_in([key], (*frames, *self.of_run)) for key in keys}
+                told = alone if not all(each.passed for each in alone.values()) else dict.fromkeys(keys, together)
+            for key, finding in told.items():
+                yield dg.AssetCheckEvaluation(
+                    asset_key=place.key(self.asset),
+                    check_name=self.name,
+                    passed=finding.passed,
+                    metadata=_shown(finding),
+                    target_materialization_data=_target(context.instance, place.key(self.asset), key),
+                    severity=severity,
+                    blocking=not self.warns,
+                    partition=key,
+                )
+            yield dg.Output(None, output_name=context.op_execution_context.op_def.output_defs[0].name)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         typed = {
@@ -358,13 +494,15 @@ class Check:
         }
         check.__signature__ = inspect.Signature([inspect.Parameter(name, kind, annotation=typ) for name, typ in typed.items()])  # type: ignore[attr-defined]
         check.__annotations__ = typed
-        return dg.asset_check(
+        checked = dg.asset_check(
             asset=place.key(self.asset),
             name=self.name,
             blocking=not self.warns,
             description=(self.holds.__doc__ or "").strip().split("\n", 1)[0],
             additional_ins={name: dg.AssetIn(key) for name, key in tables.items()},
-        )(check)
+            partitions_def=partitions_def if is_by_partition else None,
+        )
+        return checked(_called(place, check))
 
 
 Declaration = Source | Step | Check
@@ -378,7 +516,7 @@ def asset(
     *,
     code_version: str = "1",
     reads: Sequence[str] = (),
-    deps: Sequence[str] = (),
+    deps: Sequence[str | Source] = (),
     with_base: Sequence[str] = (),
     pool: str | None = None,
 ) -> Callable[[Body], Step]:
@@ -387,7 +525,9 @@ def asset(
     return lambda body: Step(name, [out], partition_column(name), body, deps, with_base, pool)
 
 
-def together(name: str, cut_by: str, outs: Sequence[Out], *, deps: Sequence[str] = (), pool: str | None = None) -> Callable[[Body], Step]:
+def together(
+    name: str, cut_by: str, outs: Sequence[Out], *, deps: Sequence[str | Source] = (), pool: str | None = None
+) -> Callable[[Body], Step]:
     """Declare the assets that one step makes (``launching.TOGETHER``); its body yields their results one after the other."""
     return lambda body: Step(name, outs, cut_by, body, deps, (), pool)
 
@@ -412,12 +552,69 @@ def _without_value(out: Out) -> dict[str, Any]:
     return {} if out.is_table else {"dagster_type": dg.Nothing}
 
 
-def _placed(place: Place, made: Any) -> Any:
-    """A result under the key that its asset has in a place."""
-    if not isinstance(made, dg.MaterializeResult) or made.asset_key is None:
+def _placed(place: Place, made: Any, sources: Mapping[Source, str]) -> Any:
+    """A result under the key that its asset has in a place, with the versions of the sources that it is made of."""
+    if not isinstance(made, dg.MaterializeResult):
         return made
-    return made._replace(asset_key=place.key(made.asset_key.path[-1]))
+    key = made.asset_key and place.key(made.asset_key.path[-1])
+    shown = rounded(made.metadata)
+    if place.profile.truth and key is not None and isinstance(made.value, pl.DataFrame | Staged):
+        shown |= excerpts(key.path[-1], made.value)
+    of = {f"{_INPUT_DATA_VERSION}/{place.key(source.name).to_user_string()}": version for source, version in sources.items()}
+    return made._replace(asset_key=key, metadata=shown, tags={**(made.tags or {}), **of})
 
 
-def _op_name(place: Place, name: str) -> str:
-    return "__".join([*place.prefix, name])
+def _called(place: Place, body: Body) -> Body:
+    """A function whose resources are called as in a place, so that places with resources of their own stand side by side."""
+    if not place.prefix:
+        return body
+    signature = inspect.signature(body, eval_str=True)
+    names = {place.named(name): name for name in signature.parameters if name in RESOURCES}
+    renamed = [each.replace(name=place.named(each.name) if each.name in RESOURCES else each.name) for each in signature.parameters.values()]
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return body(*args, **{names.get(name, name): value for name, value in kwargs.items()})
+
+    def called_one_by_one(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield from called(*args, **kwargs)
+
+    given = functools.wraps(body)(called_one_by_one if inspect.isgeneratorfunction(inspect.unwrap(body)) else called)
+    del given.__wrapped__
+    given.__signature__ = signature.replace(parameters=renamed)  # type: ignore[attr-defined]
+    given.__annotations__ = {each.name: each.annotation for each in renamed}
+    return given
+
+
+def _pages(group: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Where the documents speak of a group, from the checkout's folder; an installed package has none."""
+    page = next((ROOT / "docs").rglob(DOCUMENTS[group]), None)
+    return {} if page is None else {"documents": dg.MetadataValue.path(page.relative_to(ROOT))}
+
+
+def _references(body: Body) -> dg.CodeReferencesMetadataValue:
+    """Where a body is written; Dagster itself would find what is wrapped around it."""
+    file, line = str(inspect.getsourcefile(body)), body.__code__.co_firstlineno
+    return dg.CodeReferencesMetadataValue(
+        code_references=[dg.LocalFileCodeReference(file_path=file, line_number=line, label=body.__name__)]
+    )
+
+
+def _of(frame: pl.LazyFrame, column: str | None, partitions: Sequence[str] | None) -> pl.LazyFrame:
+    """The rows of some partitions; all of them where there are none."""
+    return frame if column is None or partitions is None else frame.filter(pl.col(column).is_in(list(partitions)))
+
+
+def _shown(found: Finding) -> dict[str, Any]:
+    """The measurements of a finding, as the UI shows them."""
+    return rounded({name: markdown_table(each) if isinstance(each, pl.DataFrame) else each for name, each in found.numbers.items()})
+
+
+def _target(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that a check looked at: Dagster counts a check as one of the latest only with it."""
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]), limit=1).records
+    if not records:
+        return None
+    (latest,) = records
+    return AssetCheckEvaluationTargetMaterializationData(
+        run_id=latest.event_log_entry.run_id, storage_id=latest.storage_id, timestamp=latest.timestamp
+    )

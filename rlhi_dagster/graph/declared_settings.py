@@ -18,6 +18,9 @@ from rlhi_dagster.profiles import Profile
 _FOR_THE_RECORD = frozenset({"name", "root", "source_facts"})
 """What of a profile says where things lie and come from, and bears on no result."""
 
+_DECLARED_AS = {"project_recipes": "recipes"}
+"""Settings that others are declared with: `recipes` stands for the recipes that both choose."""
+
 
 class UndeclaredSettingError(AttributeError):
     """An asset reads a setting that it does not declare, so that it would not be stale when the setting has changed."""
@@ -58,7 +61,7 @@ class View:
         real = self._real
         if name not in type(real).model_fields:
             return self._computed(name)
-        path = f"{self._path}{name}"
+        path = f"{self._path}{_DECLARED_AS.get(name, name)}"
         if name in _FOR_THE_RECORD or any(f"{path}.".startswith(f"{each}.") for each in self._reads):
             return getattr(real, name)
         if any(each.startswith(f"{path}.") for each in self._reads):

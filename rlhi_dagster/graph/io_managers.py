@@ -5,6 +5,7 @@ return a ``MaterializeResult`` without a value; no I/O manager is involved, and 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -12,6 +13,9 @@ import polars as pl
 from rlhi_dagster.base import failures
 from rlhi_dagster.base.lake import Lake, Staged
 from rlhi_dagster.graph.partitions import partitions_of_run
+
+_DIGITS = 16
+"""Of a digest, as many as tell two contents apart."""
 
 
 class TableIOManager(dg.ConfigurableIOManager):
@@ -41,8 +45,10 @@ class TableIOManager(dg.ConfigurableIOManager):
             written = self.lake.publish(obj) if isinstance(obj, Staged) else self.lake.write(table, obj, partitions)
         for file in written:
             measured: dict[str, dg.MetadataValue] = {
-                "content_sha256": dg.MetadataValue.text(file.content_sha256),
-                "path": dg.MetadataValue.path(file.path),
+                # In few letters, for a long word would be cut off on the asset's page; the folder of the table is on the page too.
+                "content_sha256": dg.MetadataValue.text(file.content_sha256[:_DIGITS]),
+                "file": dg.MetadataValue.text(Path(file.path).name),
+                "file_sha256": dg.MetadataValue.text(file.seal[:_DIGITS]),
             }
             if file.partition is None:
                 context.add_output_metadata({"dagster/row_count": dg.MetadataValue.int(file.rows), **measured})
@@ -72,7 +78,7 @@ def _partitions_to_read(context: dg.InputContext) -> Sequence[str] | None:
         return None
     if not consumer.keys:
         is_checked_asset = any(check.asset_key == context.asset_key for check in consumer.check_keys)
-        return partitions_of_run(step.run_tags, context.asset_partitions_def) if is_checked_asset else None
+        return partitions_of_run(step.run_tags, context.asset_partitions_def, step.instance) if is_checked_asset else None
     mapping = consumer.get_partition_mapping_for_dep(context.asset_key)
     if isinstance(mapping, dg.AllPartitionMapping) or (mapping is None and consumer.partitions_def is None):
         return None

@@ -14,10 +14,11 @@ import dagster as dg
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.model_settings import Player, Role
-from rlhi_dagster.engines.models import ModelRef
+from rlhi_dagster.engines.models import ModelRef, read_manifest
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.resources import Workers
+from rlhi_dagster.training import artefacts
 
 ARTEFACTS: Mapping[Role, str] = {"policy": "policy", "reward": "reward_model"}
 """Roles whose model is an artefact of the lake."""
@@ -83,8 +84,8 @@ class Calls:
         return self.all_asked(role, temperature)[0]
 
     def all_asked(self, role: Role, temperature: float | None = None) -> list[Asked]:
-        """The same of a role that several may play; programs are left out."""
-        models = [player for player in self._profile.players(role) if player.program is None]
+        """The same of a role that several may play; programs, and reward models, which write nothing, are left out."""
+        models = [player for player in self._profile.players(role) if player.program is None and player.owner != "reward"]
         return [Asked(self, player, self.find(player), temperature) for player in models]
 
     def ask(
@@ -103,20 +104,30 @@ class Calls:
         self._count(stats)
         return answers
 
-    def score(self, model: ModelRef, requests: Sequence[RewardRequest]) -> list[RewardAnswer]:
-        """Rewards of a reward model, in order."""
-        answers, stats = self._workers.score(self._context, model, requests, self._profile.players("reward")[0].engine)
+    def score(self, model: ModelRef, requests: Sequence[RewardRequest], player: Player | None = None) -> list[RewardAnswer]:
+        """Rewards of a reward model, in order, run as a player is; as the role `reward` if none is given."""
+        player = player or self._profile.players("reward")[0]
+        answers, stats = self._workers.score(self._context, model, requests, player.engine)
         self._count(stats)
         return answers
 
+    def rewards(self, requests: Sequence[RewardRequest]) -> tuple[str, list[RewardAnswer]]:
+        """Identity of the reward model, and its rewards, in order; for want of data to train one on, errors that say so."""
+        player = self._profile.players("reward")[0]
+        folder = self._lake.artefact_path(ARTEFACTS["reward"])
+        if player.owner == "reward" and artefacts.is_empty(folder):
+            return "none", [RewardAnswer(None, f"no_reward_model: {read_manifest(folder)['why']}", 0)] * len(requests)
+        model = self.find(player)
+        return model.identity, self.score(model, requests)
+
     def metadata(self) -> dict[str, float]:
-        """What the calls cost, under stable keys for the UI; nothing if no model was to be asked."""
+        """What the calls cost, under stable keys for the UI and without those that are 0; nothing if no model was to be asked."""
         if self._spent is None:
             return {}
         stats = self._spent
         rate = stats.completion_tokens / stats.seconds if stats.seconds else 0.0
         rounded = {"seconds": round(stats.seconds, 1), "cost_usd": round(stats.cost_usd, 4), "tokens_per_second": round(rate, 1)}
-        return {f"calls/{name}": value for name, value in (asdict(stats) | rounded).items()}
+        return {f"calls/{name}": value for name, value in (asdict(stats) | rounded).items() if value}
 
     def _count(self, stats: CallStats) -> None:
         self._spent = stats if self._spent is None else self._spent + stats

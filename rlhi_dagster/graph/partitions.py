@@ -1,36 +1,61 @@
 """How the graph is cut: months for conversations, recipes for training arms, and what depends on which part.
 
 What belongs here: partition definitions, mappings between them, and which partitions a run is about. What does not: which months or
-recipes there are (the profile says).
+recipes there are (the source and the profile say).
+
+Months are dynamic partitions: those that the source has rows of and no others, so that nothing looks unfinished that cannot be made. The
+instance knows them once they have been added (`add_months`): by ``rlhi months``, which every launch over a range asks, and by the sensor
+``source_months``. A month that has lost its rows stays, for what is made of it has to be made anew without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
 
 from rlhi_dagster.training.recipes import BASE
 
-MONTH_FORMAT = "%Y-%m"
-
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
 _RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 
-def months(first: str) -> dg.MonthlyPartitionsDefinition:
-    """Months from ``first`` (``YYYY-MM``) on, open-ended, the current month included.
+def months(prefix: Sequence[str] = ()) -> dg.DynamicPartitionsDefinition:
+    """Months of the source, ``YYYY-MM``, which whoever finds them adds to the instance.
+
+    Args:
+        prefix: First parts of every asset key; pipelines in one instance have months of their own.
+    """
+    return dg.DynamicPartitionsDefinition(name="/".join([*prefix, "months"]))
+
+
+def add_months(instance: dg.DagsterInstance, definition: dg.DynamicPartitionsDefinition, found: Iterable[str]) -> list[str]:
+    """Add those months that the instance lacks, and return them; all stand in the order of the calendar, which ranges rest on.
 
     Raises:
-        ValueError: ``first`` is not a month.
+        ValueError: One does not read ``YYYY-MM``.
     """
+    name, there = str(definition.name), definition.get_partition_keys(dynamic_partitions_store=instance)
+    missing = sorted(set(found).difference(there))
+    for month in missing:
+        _check(month)
+    if missing and there and missing[0] < there[-1]:
+        # They are kept in the order in which they were added. What was made of a month stays its own when its name comes back.
+        for month in there:
+            instance.delete_dynamic_partition(name, month)
+        instance.add_dynamic_partitions(name, sorted([*there, *missing]))
+    elif missing:
+        instance.add_dynamic_partitions(name, missing)
+    return missing
+
+
+def _check(month: str) -> None:
     try:
-        date.fromisoformat(f"{first}-01")
+        date.fromisoformat(f"{month}-01")
     except ValueError as error:
-        raise ValueError(f"the first month must read YYYY-MM, not {first!r}") from error
-    return dg.MonthlyPartitionsDefinition(start_date=first, fmt=MONTH_FORMAT, timezone="UTC", end_offset=1)
+        raise ValueError(f"a month must read YYYY-MM, not {month!r}") from error
 
 
 def recipes(names: Sequence[str]) -> dg.StaticPartitionsDefinition:
@@ -49,15 +74,23 @@ def against_base(names: Sequence[str]) -> dg.StaticPartitionMapping:
     return dg.StaticPartitionMapping({name: list(names) if name == BASE else [name] for name in names})
 
 
-def partitions_of_run(tags: Mapping[str, str], partitions: dg.PartitionsDefinition | None) -> list[str] | None:
+def partitions_of_run(
+    tags: Mapping[str, str], partitions: dg.PartitionsDefinition | None, instance: dg.DagsterInstance
+) -> list[str] | None:
     """Partitions of ``partitions`` that a run with ``tags`` is about; ``None`` if the run names none or nothing is partitioned."""
     if partitions is None:
         return None
     if _PARTITION_TAG in tags:
         return [tags[_PARTITION_TAG]]
     if _RANGE_START_TAG in tags:
-        return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(tags[_RANGE_START_TAG], tags[_RANGE_END_TAG])))
+        keys = list(partitions.get_partition_keys(dynamic_partitions_store=instance))
+        return keys[keys.index(tags[_RANGE_START_TAG]) : keys.index(tags[_RANGE_END_TAG]) + 1]
     return None
+
+
+def ends_of_run(tags: Mapping[str, str]) -> list[str]:
+    """The first and the last partition that a run with ``tags`` is about; none if it names none."""
+    return [tags[tag] for tag in (_PARTITION_TAG, _RANGE_START_TAG, _RANGE_END_TAG) if tag in tags]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:

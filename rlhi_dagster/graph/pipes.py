@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -28,6 +29,7 @@ from rlhi_dagster.graph import observations, starting
 _SECONDS_TO_STOP = 600
 """How long a worker that is told to stop may take to finish what it has in hand."""
 _SECONDS_BETWEEN_READS = 0.01
+_SECONDS_BETWEEN_LOOKS = 0.2
 _EXPECTED = "ExpectedError"
 """Name of ``workers.expected.ExpectedError`` in the message with which a worker closes."""
 
@@ -113,33 +115,68 @@ def whole_lines(path: Path, has_ended: Event) -> Iterator[bytes]:
                 time.sleep(_SECONDS_BETWEEN_READS)
 
 
-def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], job: Mapping[str, Any]) -> Sequence[Any]:
-    """Run a worker to its end and return its custom messages.
+def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+    """Run a worker for each job, all at the same time, to their end; each one's custom messages.
 
     Args:
         context: Of the asset.
         worker: Its name, for people.
         command: Program and arguments.
-        job: What it has to do, as Pipes extras.
+        jobs: What each has to do, as Pipes extras.
 
     Raises:
-        dg.Failure: The worker failed; the description says why. Retries are not allowed where it said so itself: the same would happen.
+        dg.Failure: A worker failed; the description says why. The others finish what they have in hand first. Retries are not allowed where
+            it said so itself: the same would happen.
     """
-    messages = Messages(context)
-    injector = dg.PipesTempFileContextInjector()
-    with dg.open_pipes_session(context=context, extras=dict(job), context_injector=injector, message_reader=messages) as session:
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **session.get_bootstrap_env_vars()}
-        process = starting.start(command, environment, str(profiles.ROOT))
+    readers = [Messages(context) for _ in jobs]
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(_session(context, job, reader)) for job, reader in zip(jobs, readers, strict=True)]
+        processes = [_started(command, session) for session in sessions]
         try:
-            status = process.wait()
+            ended = _ended(processes)
         except dg.DagsterExecutionInterruptedError:
             context.log.info(f"this run is to end: worker {worker} finishes what it has in hand")
-            process.send_signal(signal.SIGINT)
-            process.wait(_SECONDS_TO_STOP)
+            _stop(processes)
             raise
-    if status:
-        raise failure(worker, status, messages.exception)
-    return session.get_custom_messages()
+    for number, status in ended.items():
+        if status:
+            raise failure(worker, status, readers[number].exception)
+    return [session.get_custom_messages() for session in sessions]
+
+
+def _session(context: dg.AssetExecutionContext, job: Mapping[str, Any], reader: Messages) -> AbstractContextManager[dg.PipesSession]:
+    injector = dg.PipesTempFileContextInjector()
+    return dg.open_pipes_session(context=context, extras=dict(job), context_injector=injector, message_reader=reader)
+
+
+def _started(command: Sequence[str], session: dg.PipesSession) -> starting.Started:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **session.get_bootstrap_env_vars()}
+    return starting.start(command, environment, str(profiles.ROOT))
+
+
+def _ended(processes: Sequence[starting.Started]) -> dict[int, int]:
+    """How each ended, by its place, the first to end first; where one fails the others are told to stop."""
+    ended: dict[int, int] = {}
+    while len(ended) < len(processes):
+        for number, process in enumerate(processes):
+            if number in ended:
+                continue
+            try:
+                # The last one is waited for without looking up from time to time.
+                ended[number] = process.wait(None if len(ended) == len(processes) - 1 else _SECONDS_BETWEEN_LOOKS)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                continue
+            if ended[number]:
+                for other in processes:
+                    other.send_signal(signal.SIGINT)
+    return ended
+
+
+def _stop(processes: Sequence[starting.Started]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        process.wait(_SECONDS_TO_STOP)
 
 
 def failure(worker: str, status: int, exception: Mapping[str, Any] | None) -> dg.Failure:

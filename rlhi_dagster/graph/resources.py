@@ -12,15 +12,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
+from itertools import groupby
 from operator import add
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import dagster as dg
 import numpy as np
 import polars as pl
 
 from rlhi_dagster import profiles
+from rlhi_dagster.base import owned, seals
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
@@ -30,19 +32,21 @@ from rlhi_dagster.engines.models import ModelRef, digest_of, read_manifest
 from rlhi_dagster.engines.read import read_chat, read_rewards
 from rlhi_dagster.engines.replay import replay, unanswered
 from rlhi_dagster.engines.requests import chat_rows
-from rlhi_dagster.engines.settings import EngineSettings
+from rlhi_dagster.engines.settings import EngineSettings, WorkerSettings
 from rlhi_dagster.engines.sources import GgufFile
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.graph import pipes
-from rlhi_dagster.reasoning.math_answers import Grade, Solution
+from rlhi_dagster.reasoning.math_answers import SOLUTION_SCHEMA, Grade, Solution
 from rlhi_dagster.store import uses as references
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.artefacts import made_of, refer
 from rlhi_dagster.training.reference_keys import KIND as REFERENCE
 from rlhi_dagster.training.reference_keys import reference_key
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.workers.share import KEY as SHARE
 
 _EMBED_CHUNK = 1024
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,11 @@ class TrainingRun:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def work(self) -> float:
+        """How much it trains, in rows seen."""
+        return len(self.rows) * self.settings.epochs
+
+    @property
     def inputs(self) -> str:
         """Digest of everything that determines the result."""
         model = [self.model.name, self.model.revision] if self.model else None
@@ -74,16 +83,24 @@ class Workers:
     Attributes:
         root: Folder of all outputs; the store is ``responses/`` below it, job files lie in ``work/``.
         limits: What the calls of one asset may cost.
+        settings: How many processes work side by side.
         asset: Name of the asset or step that they work for.
+        locks: What they hold while they work: see ``owned.alone``.
+        plans: Whether they only tell what they would do.
     """
+
+    plans: ClassVar[bool] = False
 
     root: Path
     limits: Limits = field(default_factory=Limits)
+    settings: WorkerSettings = field(default_factory=WorkerSettings)
     asset: str = ""
+    locks: tuple[str, ...] = ()
+    _owned: dict[str, owned.Partial] = field(default_factory=dict, repr=False, compare=False)
 
-    def of(self, asset: str) -> Self:
-        """The workers of an asset or step."""
-        return replace(self, asset=asset)
+    def of(self, asset: str, locks: Sequence[str] = ()) -> Self:
+        """The workers of an asset or step, and what they hold."""
+        return replace(self, asset=asset, locks=tuple(locks))
 
     @property
     def store(self) -> Path:
@@ -110,12 +127,15 @@ class Workers:
         if plans:
             self._announce(context, reduce(add, plans))
         if any(lacking):
-            files = [
-                {"model": model.to_dict(), "requests": self._job_file(context, chat_rows(requests))}
-                for (model, requests), keys in zip(keyed, lacking, strict=True)
-                if keys
+            calls = [(model, key, requests[key]) for (model, requests), keys in zip(keyed, lacking, strict=True) for key in keys]
+            shares = [
+                [
+                    {"model": model.to_dict(), "requests": self._job_file(context, chat_rows({key: each for _, key, each in some}))}
+                    for model, some in groupby(share, lambda call: call[0])
+                ]
+                for share in self._shares(calls, engine)
             ]
-            total = _with_cached(self._generate(context, files, engine, sampling), wanted)
+            total = _with_cached(self._generate(context, shares, engine, sampling), wanted)
         self._note_use(context, zip(stores, order, strict=True))
         return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
 
@@ -141,10 +161,16 @@ class Workers:
         total = CallStats(wanted, wanted)
         self._announce(context, self._forecast("chat", model, engine, wanted, lacking, sampling.max_new_tokens))
         if lacking:
-            rows = {"dialogue_id": list(dialogues), "user_messages": [list(said) for said in dialogues.values()]}
             schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
-            file = self._job_file(context, pl.DataFrame(rows, schema=schema))
-            total = _with_cached(self._generate(context, [{"model": model.to_dict(), "dialogues": file}], engine, sampling), wanted)
+            # Dialogues that begin alike ask for the same replies, so they stay together.
+            alike: dict[str, list[tuple[str, list[str]]]] = {}
+            for name, said in dialogues.items():
+                alike.setdefault("".join(said[:1]), []).append((name, list(said)))
+            lengths = [sum(len(said) for _, said in group) for group in alike.values()]
+            shared = _evenly(list(alike.values()), lengths, self._processes(engine, wanted))
+            frames = [pl.DataFrame([each for group in groups for each in group], schema=schema, orient="row") for groups in shared]
+            shares = [[{"model": model.to_dict(), "dialogues": self._job_file(context, frame)}] for frame in frames]
+            total = _with_cached(self._generate(context, shares, engine, sampling), wanted)
         answers = replay(dialogues, stored)
         self._note_use(context, [(store, used)])
         return answers, total
@@ -159,10 +185,12 @@ class Workers:
         lacking, total = store.missing(_keys(order)).to_list(), CallStats(requests=len(order), cached=len(order))
         self._announce(context, self._forecast("reward", model, engine, len(keyed), [keyed[key] for key in lacking], 0))
         if lacking:
-            rows = {"key": list(keyed), "messages": [each.messages for each in keyed.values()]}
-            file = self._job_file(context, pl.DataFrame(rows, schema={"key": pl.String(), "messages": MESSAGES}))
-            job = self._job(engine) | {"model": model.to_dict(), "requests": file}
-            total = _with_cached(_sum(self._run(context, "score", job, _python(engine))), len(order))
+            schema, asked = {"key": pl.String(), "messages": MESSAGES}, {"model": model.to_dict()}
+            shares = [
+                asked | {"requests": self._job_file(context, pl.DataFrame(share, schema=schema, orient="row"))}
+                for share in self._shares([(key, keyed[key].messages) for key in lacking], engine)
+            ]
+            total = _with_cached(self._asked(context, "score", shares, engine), len(order))
         self._note_use(context, [(store, order)])
         return read_rewards(order, store), total
 
@@ -188,7 +216,7 @@ class Workers:
         inputs = file.inputs(name)
         folder = out or self.root / "models" / f"{name}-{inputs[:12]}"
         if not made_of(folder, inputs):
-            self._run(context, "convert", {"file": file.to_dict(), "out": str(folder), "name": name})
+            self._run(context, "convert", [{"file": file.to_dict(), "out": str(folder), "name": name}])
         return folder
 
     def embed(self, context: dg.AssetExecutionContext, encoder: str, texts: Sequence[str]) -> np.ndarray:
@@ -201,7 +229,7 @@ class Workers:
         self._announce(context, forecasting.forecast(len(keyed), [len(keyed[key]) for key in lacking], 0, rates, None, encoder))
         if lacking:
             rows = pl.DataFrame({"key": list(keyed), "text": list(keyed.values())}, schema={"key": pl.String(), "text": pl.String()})
-            self._run(context, "embed", {"store": str(self.store), "texts": self._job_file(context, rows), "chunk_size": _EMBED_CHUNK})
+            self._run(context, "embed", [{"store": str(self.store), "texts": self._job_file(context, rows), "chunk_size": _EMBED_CHUNK}])
         self._note_use(context, [(store, keys)])
         found = store.lookup(_keys(keys))
         place = {key: row for row, key in enumerate(found["key"])}
@@ -213,18 +241,19 @@ class Workers:
         keyed = {str(number): solution for number, solution in enumerate(dict.fromkeys(solutions))}
         if not keyed:
             return {}
-        items = [(key, each.known, each.text, each.announced_only) for key, each in keyed.items()]
-        schema = {"key": pl.String(), "known": pl.String(), "solution": pl.String(), "announced_only": pl.Boolean()}
-        messages = self._run(context, "verify", {"items": self._job_file(context, pl.DataFrame(items, schema=schema, orient="row"))})
+        rows = pl.DataFrame([{"key": key, **asdict(each)} for key, each in keyed.items()], schema={"key": pl.String(), **SOLUTION_SCHEMA})
+        (messages,) = self._run(context, "verify", [{"items": self._job_file(context, rows)}])
         return {keyed[key]: Grade(value) for message in messages for key, value in message.items()}
 
     def count_tokens(self, context: dg.AssetExecutionContext, model: ModelRef, rows: pl.DataFrame) -> pl.DataFrame:
         """``budget.PAIR_TOKENS`` of pairs as they are shown (``key``, ``prompt``, ``chosen``, ``rejected``); counted once, then kept."""
         file = self._job_path(context, rows)
         out = file.with_name(f"{file.stem}.{digest_of(model.identity)}.tokens")
-        if not out.is_file():
-            self._run(context, "tokens", {"model": model.to_dict(), "rows": self._job_file(context, rows), "out": str(out)})
-        return pl.read_parquet(out)
+        try:
+            return seals.read(out)
+        except (FileNotFoundError, seals.BrokenFileError):
+            self._run(context, "tokens", [{"model": model.to_dict(), "rows": self._job_file(context, rows), "out": str(out)}])
+        return seals.read(out)
 
     def train(self, context: dg.AssetExecutionContext, runs: Sequence[TrainingRun]) -> dict[str, dict[str, Any]]:
         """Train artefacts that are not there yet from the same inputs, one worker a method and number of processes; their manifests."""
@@ -234,9 +263,14 @@ class Workers:
             groups.setdefault((run.method, run.settings.processes), []).append(run)
         waiting = list(groups.values())
         while waiting:
-            # Job files go with the worker that has read them, so those of later workers are written again.
+            # Job files go with the workers that have read them, so those of later workers are written again.
             jobs, *later = [[self._training_job(context, run) for run in group] for group in waiting]
-            self._run(context, f"train_{jobs[0]['method']}", {"jobs": jobs, "later": [job for group in later for job in group]})
+            checked = [job for group in later for job in group]
+            shares = [
+                {"jobs": share, "later": checked} for share in _evenly(jobs, [each.work for each in waiting[0]], self.settings.processes)
+            ]
+            idle = self.settings.processes // len(shares)  # a training uses what no other does; a few calls are made as fast without
+            self._run(context, f"train_{jobs[0]['method']}", self._side_by_side(shares, idle))
             waiting = waiting[1:]
         self._note_references(context, runs)
         return {run.name: read_manifest(run.out) for run in runs}
@@ -309,27 +343,58 @@ class Workers:
         partitions = context.partition_keys if context.has_partition_key or context.has_partition_key_range else None
         references.record(self.store, self._step(context), partitions, context.run.run_id, uses)
 
-    def _job(self, engine: EngineSettings) -> dict[str, Any]:
-        return {"store": str(self.store), "engine": engine.model_dump(), "limits": self.limits.model_dump()}
-
     def _generate(
-        self, context: dg.AssetExecutionContext, batches: list[dict[str, Any]], engine: EngineSettings, sampling: Sampling
+        self, context: dg.AssetExecutionContext, shares: list[list[dict[str, Any]]], engine: EngineSettings, sampling: Sampling
     ) -> CallStats:
-        job = self._job(engine) | {"sampling": asdict(sampling), "batches": batches}
-        return _sum(self._run(context, "generate", job, _python(engine)))
+        drawn = {"sampling": asdict(sampling)}
+        return self._asked(context, "generate", [drawn | {"batches": batches} for batches in shares], engine)
+
+    def _asked(self, context: dg.AssetExecutionContext, worker: str, shares: list[dict[str, Any]], engine: EngineSettings) -> CallStats:
+        """What the calls of several workers cost together; they work at the same time, on one machine with one price."""
+        priced = engine.model_copy(update={"usd_per_hour": engine.usd_per_hour / len(shares)})
+        common = {"store": str(self.store), "engine": priced.model_dump(), "limits": self.limits.shared(len(shares)).model_dump()}
+        jobs = [common | share for share in shares]
+        jobs = self._side_by_side(jobs) if engine.kind == "transformers" else jobs
+        spent = [_sum(messages) for messages in self._run(context, worker, jobs, _python(engine))]
+        return replace(reduce(add, spent), seconds=max(stats.seconds for stats in spent))
+
+    def _side_by_side(self, jobs: list[dict[str, Any]], times: int = 1) -> list[dict[str, Any]]:
+        """The jobs with what each worker has of the machine; one alone has all of it, unless the profile says how many threads.
+
+        Args:
+            jobs: One a worker.
+            times: So many times the profile's threads.
+        """
+        if len(jobs) == 1 and self.settings.threads is None:
+            return jobs
+        share = {"of": len(jobs), "threads": self.settings.threads and self.settings.threads * times}
+        return [job | {SHARE: share | {"number": number}} for number, job in enumerate(jobs)]
+
+    def _shares(self, calls: Sequence[T], engine: EngineSettings) -> list[Sequence[T]]:
+        """Parts of the calls for workers side by side; neighbours, which may begin alike, stay together."""
+        each = -(-len(calls) // self._processes(engine, len(calls)))
+        return [calls[start : start + each] for start in range(0, len(calls), each)]
 
     def _step(self, context: dg.AssetExecutionContext) -> str:
         """Name of the step that asks, the same in every code location."""
         return self.asset or context.assets_def.node_def.name
 
-    def _run(self, context: dg.AssetExecutionContext, worker: str, job: dict[str, Any], python: str = sys.executable) -> Sequence[Any]:
-        """Run a worker to its end; then its files go, which hold chat text: everything that came of them is in the store."""
+    def _processes(self, engine: EngineSettings, calls: int) -> int:
+        """Workers that share out calls, which only transformers needs; each has a batch at least, or would not be worth its start."""
+        if engine.kind != "transformers" or engine.cluster is not None:
+            return 1
+        return max(1, min(self.settings.processes, calls // engine.batch_size))
+
+    def _run(
+        self, context: dg.AssetExecutionContext, worker: str, jobs: Sequence[dict[str, Any]], python: str = sys.executable
+    ) -> list[Sequence[Any]]:
+        """Run a worker for each job to its end; then their files go, which hold chat text: everything that came of them is in the store."""
         program = ("launch", worker) if worker.startswith("train_") else (worker,)
-        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], job)
-        work = self.root / "work"
-        for file in (Path(text) for text in _texts(job) if text.endswith(".parquet")):
-            if work in file.parents:
-                file.unlink(missing_ok=True)
+        holding = [{**job, owned.LOCKS: list(self.locks)} for job in jobs]
+        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], holding)
+        for file in {text for job in jobs for text in _texts(job)} & set(self._owned):
+            Path(file).unlink(missing_ok=True)
+            self._owned.pop(file).close()
         return messages
 
     def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
@@ -337,16 +402,10 @@ class Workers:
         return self.root / "work" / self._step(context) / f"{digest_of(frame.columns, frame.rows())}.parquet"
 
     def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:
-        """Write a job's rows where its worker finds them."""
+        """Write a job's rows where its worker finds them; those that a killed run left there go."""
         file = self._job_path(context, frame)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.is_file():
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            try:
-                frame.write_parquet(partial, compression="zstd")
-                partial.replace(file)
-            finally:
-                partial.unlink(missing_ok=True)  # half a file, if the disk is full
+        owned.sweep([*file.parent.glob("*.parquet"), *file.parent.glob(owned.PARTIAL)])
+        self._owned[str(file)] = seals.written(file, frame)
         return str(file)
 
 
@@ -363,6 +422,17 @@ def _python(engine: EngineSettings) -> str:
     if not os.access(file, os.X_OK):
         raise dg.Failure(f"engine: python {named} is no program; name the interpreter of an environment with vLLM", allow_retries=False)
     return str(file)
+
+
+def _evenly(jobs: Sequence[T], work: Sequence[float], processes: int) -> list[list[T]]:
+    """Jobs for workers side by side, about equally much ``work`` for each; long ones first."""
+    shares: list[list[T]] = [[] for _ in range(min(processes, len(jobs)))]
+    load = [0.0] * len(shares)
+    for number in sorted(range(len(jobs)), key=lambda number: -work[number]):
+        lightest = load.index(min(load))
+        shares[lightest].append(jobs[number])
+        load[lightest] += work[number]
+    return shares
 
 
 def _texts(job: Any) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR
 
-from rlhi_dagster.workers.parent import NUMBER, STREAMS
+from rlhi_dagster.workers.parent import NUMBER, STARTED_BY, STREAMS
 
 _OWN = {DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR}
 """Variables that differ from worker to worker. Libraries read others while they are imported, so another value asks for another parent."""
@@ -52,7 +52,7 @@ def start(command: Sequence[str], environment: Mapping[str, str], folder: str) -
     """
     if sys.platform == "linux" and list(command[:2]) == [sys.executable, "-m"]:
         return _parent(environment, folder).fork(command[2:], environment)
-    return subprocess.Popen(command, cwd=folder, env=environment)
+    return subprocess.Popen(command, cwd=folder, env={**environment, STARTED_BY: str(os.getpid())})
 
 
 class _Forked:
@@ -72,7 +72,10 @@ class _Forked:
         return self._status
 
     def send_signal(self, sig: int) -> None:
-        if self._status is None and self._pid:
+        if self._status is not None:
+            return
+        self._line.settimeout(None)
+        if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, sig)
 

@@ -10,7 +10,6 @@ counts only as far as users' words carry it: a quote must be in the message it c
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -126,9 +125,13 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 def verbatim(quote: str, text: str) -> str | None:
     """The words of the text that the quote repeats, as they stand there; ``None`` if it does not, white space aside."""
-    words = quote.split()
-    found = re.search(r"\s+".join(map(re.escape, words)), text) if words else None
-    return found.group() if found else None
+    words, said = quote.split(), " ".join(text.split())
+    begin = said.find(" ".join(words))
+    if begin < 0 or not words:
+        return None
+    legible = [place for place, sign in enumerate(text) if not sign.isspace()]
+    first = begin - said.count(" ", 0, begin)
+    return text[legible[first] : legible[first + len("".join(words)) - 1] + 1]
 
 
 @dataclass(frozen=True, slots=True)

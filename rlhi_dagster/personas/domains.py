@@ -5,7 +5,7 @@ is made of a user's requests together (``extractive``).
 
 Zero-shot: a domain is a few descriptions in the words of requests. A request belongs to the domain that has the nearest description, if
 that is near enough and clearly nearer than those of all other domains. The encoder reads English; to it, other languages look alike, so
-only requests in English are told. How the limits were chosen and how often a domain is right: ``docs/personas.md``.
+only requests in English are told. How the limits were chosen and how often a domain is right: ``docs/concepts/personas.md``.
 """
 
 from __future__ import annotations

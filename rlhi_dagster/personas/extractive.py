@@ -5,8 +5,10 @@ does not: the lexicon (``feedback.aspects``) and which domain a request belongs 
 
 Three things are aggregated, each as far as a profile wants it:
 
-- Wishes, a slot for each ``Aspect``. A message supports a wish if it is a re-attempt with feedback or an opening request and names how it
-  wants an aspect of the answer. Each supporting message makes a new version; it cites the messages of the unbroken run of the same wish.
+- Wishes, a slot for each ``Aspect``. A message supports a wish if it is a re-attempt with feedback or a request that opens a task, and
+  names how it wants an aspect of the answer. A wish makes a line once it was said in as many conversations as a profile wants, or to hold
+  in general (``lasting``); from then on each supporting message makes a new version. It cites the messages of the run of the same wish
+  since another one made the line.
 - Languages of the user's conversations so far that have a fifth of them or more. The source tells a conversation's language from the
   whole of it, so it counts from the conversation's last message on.
 - Domains of opening requests, those with the most requests so far.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rlhi_dagster.feedback import Aspect, Feedback
-from rlhi_dagster.feedback.aspects import requests
+from rlhi_dagster.personas import lasting
 from rlhi_dagster.personas.domains import Embed, domains_of
 from rlhi_dagster.personas.versions import EXTRACTIVE, MAX_EVIDENCE, Citation, Dropped, Written, table, version
 
@@ -74,7 +76,7 @@ def persona_lines(
     """
     said: list[Statement] = []
     if "wishes" in settings.extracts:
-        said += wishes(turns, labels)
+        said += wishes(turns, labels, settings.wish_conversations)
     if LANGUAGES in settings.extracts:
         said += languages(turns, conversations, settings)
     if DOMAINS in settings.extracts:
@@ -85,32 +87,57 @@ def persona_lines(
     return Written(table(rows), dropped)
 
 
-def wishes(turns: pl.LazyFrame, labels: pl.LazyFrame) -> Iterator[Statement]:
-    """Wishes about answers; of wishes with the same time stamp the later one in the conversation stands."""
+@dataclass(slots=True)
+class _Heard:
+    """What was said of one wish of a slot since another made its line."""
+
+    citations: list[Citation] = field(default_factory=list)
+    conversations: set[str] = field(default_factory=set)
+    is_general: bool = False
+
+    def add(self, conversation_id: str, citation: Citation, *, is_general: bool) -> None:
+        self.citations = [*self.citations, citation][-MAX_EVIDENCE:]
+        self.conversations.add(conversation_id)
+        self.is_general |= is_general
+
+
+def wishes(turns: pl.LazyFrame, labels: pl.LazyFrame, least_conversations: int) -> Iterator[Statement]:
+    """Wishes about answers; of wishes with the same time stamp the later one in the conversation stands.
+
+    A wish that was not said often enough changes nothing: the line before it stays.
+    """
     heard = [
-        (user_id, request.aspect.value, asked_at, request.line, Citation(turn_id, request.span))
-        for user_id, asked_at, turn_id, prompt in _speaking(turns, labels).iter_rows()
-        for request in requests(prompt)
+        (user_id, request.aspect.value, asked_at, request.line, conversation_id, Citation(turn_id, request.span), is_general)
+        for user_id, asked_at, conversation_id, turn_id, prompt, opens_task in speaking(turns, labels).iter_rows()
+        for request, is_general in lasting.about_answers(prompt, opens_task=opens_task)
     ]
     heard.sort(key=lambda wish: wish[:2])
-    for (user_id, slot), run in groupby(heard, key=lambda wish: wish[:2]):
-        line, cited = "", list[Citation]()
-        for moment, same in groupby(run, key=lambda wish: wish[2]):
+    for (user_id, slot), said in groupby(heard, key=lambda wish: wish[:2]):
+        of_line: dict[str, _Heard] = {}
+        for moment, same in groupby(said, key=lambda wish: wish[2]):
             now = list(same)
-            cited = cited if now[-1][3] == line else []
-            line = now[-1][3]
-            cited = (cited + [citation for *_, said, citation in now if said == line])[-MAX_EVIDENCE:]
-            yield Statement(user_id, slot, moment, line, tuple(cited))
+            for *_, line, conversation_id, citation, is_general in now:
+                of_line.setdefault(line, _Heard()).add(conversation_id, citation, is_general=is_general)
+            lasts = (
+                line
+                for _, _, _, line, *_ in reversed(now)
+                if of_line[line].is_general or len(of_line[line].conversations) >= least_conversations
+            )
+            if (lasting_line := next(lasts, None)) is not None:
+                of_line = {lasting_line: of_line[lasting_line]}
+                yield Statement(user_id, slot, moment, lasting_line, tuple(of_line[lasting_line].citations))
 
 
-def _speaking(turns: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
-    """Messages that can support a wish, in the order they were sent."""
-    feedback = labels.filter(pl.col("label") == Feedback.REATTEMPT_WITH_FEEDBACK.value).select("turn_id")
+def speaking(turns: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
+    """Messages that can support a wish, in the order they were sent; a request that a user sends again speaks once."""
     columns = ["user_id", "asked_at", "conversation_id", "turn", "turn_id", "prompt"]
-    opening = turns.filter(pl.col("turn") == 1).select(columns)
-    criticism = turns.filter(pl.col("turn") > 1).join(feedback, on="turn_id", how="semi").select(columns)
-    ordered = pl.concat([opening, criticism]).sort("user_id", "asked_at", "conversation_id", "turn")
-    return ordered.select("user_id", "asked_at", "turn_id", "prompt").collect()
+    labelled = turns.join(labels.select("turn_id", "label"), on="turn_id", how="left")
+    is_feedback = pl.col("label") == Feedback.REATTEMPT_WITH_FEEDBACK.value
+    opens_task = (pl.col("turn") == 1) | (pl.col("label") == Feedback.NEW_REQUEST.value)
+    said = labelled.filter(opens_task | (is_feedback & (pl.col("turn") > 1))).select(*columns, opens_task=opens_task.fill_null(value=False))
+    ordered = said.sort("user_id", "asked_at", "conversation_id", "turn")
+    is_first = ~pl.col("opens_task") | pl.struct("user_id", "prompt", "opens_task").is_first_distinct()
+    return ordered.filter(is_first).select("user_id", "asked_at", "conversation_id", "turn_id", "prompt", "opens_task").collect()
 
 
 def languages(turns: pl.LazyFrame, conversations: pl.LazyFrame, settings: PersonaSettings) -> Iterator[Statement]:

@@ -1,4 +1,4 @@
-"""From labelled conversations to preference pairs: regenerated replies, rewrites, ranked candidates, corrected solutions, and their union.
+"""From conversations to preference pairs: rewrites, ranked candidates, corrected solutions, what users say outright, and their union.
 
 What belongs here: pure functions from tables to tables, with the model's answers handed in. What does not: calling models (``engines/``,
 ``workers/``) and training on the pairs (``training/``).
@@ -37,3 +37,9 @@ class Source(StrEnum):
     """The same under no persona."""
     REASONING = "reasoning"
     """Corrected against erroneous solutions."""
+    EDITS = "edits"
+    """The reply as a user edited it against the logged one."""
+    SIBLINGS = "siblings"
+    """The reply that a user kept against the one that the user had regenerated."""
+    DRAFTS = "drafts"
+    """The reply that a user chose against another one that was shown beside it."""

@@ -1,8 +1,8 @@
 """Rules that tell, for some wishes, whether a reply lacks or has what a user asks for.
 
 What belongs here: what is read off the texts alone. What a follow-up asks for is read by the lexicon (``feedback.aspects``); whether a
-reply has it, by its length, form and language, or in the sample by the town's grammar. What does not: verdicts by a model
-(``pair_judge``). Where no rule can tell, the answer is ``None``.
+reply has it, by its length, form and language, or in a simulation by the town's grammar or the village's checkers. What does not: verdicts
+by a model (``pair_judge``). Where no rule can tell, the answer is ``None``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from rlhi_dagster.base.language_id import detected
 from rlhi_dagster.feedback import Aspect
 from rlhi_dagster.feedback.aspects import requests
-from rlhi_dagster.simulation import style
+from rlhi_dagster.simulation.town import style
+from rlhi_dagster.simulation.village.checkers import CHECKERS
+from rlhi_dagster.simulation.village.preferences import VALUES
 
 CODES: dict[str, str] = {
     "english": "en",
@@ -42,8 +44,8 @@ MIN_LANGUAGE_SCORE = 0.6
 MUCH_SHORTER = 0.75
 """Length relative to another reply's, at most, of a reply that is much shorter; one over it, at least, of one that is much longer."""
 
-_LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
-_NUMBERED_LINE = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
+_LIST_LINE = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s++\S", re.MULTILINE)
+_NUMBERED_LINE = re.compile(r"^[^\S\n]*+\d+[.)]\s++\S", re.MULTILINE)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+", re.DOTALL)
 _MOST_READ = 2_000
 _MOST_TOLD = 80
@@ -93,6 +95,22 @@ def town_rewrite_meets(said: Sequence[str], feedback: str, rewrite: str) -> bool
     wishes = [asked for asked in requests(feedback) if asked.aspect in style.ASPECTS]
     about_topic = [True] if style.topic_of(feedback) else []
     return _all([*about_topic, *(reading.style.value(asked.aspect) == asked.value for asked in wishes)])
+
+
+def village_follow_up_applies(follow_up: str, reply: str) -> bool | None:
+    """The same by the village's checkers, which tell every aspect that its users speak of from the reply alone."""
+    return _any(found != wanted for found, wanted in _checked(follow_up, reply))
+
+
+def village_rewrite_meets(feedback: str, rewrite: str) -> bool | None:
+    """The same by the village's checkers."""
+    return _all(found == wanted for found, wanted in _checked(feedback, rewrite))
+
+
+def _checked(asking: str, reply: str) -> list[tuple[str | None, str]]:
+    """What the reply has and what is asked for, of each wish that the checkers can tell."""
+    wishes = [asked for asked in requests(asking) if asked.value in VALUES.get(asked.aspect, ())]
+    return [(CHECKERS[asked.aspect](reply), asked.value) for asked in wishes]
 
 
 def language_of(text: str) -> str | None:

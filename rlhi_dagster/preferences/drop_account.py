@@ -13,6 +13,7 @@ import polars as pl
 
 from rlhi_dagster.base import plots
 from rlhi_dagster.feedback import Feedback
+from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.filters import DropReason
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 SCHEMA = {"strategy": pl.String(), "step": pl.String(), "is_drop": pl.Boolean(), "dropped": pl.Int64(), "left": pl.Int64()}
 _MESSAGES, _FOLLOW_UPS = "user messages", "follow-ups"
-_REATTEMPTS, _TRAINING, _TAKEN, _KEPT = "re-attempts with feedback", "of training users", "replies to rewrite", "kept"
+_REATTEMPTS, _TRAINING, _ANSWERED = "re-attempts with feedback", "of training users", "that got a reply"
+_TAKEN, _KEPT = "replies to rewrite", "kept"
 
 
 def account(user_messages: int, labels: pl.DataFrame, users: pl.DataFrame, pairs: pl.DataFrame, min_probability: float) -> pl.DataFrame:
-    """Count what is left after each step, by strategy.
+    """Count what is left after each step, by strategy; `logged` loses the re-attempts that no logged reply follows.
 
     Args:
         user_messages: All user messages, opening requests among them.
@@ -42,10 +44,11 @@ def account(user_messages: int, labels: pl.DataFrame, users: pl.DataFrame, pairs
     )
     training = asked.join(users.filter(pl.col("split") == "train"), on="user_id", how="semi")
     before = {_MESSAGES: user_messages, _FOLLOW_UPS: len(labels), _REATTEMPTS: len(asked), _TRAINING: len(training)}
+    answered = {_ANSWERED: int((~training["is_unanswered"]).sum())}
     rows = [
         row
         for (strategy,), made in pairs.sort("strategy").group_by("strategy", maintain_order=True)
-        for row in _steps(strategy, before, made)
+        for row in _steps(strategy, before | answered if strategy == Strategy.LOGGED else before, made)
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 

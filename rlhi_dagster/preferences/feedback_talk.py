@@ -76,7 +76,7 @@ _REVISION = re.compile(
     |\b(?:version|texte|code|liste|r[eé]ponse)\ (?:\w+\ )?(?:corrig|r[eé]vis|mise?\ [aà]\ jour|modifi|am[eé]lior|ajust|raccourci|compl[eé]t|simplifi|plus\ \w+)|\bj['’]ai\ (?:corrig|modifi|ajout|mis\ [aà]\ jour|r[eé]vis|r[eé][eé]crit)|\bcomme\ (?:vous\ l['’]avez\ |tu\ l['’]as\ )?demand[eé]
     |\b(?:[uü]berarbeitete|korrigierte|aktualisierte|verbesserte|angepasste|gek[uü]rzte|k[uü]rzere|l[aä]ngere|erweiterte|ge[aä]nderte)\w*\ (?:version|fassung|text|code|antwort|liste)|\bich\ habe\b[^.!?\n]{{0,40}}\b(?:korrigiert|angepasst|[uü]berarbeitet|ge[aä]ndert|gek[uü]rzt|aktualisiert|erg[aä]nzt)\b|\bwie\ (?:gew[uü]nscht|von\ ihnen\ gew[uü]nscht)
     |\b(?:versione|testo|codice|lista|risposta)\ (?:\w+\ )?(?:corrett|rivist|aggiornat|modificat|migliorat|ridott|ampliat|semplificat|pi[uù]\ \w+)|\bho\ (?:corretto|aggiornato|modificato|rivisto|aggiunto|riscritto)\b|\bcome\ (?:richiesto|hai\ chiesto)\b
-    |(?:исправленн|обновл[её]нн|доработанн|переработанн|сокращ[её]нн|дополненн|измен[её]нн|улучшенн)\w+\ (?:\w+\ )?(?:верси|вариант|код|текст|ответ|список)|\bя\ (?:исправил|обновил|изменил|добавил|доработал|переписал)|как\ вы\ (?:и\ )?просили|как\ и\ (?:вы\ )?просили
+    |(?:исправленн|обновл[её]нн|доработанн|переработанн|сокращ[её]нн|дополненн|измен[её]нн|улучшенн)\w{1, 9}\ (?:\w+\ )?(?:верси|вариант|код|текст|ответ|список)|\bя\ (?:исправил|обновил|изменил|добавил|доработал|переписал)|как\ вы\ (?:и\ )?просили|как\ и\ (?:вы\ )?просили
     |(?:修改|更新|更正|修正|改进|优化|重写|调整|简化|改写|精简|扩展)(?:后|过|之后)的|(?:更正|修正)的|根据[您你]的(?:要求|反馈|建议|意见|提示)|我已(?:经)?(?:修改|更新|更正|修正|添加)|按照[您你]的(?:要求|意见)|这次的
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -86,7 +86,7 @@ _FAILED = re.compile(
     re.IGNORECASE,
 )
 """An opening that takes up an attempt that failed; English only."""
-_ASKS_ABOUT_FAILURE = re.compile(r"\b(?:not|n['’]t|won|fails?|failed|failing|still|broken)\b|\w+n['’]?t work", re.IGNORECASE)
+_ASKS_ABOUT_FAILURE = re.compile(r"\b(?:not|n['’]t|won|fails?|failed|failing|still|broken)\b|\wn['’]?t work", re.IGNORECASE)
 _ASKS_FOR_APOLOGY = re.compile(
     r"apolog|\bsorry\b|disculp|perd[oó]n|lamento|desculp|d[eé]sol[eé]|excus|entschuldig|verzeih|scus[aei]|извин|прощени|抱歉|道歉|对不起",
     re.IGNORECASE,
@@ -100,7 +100,7 @@ _LETTER = re.compile(
     r"^\W*(?:subject|betreff|asunto|assunto|objet|oggetto|тема|主题|dear|hi|hello|hey|estimad[oa]s?|querid[oa]s?|caro|cara|prezad[oa]s?|cher|ch[eè]re|bonjour|liebe[rs]?|sehr geehrte|gentile|egregio|уважаем\w+|здравствуйте|尊敬的|亲爱的|\[your name\])\b[^\n]{0,60}(?:,|:|\n)",
     re.IGNORECASE,
 )
-_HIDDEN = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^”]*”|«[^»]*»|\"[^\"\n]*\"|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+_HIDDEN = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$|“[^“”]*”|«[^«»]*»|\"[^\"\n]*\"|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
 def mentions_feedback(reply: str, request: str) -> bool:

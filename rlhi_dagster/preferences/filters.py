@@ -1,4 +1,4 @@
-"""Which rewrites become pairs: every reason against one, measured on its texts.
+"""Which pairs are kept: every reason against a rewrite or another pair of sides, measured on its texts.
 
 What belongs here: the reasons, in the order in which they are looked at, and their measures. What does not: what a reward model says of a
 pair (``rewrites.rewrite_pairs``), the lexicons (``mentions``, ``refusals``), and how the counts are shown (``waterfall``).
@@ -16,11 +16,14 @@ from rlhi_dagster.base.language_id import MOST_READ, detected
 from rlhi_dagster.feedback.aspects import LANGUAGES
 from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.refusals import is_refusal
-from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
+from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings, SideFilterSettings
 
 
 class DropReason(StrEnum):
-    """Why a rewrite makes no pair, in the order in which reasons are looked at."""
+    """Why a rewrite, or what a user said outright, makes no pair, in the order in which reasons are looked at.
+
+    Of what users say outright, the rewrite is the preferred side, and the original the other.
+    """
 
     REWRITE_FAILED = "rewrite_failed"
     """There is no rewrite."""
@@ -28,6 +31,12 @@ class DropReason(StrEnum):
     """The follow-up says what the request meant, which the trained model cannot know."""
     FEEDBACK_DOES_NOT_APPLY = "feedback_does_not_apply"
     """The regenerated reply lacks the defect that the user criticised."""
+    CONTRADICTED = "contradicted"
+    """The user's thumbs say the opposite."""
+    WEAK_EVIDENCE = "weak_evidence"
+    """The user asked for another reply, and nothing else says which one is the better."""
+    EMPTY_ORIGINAL = "empty_original"
+    """What was left is white space: an error, or a reply that broke off before it began."""
     EMPTY_REWRITE = "empty_rewrite"
     """The rewrite is white space."""
     IDENTICAL_SIDES = "identical_sides"
@@ -59,7 +68,7 @@ class DropReason(StrEnum):
 
 
 LEAST_LANGUAGE_CHARACTERS = 40
-"""Of a shorter text the language is not told: below, the small model is wrong too often (docs/rewrites.md)."""
+"""Of a shorter text the language is not told: below, the small model is wrong too often (docs/concepts/rewrites.md)."""
 LEAST_LANGUAGE_PROBABILITY = 0.7
 LEAST_NEW_CHARACTERS = 4
 _STEM_CHARACTERS = 5
@@ -73,7 +82,7 @@ _OTHER_NAMES = (
     "farsi|thai|romanian|czech|swedish|danish|norwegian|finnish|hungarian|tamil|malay|filipino|tagalog|latin\\b"
 )
 _NAMES_A_LANGUAGE = re.compile(
-    rf"\b(?:{'|'.join(LANGUAGES.values())}|{_OTHER_NAMES})|\b(?:translat|tradu[ciz]|[uü]bersetz)|перев[её]д|перевод|\w+ск(?:ом|ий)\b|翻译|译成|[英中日韩法德俄]文|[英法德俄韩日汉]语",
+    rf"\b(?:{'|'.join(LANGUAGES.values())}|{_OTHER_NAMES})|\b(?:translat|tradu[ciz]|[uü]bersetz)|перев[её]д|перевод|\wск(?:ом|ий)\b|翻译|译成|[英中日韩法德俄]文|[英法德俄韩日汉]语",
     re.IGNORECASE,
 )
 _ALPHANUMERIC = re.compile(r"[^\W_]+")
@@ -103,24 +112,42 @@ def reasons(row: Mapping[str, Any], settings: RewriteSettings) -> list[DropReaso
 
 
 def _of_texts(row: Mapping[str, Any], limits: PairFilterSettings) -> dict[DropReason, bool]:
-    rewrite, original = (_SPACE.sub(" ", row[side]).strip() for side in ("rewrite", "original"))
-    if not rewrite:
-        return {DropReason.EMPTY_REWRITE: True}
-    same = rewrite == original
-    return {
-        DropReason.IDENTICAL_SIDES: same,
-        DropReason.NEARLY_IDENTICAL_SIDES: not same and _is_over(limits.max_similarity, lambda most: similarity(rewrite, original, most)),
+    found = of_sides(row["rewrite"], row["original"], row["prompt"], [row["feedback"], row["persona"]], limits)
+    if DropReason.EMPTY_REWRITE in found:
+        return found
+    return found | {
         DropReason.MENTIONS_FEEDBACK: bool(row["mentions_feedback"]),
         DropReason.USES_NEW_INFORMATION: row["strategy"] != Strategy.SCRATCH
         and _is_over(limits.max_new_words, lambda _: len(new_words(row["rewrite"], row["feedback"], _known(row)))),
         DropReason.DOES_NOT_MEET_FEEDBACK: _fails(row, limits.min_meets_feedback),
-        DropReason.ORIGINAL_IS_REFUSAL: limits.refusals and is_refusal(row["original"]),
-        DropReason.REWRITE_IS_REFUSAL: limits.refusals and is_refusal(row["rewrite"]),
-        DropReason.LENGTH_RATIO: not _is_within(len(rewrite) / max(len(original), 1), limits.min_length_ratio, limits.max_length_ratio),
-        DropReason.LANGUAGE_MISMATCH: limits.languages
-        and languages_differ(row["rewrite"], row["original"], [row["feedback"], row["persona"]]),
+    }
+
+
+def of_sides(
+    chosen: str, rejected: str, prompt: Iterable[Mapping[str, str]], wishes: list[str], limits: SideFilterSettings
+) -> dict[DropReason, bool]:
+    """Which reasons that two sides give hold; without a preferred side that is the only one.
+
+    Args:
+        chosen: The preferred side.
+        rejected: The other one.
+        prompt: Messages that both answer.
+        wishes: What the user asked for beside them; a language that is named there may differ.
+        limits: From where on a reason holds.
+    """
+    new, old = (_SPACE.sub(" ", side).strip() for side in (chosen, rejected))
+    if not new:
+        return {DropReason.EMPTY_REWRITE: True}
+    same = new == old
+    return {
+        DropReason.IDENTICAL_SIDES: same,
+        DropReason.NEARLY_IDENTICAL_SIDES: not same and _is_over(limits.max_similarity, lambda most: similarity(new, old, most)),
+        DropReason.ORIGINAL_IS_REFUSAL: limits.refusals and is_refusal(rejected),
+        DropReason.REWRITE_IS_REFUSAL: limits.refusals and is_refusal(chosen),
+        DropReason.LENGTH_RATIO: not _is_within(len(new) / max(len(old), 1), limits.min_length_ratio, limits.max_length_ratio),
+        DropReason.LANGUAGE_MISMATCH: limits.languages and languages_differ(chosen, rejected, wishes),
         DropReason.TOXIC_REWRITE: limits.toxicity
-        and bool(words_of_abuse(row["rewrite"], [row["original"], row["feedback"], *(said["content"] for said in row["prompt"])])),
+        and bool(words_of_abuse(chosen, [rejected, *wishes, *(said["content"] for said in prompt)])),
     }
 
 

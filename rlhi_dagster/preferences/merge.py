@@ -1,7 +1,8 @@
 """Preference pairs: the kept pairs of every source as one table, each with what became of it, split by user.
 
-What belongs here: which pairs are offered, which of them are dropped as contaminated or repeated, and the split. What does not: what
-counts as repeated (``duplicates.py``) and as contaminated (``decontamination.py``), and which pairs a recipe draws (``training/``).
+What belongs here: which pairs are offered, which of them are dropped as contaminated or repeated, and which validate. What does not: what
+counts as repeated (``duplicates.py``) and as contaminated (``decontamination.py``), which users may be one person
+(``conversations/splits.py``), and which pairs a recipe draws (``training/``).
 
 A pair that repeats an evaluation item is dropped and not looked at further, so that ``duplicate_of`` always names a pair that stays.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import polars as pl
 
 from rlhi_dagster.base.tables import PREFERENCE_PAIRS
+from rlhi_dagster.conversations.sources.records import FeedbackKind
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.duplicates import duplicates
@@ -22,17 +24,20 @@ OF_STRATEGY = {
     Strategy.LOGGED: Source.REWRITES_LOGGED,
 }
 """The source of a rewrite pair."""
+OF_KIND = {FeedbackKind.EDIT: Source.EDITS, FeedbackKind.REGENERATION: Source.SIBLINGS, FeedbackKind.CHOICE: Source.DRAFTS}
+"""The source of a pair from explicit feedback."""
 OF_CONDITION = {"own": Source.REWARDS, "shuffled": Source.REWARDS_SHUFFLED, "none": Source.REWARDS_NONE}
 """The source of a reward pair, by the persona that the reward model saw."""
 
 
-def offered_pairs(rewrites: pl.DataFrame, rewards: pl.DataFrame, reasoning: pl.DataFrame) -> pl.DataFrame:
+def offered_pairs(rewrites: pl.DataFrame, rewards: pl.DataFrame, reasoning: pl.DataFrame, explicit: pl.DataFrame) -> pl.DataFrame:
     """The kept pairs of all sources with their provenance.
 
     Args:
         rewrites: ``REWRITE_PAIRS``.
         rewards: ``REWARD_PAIRS``.
         reasoning: ``REASONING_PAIRS``.
+        explicit: ``EXPLICIT_PAIRS``.
 
     Returns:
         ``PREFERENCE_PAIRS``, all kept, without ``split``.
@@ -47,21 +52,28 @@ def offered_pairs(rewrites: pl.DataFrame, rewards: pl.DataFrame, reasoning: pl.D
         source=pl.col("condition").replace_strict(conditions, return_dtype=pl.String()), strategy=pl.lit("best_of_n")
     )
     of_reasoning = reasoning.filter("is_kept").with_columns(source=pl.lit(Source.REASONING.value), strategy=pl.lit("corrected"))
-    offered = pl.concat([_widened(frame) for frame in (of_rewrites, of_rewards, of_reasoning)]).sort("pair_id")
+    kinds = {str(kind): str(source) for kind, source in OF_KIND.items()}
+    of_explicit = explicit.filter("is_kept").with_columns(
+        source=pl.col("kind").replace_strict(kinds, return_dtype=pl.String()), strategy="kind"
+    )
+    offered = pl.concat([_widened(frame) for frame in (of_rewrites, of_rewards, of_reasoning, of_explicit)]).sort("pair_id")
     twice = offered.filter(pl.col("pair_id").is_duplicated())["pair_id"]
     if len(twice):
         raise ValueError(f"{len(twice)} offered pairs share a pair_id, {twice[0]} among them: ids must name one pair of one source")
     return offered
 
 
-def preference_pairs(offered: pl.DataFrame, hits: pl.DataFrame, near_duplicate_jaccard: float, validation_fraction: float) -> pl.DataFrame:
+def preference_pairs(
+    offered: pl.DataFrame, hits: pl.DataFrame, users: pl.DataFrame, near_duplicate_jaccard: float, validation_fraction: float
+) -> pl.DataFrame:
     """Say of every offered pair whether it stays, why not, and which split it is in.
 
     Args:
         offered: From `offered_pairs`.
         hits: ``decontamination.HITS`` of these pairs.
+        users: ``USERS``; ``split_group`` decides who validates together.
         near_duplicate_jaccard: As in ``duplicates.duplicates``.
-        validation_fraction: Share of users whose pairs are the validation split.
+        validation_fraction: Share of groups of users whose pairs are the validation split.
 
     Returns:
         ``PREFERENCE_PAIRS``, one row for each offered pair.
@@ -71,14 +83,22 @@ def preference_pairs(offered: pl.DataFrame, hits: pl.DataFrame, near_duplicate_j
     repeated = duplicates(clean, near_duplicate_jaccard)
     told = offered.drop("duplicate_of", *named.columns[1:]).join(named, on="pair_id", how="left").join(repeated, on="pair_id", how="left")
     reason = pl.when(pl.col("contaminated_by").is_not_null()).then(pl.lit(CONTAMINATED)).otherwise("reason")
-    owners = told.select(pl.coalesce("user_id", "pair_id").alias("owner"))["owner"]
+    found = told.with_columns(is_kept=reason.is_null(), drop_reasons=pl.concat_list(reason).list.drop_nulls())
+    return PREFERENCE_PAIRS.conform(with_split(found, users, validation_fraction))
+
+
+def with_split(pairs: pl.DataFrame, users: pl.DataFrame, validation_fraction: float) -> pl.DataFrame:
+    """Add ``split``, ``train`` or ``validation``: users who may be one person are on one side, pairs without a user are split one by one.
+
+    Args:
+        pairs: Columns ``pair_id`` and ``user_id``; in this order they come back.
+        users: ``USERS``; a user who is not there is split alone.
+        validation_fraction: Share of groups of users that validate.
+    """
+    grouped = pairs.join(users.select("user_id", "split_group"), on="user_id", how="left", maintain_order="left")
+    owners = grouped.select(owner=pl.coalesce("split_group", "user_id", "pair_id"))["owner"]
     split = {owner: split_of(owner, validation_fraction) for owner in owners.unique()}
-    found = told.with_columns(
-        is_kept=reason.is_null(),
-        drop_reasons=pl.concat_list(reason).list.drop_nulls(),
-        split=pl.Series([split[owner] for owner in owners], dtype=pl.String()),
-    )
-    return PREFERENCE_PAIRS.conform(found)
+    return pairs.with_columns(split=pl.Series([split[owner] for owner in owners], dtype=pl.String()))
 
 
 def eval_items(eval_prompts: pl.DataFrame, benchmarks: tuple[str, ...] | None) -> pl.DataFrame:
@@ -117,7 +137,7 @@ def contamination(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def split_of(owner: str, validation_fraction: float) -> str:
-    """``train`` or ``validation``: a function of the owner (user, or pair without one) alone."""
+    """``train`` or ``validation``: a function of the owner (group of users, or pair without a user) alone."""
     return "validation" if int(digest_of("validation", owner)[:8], 16) / 2**32 < validation_fraction else "train"
 
 

@@ -21,7 +21,9 @@ EXAMPLES = 10
 _SLICE_ROWS = 16_384
 
 
-def offered_pairs_are_conserved(pairs: pl.LazyFrame, rewrite: pl.LazyFrame, reward: pl.LazyFrame, reasoning: pl.LazyFrame) -> Finding:
+def offered_pairs_are_conserved(
+    pairs: pl.LazyFrame, rewrite: pl.LazyFrame, reward: pl.LazyFrame, reasoning: pl.LazyFrame, explicit: pl.LazyFrame
+) -> Finding:
     """Every kept pair of every source is in the table once, kept or dropped with a reason, and no other pair is.
 
     Args:
@@ -29,8 +31,9 @@ def offered_pairs_are_conserved(pairs: pl.LazyFrame, rewrite: pl.LazyFrame, rewa
         rewrite: ``REWRITE_PAIRS``; columns ``pair_id`` and ``is_kept``, as of the other sources.
         reward: ``REWARD_PAIRS``.
         reasoning: ``REASONING_PAIRS``.
+        explicit: ``EXPLICIT_PAIRS``.
     """
-    offered = pl.concat([source.filter("is_kept").select("pair_id") for source in (rewrite, reward, reasoning)])
+    offered = pl.concat([source.filter("is_kept").select("pair_id") for source in (rewrite, reward, reasoning, explicit)])
     counted = offered.group_by("pair_id").agg(offered=pl.len())
     found = pairs.group_by("pair_id").agg(
         found=pl.len(), is_told=(pl.col("is_kept") == (pl.col("drop_reasons").list.len() == 0)).fill_null(False).all()
@@ -88,7 +91,7 @@ def pairs_are_decontaminated(pairs: pl.LazyFrame, eval_prompts: pl.LazyFrame, se
 
 
 def no_held_out_user_in_training(pairs: pl.LazyFrame, users: pl.LazyFrame) -> Finding:
-    """No pair comes from a held-out user, or from a user whose split is unknown; pairs without a user are not concerned.
+    """No pair comes from a tuning or test user, or from a user whose split is unknown; pairs without a user are not concerned.
 
     Args:
         pairs: Column ``user_id``.
@@ -96,9 +99,8 @@ def no_held_out_user_in_training(pairs: pl.LazyFrame, users: pl.LazyFrame) -> Fi
     """
     joined = pairs.select("user_id").drop_nulls().join(users.select("user_id", "split"), on="user_id", how="left")
     counts = dict(joined.group_by("split").len().collect(engine="streaming").iter_rows())
-    held_out, training = counts.get("held_out", 0), counts.get("train", 0)
-    rows = sum(counts.values())
-    unknown = rows - held_out - training
+    rows, unknown = sum(counts.values()), counts.get(None, 0)
+    held_out = rows - unknown - counts.get("train", 0)
     return Finding(held_out + unknown == 0, {"pairs_of_users": rows, "held_out_pairs": held_out, "unknown_user_pairs": unknown})
 
 

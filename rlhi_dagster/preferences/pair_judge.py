@@ -1,7 +1,7 @@
 """Who tells whether a follow-up's criticism fits a reply, and whether a rewrite does what a follow-up asks.
 
-What belongs here: the interface and the three judges (``rule``, ``town``, a chat model by prompt). What does not: which of them a profile
-names (``roles``), the rules themselves (``applicability``), calling a model (handed in as ``chat``), and what becomes of a verdict
+What belongs here: the interface and the judges (``rule``, ``town``, ``village``, a chat model by prompt). What does not: which of them a
+profile names (``roles``), the rules themselves (``criticism_fits``), calling a model (handed in as ``chat``), and what becomes of a verdict
 (``reconstruction``, ``rewrites``).
 """
 
@@ -75,7 +75,7 @@ class PairJudge(Protocol):
 
     @property
     def name(self) -> str:
-        """``rule``, ``town``, or model and digest of the questions."""
+        """``rule``, ``town``, ``village``, or model and digest of the questions."""
         ...
 
     def applies(self, items: Sequence[FollowUp]) -> list[Judged]:
@@ -118,6 +118,21 @@ class TownPairJudge:
         return [
             Judged(criticism_fits.town_rewrite_meets(texts, item.feedback, item.rewrite)) for texts, item in zip(said, items, strict=True)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class VillagePairJudge:
+    """The village's checkers: read what a reply is like, and know nobody's preference; what the lexicon does not hear cannot be told."""
+
+    name: str = "village"
+
+    def applies(self, items: Sequence[FollowUp]) -> list[Judged]:
+        """See ``PairJudge.applies``."""
+        return [Judged(criticism_fits.village_follow_up_applies(item.follow_up, item.reply)) for item in items]
+
+    def meets(self, items: Sequence[Rewritten]) -> list[Judged]:
+        """See ``PairJudge.meets``."""
+        return [Judged(criticism_fits.village_rewrite_meets(item.feedback, item.rewrite)) for item in items]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 r"""Does a reply decline what it was asked for?
 
-What belongs here: the lexicon, as data, and its reader. What does not: what becomes of a pair with a refusal (``filters``).
+What belongs here: the lexicon, as data, its reader, and how many complaints are about refusals. What does not: what becomes of a pair with a refusal (``filters``).
 
 A refusal opens by declining: it says that it will not, may not or cannot do the thing. A reply that says so and then gives much of what
 was asked is none, so one with code in it does not count, and one with a list or longer than ``MOST_CHARACTERS`` only if it declines on
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 
+import polars as pl
+
 OPENING_CHARACTERS = 220
 MOST_CHARACTERS = 700
 LIST_ENTRIES = 3
@@ -24,6 +26,8 @@ _DECLINES = re.compile(
     |\b(?:sorry|apologi(?:[sz]e|es))\b[^.!?\n]{{0,40}}\bi\ (?:can(?:no|['’])?t|won['’]t|am\ (?:unable|not\ able)|do(?:\ not|n['’]t)\ have)\b
     |\bi(?:['’]m|\ am)\ (?:\w+\ )?(?:unable|not\ able|not\ (?:allowed|permitted|programmed|designed|capable|comfortable))\b
     |\bi\ (?:\w+\ )?(?:can(?:no|['’])?t|will\ not|won['’]t|must\ decline|refuse|decline)\ (?:to\ )?(?!see\ any)(?:\w+\ ){{0,2}}{_DO}\b
+    |\bi(?:['’]m|\ am)\ not\ going\ to\ (?:\w+\ ){{0,2}}{_DO}\b|\bi\ (?:must|have\ to|need\ to)\ (?:\w+\ )?(?:decline|refuse)\b
+    |\bi(?:['’]d|\ would)\ rather\ not\b|\bi\ (?:do\ not|don['’]t)\ feel\ comfortable\b|\bi\ (?:will\ not|won['’]t)\ take\ part\b
     |\bas\ an?\ (?:ai|artificial\ intelligence|text-based|language\ model|responsible)\b[^.!?\n]{{0,80}}\b(?:can(?:no|['’])?t|(?:un|not\ )able|incapable|not\ (?:capable|programmed|designed|ethical|appropriate))\b
     |\bi\ do(?:\ not|n['’]t)\ have\ (?:\w+\ ){{0,2}}(?:access|ability|capabilit\w+|permission)\b
     |\b(?:it\ is|it['’]s)\ not\ (?:\w+\ )?(?:appropriate|ethical|possible\ for\ me)\b|\b(?:violates?|against)\ (?:\w+\ ){{0,3}}(?:polic|guidelines|content)
@@ -54,3 +58,24 @@ def is_refusal(reply: str) -> bool:
     if gives_much and not _ON_PRINCIPLE.search(opening):
         return False
     return bool(_DECLINES.search(opening))
+
+
+def complaints(pairs: pl.DataFrame) -> dict[str, int | float]:
+    """How many complaints are about a refusal, and that they came to nothing.
+
+    Args:
+        pairs: Columns ``rejected`` (what was complained about; null where nothing was) and ``is_kept``.
+
+    Returns:
+        `complaints_about_refusals`, their share of all complaints, and how many of them were dropped and kept. None is kept unless a
+        profile switches the filter off.
+    """
+    made = pairs.drop_nulls("rejected")
+    about = made.filter(pl.Series([is_refusal(text) for text in made["rejected"]], dtype=pl.Boolean()))
+    kept = int(about["is_kept"].sum())
+    return {
+        "complaints_about_refusals": len(about),
+        "complaints_about_refusals_fraction": len(about) / max(len(made), 1),
+        "complaints_about_refusals_dropped": len(about) - kept,
+        "complaints_about_refusals_kept": kept,
+    }

@@ -22,6 +22,7 @@ from rlhi_dagster.preferences import Strategy
 from rlhi_dagster.preferences.feedback_talk import mentions_feedback
 from rlhi_dagster.preferences.filters import DropReason, reasons
 from rlhi_dagster.preferences.pair_judge import Judged, PairJudge, Rewritten
+from rlhi_dagster.preferences.refusals import is_refusal
 from rlhi_dagster.preferences.rewriter import Rewrite, Rewriter, last_message
 from rlhi_dagster.preferences.settings import PairFilterSettings, RewriteSettings
 
@@ -46,7 +47,8 @@ def criticised(
     """Replies of training users that drew a re-attempt with feedback, once for each strategy, with the persona as of the request.
 
     Strategies ``feedback`` and ``scratch`` are about the regenerated reply, or, with ``inapplicable: logged``, the logged one where the
-    criticism does not fit it; a reply that could not be regenerated has neither. Strategy ``logged`` is about the logged conversation.
+    criticism does not fit it; a reply that could not be regenerated has neither. Strategy ``logged`` is about the logged conversation,
+    and has no row where no reply to the feedback follows in it.
 
     Args:
         chat: ``WILDLLAMACHAT`` of whole conversations.
@@ -63,15 +65,25 @@ def criticised(
     is_feedback = (pl.col("label") == Feedback.REATTEMPT_WITH_FEEDBACK.value) & (
         pl.col("reattempt_probability") >= settings.min_feedback_probability
     )
-    follow_ups = chat.join(labels.filter(is_feedback), on="turn_id", how="semi").select(
-        follow_up_id="turn_id", feedback="prompt", next_logged_reply="logged_reply"
+    rows = (
+        chat.rename({"follow_up": "feedback"})
+        .join(labels.filter(is_feedback).select(follow_up_id="turn_id"), on="follow_up_id", how="semi")
+        .join(users.filter(pl.col("split") == "train"), on="user_id", how="semi")
     )
-    rows = chat.join(follow_ups, on="follow_up_id", how="inner").join(users.filter(pl.col("split") == "train"), on="user_id", how="semi")
-    regenerated, logged = _regenerated(rows, takes_logged=settings.inapplicable == "logged"), _logged(rows, chat)
+    regenerated = _regenerated(_without_answered_refusals(rows), takes_logged=settings.inapplicable == "logged")
+    logged = _logged(rows, chat)
     sides = {Strategy.FEEDBACK: regenerated, Strategy.SCRATCH: regenerated, Strategy.LOGGED: logged}
     found = pl.concat(sides[strategy].with_columns(strategy=pl.lit(strategy.value)) for strategy in settings.strategies)
     ids = [digest_of("rewrite", *key) for key in found.select("turn_id", "strategy").iter_rows()]
     return snapshot(personas, found.with_columns(rewrite_id=pl.Series(ids, dtype=_TEXT)).sort("turn_id", "strategy"))
+
+
+def _without_answered_refusals(rows: pl.DataFrame) -> pl.DataFrame:
+    """Criticism of a logged refusal does not fit a regenerated reply that answers, whatever else of it might."""
+    both = rows.select("logged_reply", "reply").iter_rows()
+    is_answered = [reply is not None and is_refusal(logged) and not is_refusal(reply) for logged, reply in both]
+    applies = pl.when(pl.Series(is_answered, dtype=pl.Boolean())).then(pl.lit(False)).otherwise("follow_up_applies")
+    return rows.with_columns(applies.alias("follow_up_applies"))
 
 
 def _regenerated(rows: pl.DataFrame, *, takes_logged: bool) -> pl.DataFrame:
@@ -89,7 +101,9 @@ def _regenerated(rows: pl.DataFrame, *, takes_logged: bool) -> pl.DataFrame:
 
 
 def _logged(rows: pl.DataFrame, chat: pl.DataFrame) -> pl.DataFrame:
-    """The logged replies with the logged history, and the logged replies to the feedback."""
+    """The logged replies with the logged history, and the logged replies to the feedback, where there are any."""
+    replies = chat.select(follow_up_id="turn_id", logged_rewrite="logged_reply")
+    rows = rows.join(replies, on="follow_up_id", how="inner")
     wanted = rows.select("turn_id", "conversation_id", last="turn")
     said = chat.select("conversation_id", "turn", "prompt", "logged_reply").join(wanted, on="conversation_id", how="inner")
     user, assistant = (pl.struct(role=pl.lit(role), content=column) for role, column in (("user", "prompt"), ("assistant", "logged_reply")))
@@ -110,7 +124,7 @@ def _logged(rows: pl.DataFrame, chat: pl.DataFrame) -> pl.DataFrame:
             "feedback",
             pl.lit(True).alias("follow_up_applies"),
             pl.lit(True).alias("is_off_policy"),
-            pl.col("next_logged_reply").alias("logged_rewrite"),
+            "logged_rewrite",
         )
     )
 

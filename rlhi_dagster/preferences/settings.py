@@ -1,4 +1,4 @@
-"""Settings of preference pairs: rewrites and their filters, candidates, and the union of all sources."""
+"""Settings of preference pairs: rewrites and their filters, what users say outright, candidates, and the union of all sources."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from rlhi_dagster.conversations.sources.records import Giver
 from rlhi_dagster.preferences import Strategy
 
 
-class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which rewrites become pairs. A limit that is null is not looked at; everything that is measured stays in the table."""
+class SideFilterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which sides make a pair. A limit that is null is not looked at; everything that is measured stays in the table."""
+
+    min_length_ratio: float | None = Field(
+        default=0.1, gt=0, description="Least length of the preferred side relative to the other's, in characters."
+    )
+    max_length_ratio: float | None = Field(default=10.0, gt=0, description="Largest length of the preferred side relative to the other's.")
+    max_similarity: float | None = Field(
+        default=0.98, gt=0, le=1, description="Largest similarity of the sides: 1 - Levenshtein distance / longer length."
+    )
+    refusals: bool = Field(default=True, description="Drop pairs of which a side is a refusal.")
+    languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
+    toxicity: bool = Field(default=True, description="Drop pairs whose preferred side has words of abuse that nothing before it has.")
+
+
+class PairFilterSettings(SideFilterSettings, frozen=True, extra="forbid"):
+    """Which rewrites become pairs."""
 
     min_meets_feedback: float | None = Field(
         default=0.5,
@@ -25,16 +41,6 @@ class PairFilterSettings(BaseModel, frozen=True, extra="forbid"):
     )
     min_reward_margin: float | None = Field(default=None, description="Least reward of the rewrite minus reward of the original.")
     min_reward: float | None = Field(default=None, description="Least reward of the rewrite.")
-    min_length_ratio: float | None = Field(
-        default=0.1, gt=0, description="Least length of the rewrite relative to the original's, in characters."
-    )
-    max_length_ratio: float | None = Field(default=10.0, gt=0, description="Largest length of the rewrite relative to the original's.")
-    max_similarity: float | None = Field(
-        default=0.98, gt=0, le=1, description="Largest similarity of the sides: 1 - Levenshtein distance / longer length."
-    )
-    refusals: bool = Field(default=True, description="Drop pairs of which a side is a refusal.")
-    languages: bool = Field(default=True, description="Drop pairs whose sides differ in language though nobody asked for that.")
-    toxicity: bool = Field(default=True, description="Drop pairs whose rewrite has words of abuse that the request does not.")
 
     def deviations(self) -> list[str]:
         """Where this departs from the paper."""
@@ -79,6 +85,19 @@ class RewriteSettings(BaseModel, frozen=True, extra="forbid"):
             who = "the policy" if model is None else f"`{model}`"
             said.append(f"Rewrites are how {who} goes on after the feedback; nothing instructs it to revise its reply.")
         return [*said, *self.filters.deviations()]
+
+
+class ExplicitPairSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which edits, regenerations and choices become pairs."""
+
+    givers: tuple[Giver, ...] = Field(
+        default=(Giver.END_USER,), min_length=1, description="Whose feedback counts: `end_user`, `staff`, `model`."
+    )
+    weak: bool = Field(default=True, description="Keep pairs with weak evidence, such as a regeneration and nothing else.")
+    filters: SideFilterSettings = Field(
+        default=SideFilterSettings(languages=False),
+        description="Which sides make a pair. Languages may differ: the user has seen both sides, and may want just that.",
+    )
 
 
 class CandidateSettings(BaseModel, frozen=True, extra="forbid"):
@@ -151,7 +170,7 @@ class PairSettings(BaseModel, frozen=True, extra="forbid"):
 
 def pair_judge_deviations(program: str | None, model: str | None) -> list[str]:
     """Where the judge of follow-ups and rewrites departs from the paper; it is a program of this project or a model."""
-    rules = {"rule": "a rule tells", "town": "the town's grammar tells"}
+    rules = {"rule": "a rule tells", "town": "the town's grammar tells", "village": "the village's checkers tell"}
     who = f"`{model}` tells" if program is None else rules[program]
     return [
         f"A follow-up kept from the logs is tested against the regenerated reply, and the rewrite against the follow-up: {who} whether the "

@@ -11,37 +11,38 @@ that makes user fingerprints; required by ``laptop`` and ``paper``).
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts
+from rlhi_dagster.conversations.splits import SplitSettings
 from rlhi_dagster.engines.forecast import Limits
 from rlhi_dagster.engines.model_settings import Models, Player, Role, SamplingSettings
 from rlhi_dagster.engines.questions import check_prompts
-from rlhi_dagster.engines.settings import EngineSettings
+from rlhi_dagster.engines.settings import EngineSettings, WorkerSettings
 from rlhi_dagster.evaluation.settings import EvaluationSettings
 from rlhi_dagster.feedback.diversity.corpora import CorpusSettings
-from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings
+from rlhi_dagster.feedback.settings import LabelledSettings, LabellerSettings, WishSettings
 from rlhi_dagster.personas.settings import PersonaSettings
-from rlhi_dagster.preferences.settings import CandidateSettings, PairSettings, RewriteSettings, pair_judge_deviations
-from rlhi_dagster.profiles import files
+from rlhi_dagster.preferences.settings import CandidateSettings, ExplicitPairSettings, PairSettings, RewriteSettings, pair_judge_deviations
+from rlhi_dagster.profiles import files, salts
 from rlhi_dagster.profiles.files import ROOT, ProfileError, absolute, available, slug
 from rlhi_dagster.reasoning.settings import ReasoningSettings
 from rlhi_dagster.training import recipes as recipe_files
 from rlhi_dagster.training.recipes import Recipe
-from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.settings import DPOSettings, KTOSettings, TrainingSettings
 from rlhi_dagster.training.starting_models import HumanPreferences, PolicySettings, RewardSettings, policy_deviations
 
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
+
+SIMULATIONS = ("town", "village")
+"""Programs that know a simulation."""
 
 __all__ = ["ROOT", "Profile", "ProfileError", "available", "current", "data_root", "load"]
 
@@ -52,15 +53,21 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     name: str = Field(description="Name of the profile.")
     source: SourceSettings = Field(description="Where conversations come from.")
     first_month: str = Field(pattern=r"^\d{4}-\d{2}$", description="First month partition.")
-    held_out_fraction: float = Field(gt=0, lt=1, description="Share of users kept for evaluation.")
+    split: SplitSettings = Field(description="Shares of users kept from training.")
     salt: str | None = Field(default=None, description="Public salt of simulated users; null to require RLHI_SALT.")
     truth: str | None = Field(default=None, description="Folder with the truth of a simulated source; null for real logs.")
     models: Models = Field(description="Who plays which role.")
     engine: EngineSettings = Field(description="How models are run that have no engine of their own.")
     sampling: SamplingSettings = Field(description="How replies are drawn, where a role does not say otherwise.")
+    workers: WorkerSettings = Field(default=WorkerSettings(), description="Worker processes that do one step side by side.")
     limits: Limits = Field(default=Limits(), description="What the model calls of one asset may cost in one run.")
     recipes: str | None = Field(
         default=None, description="Folder of recipes laid over those of the project; relative to the file that names it."
+    )
+    project_recipes: tuple[str, ...] | None = Field(
+        default=None,
+        description="Which of the project's recipes are trained; null for all. `base`, the untrained policy, always is there, and so are "
+        "those of the folder `recipes`.",
     )
     prompts: str | None = Field(
         default=None, description="Folder of prompts laid over those of the project; relative to the file that names it."
@@ -68,8 +75,12 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     policy: PolicySettings | None = Field(default=None, description="How the town's model is trained, with `models.policy: town`.")
     reward: RewardSettings = Field(default=RewardSettings(), description="How the reward model is trained and tried.")
     labeller: LabellerSettings = Field(default=LabellerSettings(), description="How follow-ups are labelled.")
+    unmet_wishes: WishSettings = Field(default=WishSettings(), description="What is shown of what users complain about.")
     personas: PersonaSettings = Field(default=PersonaSettings(), description="What personas are made of, and how much of it.")
     rewrites: RewriteSettings = Field(description="How criticised replies are rewritten, and which rewrites become pairs.")
+    explicit_pairs: ExplicitPairSettings = Field(
+        default=ExplicitPairSettings(), description="Which edits, regenerations and choices between drafts become pairs."
+    )
     candidates: CandidateSettings = Field(description="Sampling and ranking of candidates.")
     reasoning: ReasoningSettings = Field(description="Erroneous solutions.")
     pairs: PairSettings = Field(default=PairSettings(), description="Duplicates and decontamination of the union of all pairs.")
@@ -80,6 +91,9 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     dpo_on_rewards: DPOSettings | None = Field(
         default=None,
         description="Training of `dpo` recipes on reward pairs, whose sides differ more than those of rewrites; null for `dpo`.",
+    )
+    kto: KTOSettings | None = Field(
+        default=None, description="Training of `kto` recipes, on thumbs; null for what `dpo` has that is not DPO's own."
     )
     evaluation: EvaluationSettings = Field(description="What checkpoints are tried on.")
     diversity_corpora: tuple[CorpusSettings, ...] = Field(
@@ -98,13 +112,32 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _truth_is_of_the_source(self) -> Profile:
+        """Only a simulation, whose logs lie beside its truth, goes without a secret salt and shows conversations in the report."""
+        if self.truth is None:
+            return self
+        logs, beside = Path(absolute(self.source.location)).resolve(), project_path(self.truth).resolve().parent
+        if "://" in self.source.location or beside not in (logs, logs.parent):
+            raise ValueError(
+                f"truth: {self.truth} is about simulated users whose logs lie beside it, and source.location is {self.source.location}; "
+                "for real logs write truth: null, and set RLHI_SALT to a secret"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_is_evaluated(self) -> Profile:
+        if not getattr(self.split, self.evaluation.users):
+            raise ValueError(f"evaluation.users: {self.evaluation.users} is nobody, as split.{self.evaluation.users} is 0")
+        return self
+
+    @model_validator(mode="after")
     def _programs_have_what_they_need(self) -> Profile:
         if self.models.policy.builtin == "town" and self.policy is None:
             raise ValueError("models.policy: town is trained here and needs the section policy: town, corpus and training")
         if self.models.reward.builtin == "trained" and self.reward.training is None:
             raise ValueError("models.reward: trained needs reward.training, or name a reward model: {hub: OWNER/NAME@COMMIT}")
-        if self.player("pair_judge").program == "town" and self.truth is None:
-            raise ValueError("models.pair_judge: town reads replies of the simulated town only; name rule or a chat model for real logs")
+        if (program := self.player("pair_judge").program) in SIMULATIONS and self.truth is None:
+            raise ValueError(f"models.pair_judge: {program} reads replies of the simulation only; name rule or a chat model for real logs")
         return self
 
     @model_validator(mode="after")
@@ -144,12 +177,12 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def arms(self) -> dict[str, Recipe]:
-        """Every recipe by name.
+        """The recipes that are trained, by name.
 
         Raises:
-            RecipeError: One of them cannot be used; the message names the file and the field.
+            RecipeError: One of them is not there or cannot be used; the message names the file and the field.
         """
-        return recipe_files.load_all(self.recipes)
+        return recipe_files.load_all(self.recipes, self.project_recipes)
 
     def players(self, role: Role) -> tuple[Player, ...]:
         """Who plays a role, and how; one, but for the judge."""
@@ -180,9 +213,17 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     def training_of(self, recipe: Recipe) -> TrainingSettings:
         """How a recipe's checkpoint is trained: the profile's settings for its method and sources, with the recipe's own changes."""
         from_rewards = any(source.startswith("rewards") for source in recipe.sources)
-        of_dpo = self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
-        base = self.sft if recipe.method == "sft" else of_dpo
+        base: TrainingSettings = self.dpo_on_rewards or self.dpo if from_rewards else self.dpo
+        if recipe.method == "sft":
+            base = self.sft
+        elif recipe.method == "kto":
+            base = self.kto or self._kto_like_dpo()
         return type(base).model_validate(base.model_dump() | recipe.settings)
+
+    def _kto_like_dpo(self) -> KTOSettings:
+        """KTO's own defaults beside what all methods share of `dpo`; a forward pass needs two examples at least."""
+        shared = self.dpo.model_dump(include=set(TrainingSettings.model_fields) - {"max_memorisation"})
+        return KTOSettings.model_validate({**shared, "micro_batch_size": max(self.dpo.micro_batch_size, 2)})
 
 
 def load(name: str, source: str | None = None, environment: Mapping[str, str] = os.environ) -> Profile:
@@ -217,7 +258,7 @@ def _check_prompts(folder: str) -> None:
 
 
 def _replace_source(settings: dict[str, Any], origins: dict[str, str], location: str) -> None:
-    """Read ``location`` instead of the profile's own source; the town's judges know the town's replies and users only."""
+    """Read ``location`` instead of the profile's own source; a simulation's judges know its replies and users only."""
     try:
         kind = detect_kind(absolute(location))
     except ValueError as error:
@@ -227,7 +268,7 @@ def _replace_source(settings: dict[str, Any], origins: dict[str, str], location:
     settings["source"] = {**kept, "name": slug(location), "kind": str(kind), "location": location, "assumed_model": "unknown"}
     settings["truth"] = None
     models = settings.get("models") or {}
-    if models.get("pair_judge") in ("town", {"builtin": "town"}):
+    if models.get("pair_judge") in (*SIMULATIONS, *({"builtin": name} for name in SIMULATIONS)):
         settings["models"] = {**models, "pair_judge": "rule"}
         origins["models.pair_judge"] = "RLHI_SOURCE"
     settings["first_month"] = min(str(settings.get("first_month")), "2023-04")
@@ -251,22 +292,27 @@ def data_root(environment: Mapping[str, str] = os.environ) -> Path:
 
 def _folder(profile: str, source: str | None, environment: Mapping[str, str]) -> Path:
     root = Path(environment.get("RLHI_DATA") or ROOT / "data").absolute()
+    if not (files.is_path(profile) or profile in available()):
+        raise ProfileError(files.unknown(profile))  # a name such as ../x would lead out of the folder
     name = slug(str(Path(profile).resolve())) if files.is_path(profile) else profile
     if source:
         return root / "sources" / f"{name}-{slug(source)}"
     return root if name == "sample" else root / "profiles" / name
 
 
-def source_months(profile: Profile) -> tuple[str, str]:
-    """The first and the last month, from the profile's ``first_month`` on, that the source has rows of.
+def source_months(profile: Profile) -> tuple[list[str], int]:
+    """The months, from the profile's ``first_month`` on, that the source has rows of, in order, and its rows before.
 
     Raises:
         ProfileError: There is no such month.
     """
-    counted = [month for month in month_counts(source_settings(profile)) if month >= profile.first_month]
-    if not counted:
-        raise ProfileError(f"source {profile.source.name} has no rows from {profile.first_month} on")
-    return min(counted), max(counted)
+    counted = month_counts(source_settings(profile))
+    months = [month for month in counted if month >= profile.first_month]
+    before = sum(rows for month, rows in counted.items() if month < profile.first_month)
+    if not months:
+        rows = f'; {before:,} rows are of earlier months: set first_month: "{min(counted)}"' if before else ""
+        raise ProfileError(f"source {profile.source.name} has no rows from {profile.first_month} on{rows}")
+    return sorted(months), before
 
 
 def source_settings(profile: Profile) -> SourceSettings:
@@ -302,30 +348,15 @@ def salt(profile: Profile) -> str:
     beside the outputs in the file ``salt``, readable by its owner only; without that file fingerprints cannot be made again.
 
     Raises:
-        ProfileError: The profile carries none and ``RLHI_SALT`` is not set.
+        ProfileError: The profile carries none and ``RLHI_SALT`` is not set, or what is to protect real people is no secret.
     """
-    given = dg.EnvVar("RLHI_SALT").get_value()
+    given = os.environ.get("RLHI_SALT")
     if given:
+        if not profile.truth:
+            salts.check_secret(given, "RLHI_SALT")
         return given
     if not profile.salt:
         raise ProfileError(
             f"profile {profile.name} needs RLHI_SALT: any secret string, kept for as long as fingerprints must stay the same"
         )
-    return profile.salt if profile.truth else _kept_secret(profile.root / "salt")
-
-
-def _kept_secret(file: Path) -> str:
-    """The secret in ``file``, drawn if there is none; written aside and linked, so that nobody ever reads half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(secrets.token_hex(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(partial, file)
-        partial.unlink()
-    secret = file.read_text().strip()
-    if not secret:
-        raise ProfileError(f"{file} is empty: set RLHI_SALT, or remove the file to draw a new secret (fingerprints will change)")
-    return secret
+    return profile.salt if profile.truth else salts.kept_secret(profile.root / "salt")

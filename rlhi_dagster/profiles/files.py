@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from rlhi_dagster.conversations.sources.files import is_there
 from rlhi_dagster.engines.model_settings import BUILTIN, ROLES, WAYS, ModelSettings, OwnSampling
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("recipes", "prompts")
 """Settings that name a folder relative to the file that they stand in."""
 MOVED = {
+    "held_out_fraction": "split: {tuning: SHARE, test: SHARE}, two parts of what it was",
     "engines": "models.<role>.engine",
-    "pair_judge": "models.pair_judge: rule, town or a model",
+    "pair_judge": "models.pair_judge: rule, town, village or a model",
     "policy.hub_model": "models.policy: {hub: OWNER/NAME@COMMIT} or {folder: PATH}",
     "policy.hub_revision": "the part after @ in models.policy: {hub: OWNER/NAME@COMMIT}",
     "reward.hub_model": "models.reward: {hub: OWNER/NAME@COMMIT} or {folder: PATH}",
@@ -34,7 +36,7 @@ MOVED = {
     "personas.writer": "models.persona_writer: extractive or a model",
     "rewrites.rewriter": "models.rewriter: policy or a model",
     "reasoning.simulated_user": "models.simulated_user: template or a model",
-    "evaluation.judge": "models.judge: town, a model, or a list of several",
+    "evaluation.judge": "models.judge: town, village, a model, or a list of several",
     "evaluation.judge_model": "models.judge: {hub: OWNER/NAME@COMMIT}",
     "evaluation.judge_revision": "the part after @ in models.judge: {hub: OWNER/NAME@COMMIT}",
 }
@@ -55,6 +57,11 @@ def is_path(profile: str) -> bool:
     return profile.endswith((".yaml", ".yml"))
 
 
+def unknown(name: str, where: str = "RLHI_PROFILE=") -> str:
+    """What to say of a profile that is not there."""
+    return f"{where}{name}: no such profile; there are {', '.join(available())}, or give the path of a YAML file"
+
+
 def read(name: str) -> tuple[Path, dict[str, Any], dict[str, str]]:
     """Read a profile's file and those that it extends.
 
@@ -72,10 +79,10 @@ def read(name: str) -> tuple[Path, dict[str, Any], dict[str, str]]:
 
 def absolute(location: str) -> str:
     """A location with a relative path counted from the working directory, if there is something, or from the checkout."""
-    if "://" in location or Path(location).is_absolute():
+    if "://" in location:
         return location
-    here = Path.cwd() / location
-    return str(here if here.exists() or any(Path.cwd().glob(location)) else ROOT / location)
+    path = Path(location).expanduser()
+    return str(path if path.is_absolute() else path.absolute() if is_there(str(path)) else ROOT / path)
 
 
 def slug(location: str) -> str:
@@ -99,10 +106,10 @@ def _packaged() -> Any:
 
 
 def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[Path, dict[str, Any], dict[str, str]]:
-    file = (beside / name if is_path(name) else Path(str(_packaged() / f"{name}.yaml"))).resolve()
-    if not file.is_file():
-        extending = f"{seen[-1]}: extends: {name}" if seen else f"RLHI_PROFILE={name}"
-        raise ProfileError(f"{extending}: no such profile; there are {', '.join(available())}, or give the path of a YAML file")
+    is_known = is_path(name) or name in available()
+    file = (beside / name if is_path(name) else Path(str(_packaged()), f"{name}.yaml")).resolve() if is_known else None
+    if file is None or not file.is_file():
+        raise ProfileError(unknown(name, f"{seen[-1]}: extends: " if seen else "RLHI_PROFILE="))
     if file in seen:
         raise ProfileError(f"{' extends '.join(map(str, [*seen, file]))}: a profile cannot extend itself")
     try:

@@ -1,6 +1,6 @@
-"""Row-level lineage: from a preference pair, or an evaluated reply, to everything that made it.
+"""Row-level lineage: from a preference pair, an evaluated reply or a user's message to everything that made it, or was made of it.
 
-What belongs here: the facts of a pair or reply, what each of its model calls did, and ``rlhi why``. What does not: making pairs
+What belongs here: the facts of a pair, reply or message, what each of its model calls did, and ``rlhi why``. What does not: making pairs
 (``preferences``) and why an answer was computed anew (``provenance/answers.py``).
 
 Nothing is recorded for it: tables name what they rest on by id, and rows name their model calls by the keys of the response store.
@@ -95,6 +95,27 @@ class FollowUp:
     applies: bool | None
     applies_probability: float | None
     applies_judge: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outright:
+    """Something said of the compared reply outright.
+
+    Attributes:
+        feedback_id: The row of ``explicit_feedback``.
+        kind: A thumb, a rating, a comment, an edit, a regeneration or a choice.
+        value: A thumb or a rating.
+        text: A comment, or the other reply.
+        given_at: When; ``None`` if unknown.
+        giver: An end user, staff or a model.
+    """
+
+    feedback_id: str
+    kind: str
+    value: float | None
+    text: str | None
+    given_at: datetime | None
+    giver: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,8 @@ class Lineage:
         prompt: What both sides answer, without persona.
         turns: The conversation up to the compared turn; empty outside conversations.
         follow_up: What criticises the reply; ``None`` where nothing does.
+        outright: What was said of the compared reply outright.
+        evidence: Of a pair that rests on that, how strong it is; ``None`` of others.
         error: Of a corrected solution: the row of ``reasoning_errors``.
         persona: Lines of the persona shown.
         chosen: The preferred side.
@@ -231,6 +254,8 @@ class Lineage:
     prompt: list[dict[str, str]]
     turns: list[Turn]
     follow_up: FollowUp | None
+    outright: list[Outright]
+    evidence: str | None
     error: dict[str, Any] | None
     persona: list[PersonaLine]
     chosen: Side
@@ -246,6 +271,7 @@ class Judgement:
         judgement_id: The row of ``judgements``.
         opponent: The recipe compared with.
         judge: Who judged.
+        criterion: What was asked: which reply serves the user better (`overall`), suits the user, or does what the request asks.
         order: Which reply the judge saw first.
         verdict: Who won; ``None`` if the judge gave no verdict.
         error: Why there is none.
@@ -261,6 +287,7 @@ class Judgement:
     judgement_id: str
     opponent: str
     judge: str
+    criterion: str
     order: str
     verdict: str | None
     error: str | None

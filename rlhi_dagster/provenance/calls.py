@@ -23,6 +23,7 @@ class Deed(StrEnum):
 
     LABEL = "label of the follow-up"
     SPAN = "span of the feedback"
+    NAME = "name of the group of complaints"
     REPLY = "reply, regenerated"
     APPLIES = "judgement: does the criticism fit the reply"
     PERSONA = "persona line"

@@ -1,7 +1,7 @@
-"""Rows of the lake by id, for one pair or evaluated reply at a time.
+"""Rows of the lake by id, for one pair, evaluated reply or message at a time.
 
-What belongs here: finding rows, a pair or reply by the beginning of its id, and the rows that name a model call. What does not: what they
-mean together (``trail``, ``evaluated``).
+What belongs here: finding rows, a pair, reply or message by the beginning of its id, and the rows that name a model call. What does not:
+what they mean together (``pairs``, ``replies``, ``messages``).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rlhi_dagster.base.failures import NotMadeError
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import CALLS, TABLES
 
-SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "online_pairs")
-"""Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that one of the first three kept."""
+SOURCES = ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "explicit_pairs", "online_pairs")
+"""Tables of candidate pairs, kept or dropped; ``preference_pairs`` has those that one of the first four kept."""
 _MOST_SHOWN = 5
 _TOLD = {"judgements": ("recipe", "opponent", "prompt_id", "order")}
 """What tells a row to people where its key does not."""
@@ -63,6 +63,21 @@ class Rows:
             ValueError: There is no such reply, or there are several; the message is for the terminal.
         """
         return self.of("responses", "response_id", [self._whole(beginning, "response_id", ("responses",), "evaluated replies")])[0]
+
+    def turn(self, beginning: str) -> Row:
+        """A row of ``turns`` by the beginning of its id.
+
+        Raises:
+            ValueError: There is no such message, or there are several; the message is for the terminal.
+        """
+        return self.of("turns", "turn_id", [self._whole(beginning, "turn_id", ("turns",), "messages")])[0]
+
+    def citing(self, turn_id: str) -> list[Row]:
+        """Persona lines that rest on a message, the oldest first."""
+        if not self._has("personas"):
+            return []
+        found = self.lake.scan("personas").filter(pl.col("evidence").list.contains(turn_id))
+        return found.sort("valid_from", "persona_line_id").collect(engine="streaming").to_dicts()
 
     def naming(self, key: str) -> dict[str, list[str]]:
         """Rows that name a model call, as people tell them, by table; tables without any are left out."""

@@ -7,20 +7,20 @@ What belongs here: which rows belong to a pair, and what they say of it. What do
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.conversations.sources.records import FeedbackKind
 from rlhi_dagster.online import rounds
-from rlhi_dagster.preferences import Source
-from rlhi_dagster.preferences.merge import OF_CONDITION, OF_STRATEGY
-from rlhi_dagster.provenance import Evidence, Fate, FollowUp, Lineage, PersonaLine, Side, Turn, Use
+from rlhi_dagster.preferences import Source, Strategy
+from rlhi_dagster.preferences.merge import OF_CONDITION, OF_KIND, OF_STRATEGY
+from rlhi_dagster.provenance import Evidence, Fate, FollowUp, Lineage, Outright, PersonaLine, Side, Turn, Use
 from rlhi_dagster.provenance.calls import Deed, calls
 from rlhi_dagster.provenance.lookup import Row, Rows
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.artefacts import PAIRS
+from rlhi_dagster.training.artefacts import read_pairs
 
 _ONE_SOURCE = {"reasoning_pairs": Source.REASONING, "online_pairs": Source.REWARDS}
 """Tables whose pairs all have one source; of the others a column tells."""
@@ -32,9 +32,9 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
     Args:
         lake: The tables.
         store: Folder of the response store.
-        pair_id: Of ``preference_pairs`` or ``online_pairs``, or of ``rewrite_pairs``, ``reward_pairs`` or ``reasoning_pairs`` for one
+        pair_id: Of ``preference_pairs`` or ``online_pairs``, or of ``rewrite_pairs``, ``reward_pairs``, ``reasoning_pairs`` or
+            ``explicit_pairs`` for one that was dropped there; a beginning that no other pair has is enough.
         recipe_folder: Recipes laid over those of the project.
-            that was dropped there; a beginning that no other pair has is enough.
 
     Raises:
         ValueError: There is no such pair, or there are several.
@@ -68,6 +68,8 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
         prompt=pair["prompt"],
         turns=turns,
         follow_up=_follow_up(rows, pair),
+        outright=_outright(rows, pair),
+        evidence=pair.get("evidence"),
         error=error,
         persona=persona_lines(rows, pair.get("persona_line_ids") or [], lines),
         chosen=Side(pair["chosen"], pair.get("chosen_reward"), pair.get("chosen_id")),
@@ -79,16 +81,14 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
 def _source(table: str, pair: Row) -> Source:
     if table in _ONE_SOURCE:
         return _ONE_SOURCE[table]
-    return (
-        OF_CONDITION[pair["condition"]]
-        if table == "reward_pairs"
-        else next(OF_STRATEGY[each] for each in OF_STRATEGY if each == pair["strategy"])
-    )
+    if table == "reward_pairs":
+        return OF_CONDITION[pair["condition"]]
+    return OF_KIND[FeedbackKind(pair["kind"])] if table == "explicit_pairs" else OF_STRATEGY[Strategy(pair["strategy"])]
 
 
 def _strategy(table: str, pair: Row) -> str:
     ranked = dict.fromkeys(("reward_pairs", "online_pairs"), "best_of_n")
-    return (ranked | {"reasoning_pairs": "corrected"}).get(table) or str(pair["strategy"])
+    return (ranked | {"reasoning_pairs": "corrected"}).get(table) or str(pair["kind" if table == "explicit_pairs" else "strategy"])
 
 
 def _uses(lake: Lake, source: Source, pair: Row, recipe_folder: str | None) -> list[Use]:
@@ -96,8 +96,8 @@ def _uses(lake: Lake, source: Source, pair: Row, recipe_folder: str | None) -> l
     uses = []
     for name, recipe in recipes.load_all(recipe_folder).items():
         if name == pair["recipe"] if "recipe" in pair else source in recipe.sources and not recipe.rounds:
-            file = lake.artefact_path("checkpoints", name) / PAIRS
-            is_trained = bool((pl.read_parquet(file)["pair_id"] == pair["pair_id"]).any()) if file.is_file() else None
+            trained = read_pairs(lake.artefact_path("checkpoints", name))
+            is_trained = None if trained is None else bool((trained["pair_id"] == pair["pair_id"]).any())
             uses.append(Use(name, recipe.method, is_trained))
     return uses
 
@@ -140,6 +140,13 @@ def _follow_up(rows: Rows, pair: Row) -> FollowUp | None:
         applies_probability=verdict.get("applies_probability"),
         applies_judge=verdict.get("applies_judge"),
     )
+
+
+def _outright(rows: Rows, pair: Row) -> list[Outright]:
+    """What was said of the compared reply outright, in the order of time."""
+    said = rows.of("explicit_feedback", "turn_id", [pair.get("turn_id")])
+    found = [Outright(**{each.name: row[each.name] for each in fields(Outright)}) for row in said]
+    return sorted(found, key=lambda each: (each.given_at.timestamp() if each.given_at else 0.0, each.feedback_id))
 
 
 def persona_lines(rows: Rows, shown: list[str], lines: list[Row]) -> list[PersonaLine]:
@@ -185,5 +192,5 @@ def _named(rows: Rows, table: str, pair: Row, turns: list[Turn], lines: list[Row
     if error:
         yield error["call_id"], Deed.REMARK
     ranked = dict.fromkeys(("reward_pairs", "online_pairs"), Deed.REWARD)
-    rest = (ranked | {"rewrite_pairs": Deed.GONE, "reasoning_pairs": Deed.CORRECTION})[table]
-    yield from ((key, rest) for key in pair["call_ids"])
+    rest = ranked | {"rewrite_pairs": Deed.GONE, "reasoning_pairs": Deed.CORRECTION}
+    yield from ((key, rest[table]) for key in pair.get("call_ids") or ())

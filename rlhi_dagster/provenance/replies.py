@@ -33,7 +33,7 @@ def why_reply(lake: Lake, store: Path, response_id: str) -> Evaluated:
     item = rows.one("eval_prompts", "prompt_id", response["prompt_id"]) or {}
     lines = rows.of("personas", "persona_line_id", item.get("persona_line_ids") or [])
     judged = [row for row in rows.of("judgements", "prompt_id", [response["prompt_id"]]) if row["recipe"] == response["recipe"]]
-    judged.sort(key=lambda row: (row["judge"], row["opponent"], row["order"]))
+    judged.sort(key=lambda row: (row["judge"], row["opponent"], row["criterion"], row["order"]))
     compared = rows.of("responses", "response_id", [f"{row['opponent']}/{row['prompt_id']}" for row in judged])
     return Evaluated(
         **{name: response[name] for name in ("response_id", "recipe", "model", "benchmark", "prompt_id", "reply", "error")},
@@ -51,3 +51,4 @@ def _named(response: Row, lines: Sequence[Row], compared: Sequence[Row], judged:
     """Every call that the reply and the verdicts on it rest on, with what it did."""
     for rows, did in ((lines, Deed.PERSONA), ([response], Deed.EVALUATED), (compared, Deed.OPPONENT), (judged, Deed.VERDICT)):
         yield from ((row["call_id"], did) for row in rows)
+    yield from ((row["opponent_call_id"], Deed.VERDICT) for row in judged)

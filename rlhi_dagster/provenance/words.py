@@ -1,4 +1,4 @@
-"""The lineage of a pair or an evaluated reply as text for the terminal, and as JSON.
+"""The lineage of a pair, an evaluated reply or a message as text for the terminal, and as JSON.
 
 What belongs here: words, order and shortening. What does not: facts (``trail``).
 """
@@ -11,22 +11,26 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 
-from rlhi_dagster.provenance import Call, Evaluated, FollowUp, Judgement, Lineage, PersonaLine, Side, Turn
+from rlhi_dagster.base import escapes
+from rlhi_dagster.provenance import Call, Evaluated, FollowUp, Judgement, Lineage, Outright, PersonaLine, Side, Turn
+from rlhi_dagster.provenance.messages import Message, Said
 
 WIDTH = 110
 SHOWN_CHARACTERS = 300
 """Of a text, unless all of it is wanted."""
 
 
-def as_json(found: Lineage | Evaluated) -> str:
+def as_json(found: Lineage | Evaluated | Message) -> str:
     """Everything, whole."""
-    return json.dumps(asdict(found), indent=1, ensure_ascii=False, default=_plain)
+    return escapes.visible(json.dumps(asdict(found), indent=1, ensure_ascii=False, default=_plain))
 
 
-def text(found: Lineage | Evaluated, *, is_full: bool = False) -> str:
+def text(found: Lineage | Evaluated | Message, *, is_full: bool = False) -> str:
     """For people; long texts are shortened unless ``is_full``."""
     limit = None if is_full else SHOWN_CHARACTERS
-    return "\n".join(_lines(found, limit) if isinstance(found, Lineage) else _evaluated(found, limit))
+    if isinstance(found, Message):
+        return escapes.lines(_message(found, limit))
+    return escapes.lines(_lines(found, limit) if isinstance(found, Lineage) else _evaluated(found, limit))
 
 
 def _plain(value: object) -> str:
@@ -50,6 +54,10 @@ def _lines(found: Lineage, limit: int | None) -> Iterator[str]:
         yield from _said(f"remark by {found.error['simulated_user']}", found.error["feedback"], limit)
     if found.follow_up:
         yield from ("", "follow-up", *_follow_up(found.follow_up, limit))
+    if found.outright:
+        yield from ("", "said of the logged reply outright" + (f" ({found.evidence} evidence)" if found.evidence else ""))
+        for said in found.outright:
+            yield from _outright(said, limit)
     yield from _personas(found.persona, limit)
     yield ""
     yield from _side("chosen", found.chosen, limit)
@@ -76,6 +84,29 @@ def _evaluated(found: Evaluated, limit: int | None) -> Iterator[str]:
     yield from _calls(found.calls)
 
 
+def _message(found: Message, limit: int | None) -> Iterator[str]:
+    yield f"message {found.turn_id}"
+    yield f"  user {found.user_id}"
+    if found.wish is not None:
+        settled = {True: "settled later", False: "not settled", None: "nothing follows, so nobody knows whether it was settled"}
+        yield f"  complaint: {found.wish}, on {found.topic}; {settled[found.is_resolved]}"
+    yield from ("", f"conversation ({len(found.messages)} of {found.turns} messages of the user)")
+    for said in found.messages:
+        yield from _said_with_label(said, limit, is_it=said.turn_id == found.turn_id)
+    yield from ("", "persona lines that rest on it" if found.persona else "persona lines that rest on it: none")
+    for line in found.persona:
+        yield from _persona(line, limit)
+    yield from _calls(found.calls)
+
+
+def _said_with_label(said: Said, limit: int | None, *, is_it: bool) -> Iterator[str]:
+    yield from _said(f"{'> ' if is_it else ''}{said.turn_id} user, turn {said.turn}, {_moment(said.asked_at)}", said.prompt, limit)
+    if said.label is not None:
+        words = f", in the words {json.dumps(said.span, ensure_ascii=False)}" if said.span else ""
+        yield f"    {said.label} with probability {_number(said.probability)}, by {said.labeller}{words}"
+    yield from _said("logged reply" if said.reply is not None else "no reply", said.reply, limit)
+
+
 def _judgement(found: Judgement) -> list[str]:
     shares = {name: getattr(found, f"{name}_probability") for name in ("recipe", "opponent", "tie")}
     told = [f"probability of {name} {share:.2f}" for name, share in shares.items() if share is not None]
@@ -86,7 +117,7 @@ def _judgement(found: Judgement) -> list[str]:
         if (holds := getattr(found, name)) is not None
     ]
     verdict = found.verdict or f"no verdict ({found.error})"
-    line = ", ".join([f"against {found.opponent}, {found.order}, by {found.judge}: {verdict}", *told])
+    line = ", ".join([f"against {found.opponent}, {found.order}, {found.criterion}, by {found.judge}: {verdict}", *told])
     return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
@@ -150,6 +181,15 @@ def _follow_up(found: FollowUp, limit: int | None) -> Iterator[str]:
     judge = f", by {found.applies_judge}" if found.applies_judge else ""
     judge += f", probability {found.applies_probability:.2f}" if found.applies_probability is not None else ""
     yield f"  {verdict[found.applies]}{judge}"
+
+
+def _outright(said: Outright, limit: int | None) -> Iterator[str]:
+    value = "" if said.value is None else f" {said.value:+g}" if said.kind == "thumb" else f" {said.value:g}"
+    line = f"{said.kind}{value} by {said.giver}, {_moment(said.given_at)}"
+    if said.text is None:
+        yield f"  {line}"
+    else:
+        yield from _said(line, said.text, limit)
 
 
 def _persona(line: PersonaLine, limit: int | None) -> Iterator[str]:

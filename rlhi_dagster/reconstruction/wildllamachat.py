@@ -20,6 +20,7 @@ from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.aspects import requests
 from rlhi_dagster.preferences.pair_judge import FollowUp, PairJudge
 
+_OF_TURN = ("turn_id", "conversation_id", "user_id", "month", "turn", "asked_at", "prompt", "follow_up_id", "follow_up")
 MISMATCHES_SCHEMA = {
     "of": pl.String(),
     "follow_ups": pl.Int64(),
@@ -33,8 +34,8 @@ MISMATCHES_SCHEMA = {
 
 
 def user_messages(turns: pl.DataFrame) -> dict[str, list[str]]:
-    """The user's messages of each conversation in ``turns``, in order."""
-    ordered = turns.sort("conversation_id", "turn").group_by("conversation_id", maintain_order=True).agg("prompt")
+    """The user's messages of each conversation in ``turns`` that got a reply, in order: a last word is given none here either."""
+    ordered = turns.drop_nulls("reply").sort("conversation_id", "turn").group_by("conversation_id", maintain_order=True).agg("prompt")
     return dict(zip(ordered["conversation_id"].to_list(), ordered["prompt"].to_list(), strict=True))
 
 
@@ -53,13 +54,13 @@ def wildllamachat(
     Args:
         turns: ``TURNS`` of whole conversations.
         labels: ``FEEDBACK_LABELS`` of the same.
-        answers: One answer per turn, by conversation.
+        answers: One answer per message in ``user_messages``, by conversation.
         model: Identity of the model that answered.
         judge: Decides.
         min_probability: Least ``reattempt_probability`` of a follow-up that counts as feedback.
 
     Returns:
-        ``WILDLLAMACHAT``, one row a turn.
+        ``WILDLLAMACHAT``, one row a turn that got a reply.
     """
     chat = pl.DataFrame(_regenerated(turns, answers, model), schema=WILDLLAMACHAT.schema)
     return WILDLLAMACHAT.conform(_with_verdicts(chat, feedback_ids(labels, min_probability), judge))
@@ -83,9 +84,8 @@ def mismatches(chat: pl.DataFrame) -> pl.DataFrame:
         of (``all``, ``judge <name>`` or ``wish <aspect>``), follow_ups (those that were judged), untold (those of which the judge could not
         tell), mismatched, mismatch_fraction (of those it could tell), ci_low, ci_high (95 %, clustered by user), users; ``all`` first.
     """
-    texts = chat.select(follow_up_id="turn_id", follow_up="prompt")
-    judged = chat.filter(pl.col("applies_judge").is_not_null()).join(texts, on="follow_up_id", how="left")
-    wishes = [[str(asked.aspect) for asked in requests(text or "")] or ["no wish read"] for text in judged["follow_up"]]
+    judged = chat.filter(pl.col("applies_judge").is_not_null())
+    wishes = [[str(asked.aspect) for asked in requests(text)] or ["no wish read"] for text in judged["follow_up"]]
     by_wish = judged.with_columns(wish=pl.Series(wishes, dtype=pl.List(pl.String()))).explode("wish", empty_as_null=True)
     groups = [("all", judged)]
     groups += [(f"judge {name}", group) for (name,), group in judged.sort("turn_id").group_by("applies_judge", maintain_order=True)]
@@ -104,20 +104,22 @@ def _mismatch(of: str, judged: pl.DataFrame) -> dict[str, Any]:
 def _regenerated(turns: pl.DataFrame, answers: Mapping[str, Sequence[ChatAnswer]], model: str) -> list[dict[str, Any]]:
     """Rows of ``WILDLLAMACHAT`` without verdicts."""
     rows = []
-    for (conversation_id,), group in turns.sort("conversation_id", "turn").group_by("conversation_id", maintain_order=True):
+    following = turns.sort("conversation_id", "turn").with_columns(
+        pl.col(name).shift(-1).over("conversation_id").alias(next_one)
+        for name, next_one in (("turn_id", "follow_up_id"), ("prompt", "follow_up"))
+    )
+    for (conversation_id,), group in following.drop_nulls("reply").group_by("conversation_id", maintain_order=True):
         history: Messages = []
-        following = [*group["turn_id"].to_list()[1:], None]
-        for turn, answer, follow_up_id in zip(group.to_dicts(), answers[str(conversation_id)], following, strict=True):
+        for turn, answer in zip(group.to_dicts(), answers[str(conversation_id)], strict=True):
             rows.append(
                 {
                     **dict.fromkeys(WILDLLAMACHAT.columns),
-                    **{name: turn[name] for name in ("turn_id", "conversation_id", "user_id", "month", "turn", "asked_at", "prompt")},
+                    **{name: turn[name] for name in _OF_TURN},
                     "history": list(history),
                     "logged_reply": turn["reply"],
                     "reply": answer.text,
                     "error": answer.error,
                     "model": model,
-                    "follow_up_id": follow_up_id,
                     "call_id": answer.call_id or None,
                 }
             )
@@ -126,12 +128,7 @@ def _regenerated(turns: pl.DataFrame, answers: Mapping[str, Sequence[ChatAnswer]
 
 
 def _with_verdicts(chat: pl.DataFrame, feedback: pl.Series, judge: PairJudge) -> pl.DataFrame:
-    texts = chat.select(follow_up_id="turn_id", follow_up="prompt")
-    asked = (
-        chat.filter(pl.col("follow_up_id").is_in(feedback.implode()) & pl.col("reply").is_not_null())
-        .join(texts, on="follow_up_id", how="inner", validate="1:1")
-        .sort("turn_id")
-    )
+    asked = chat.filter(pl.col("follow_up_id").is_in(feedback.implode()) & pl.col("reply").is_not_null()).sort("turn_id")
     items = [
         FollowUp([*row["history"], {"role": "user", "content": row["prompt"]}], row["reply"], row["logged_reply"], row["follow_up"])
         for row in asked.to_dicts()

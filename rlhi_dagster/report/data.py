@@ -46,7 +46,9 @@ class ReportData:
         deviations: Where this run departs from the paper, one sentence each; `code` in backticks is set as code.
         recipes: Every recipe; what it is, what it is compared with and how it is drawn.
         scores: ``SCORES`` of all recipes.
+        benchmark_scores: ``BENCHMARK_SCORES`` of all recipes.
         judgements: ``JUDGEMENTS`` of all recipes.
+        judge_quality: ``JUDGE_QUALITY``.
         eval_prompts: ``EVAL_PROMPTS``.
         responses: ``RESPONSES`` of all recipes.
         conversations: ``CONVERSATIONS``; their messages are not read.
@@ -55,13 +57,18 @@ class ReportData:
         reattempt_rates: ``REATTEMPT_RATES``.
         contextual_diversity: ``CONTEXTUAL_DIVERSITY``.
         feedback_labels: ``FEEDBACK_LABELS``.
+        unmet_wishes: ``UNMET_WISHES``.
+        min_users: Groups of complaints of fewer users are not shown.
+        turns: ``TURNS``; of them only the messages that are examples of complaints are read.
         rewrites: ``REWRITES``.
         rewrite_pairs: ``REWRITE_PAIRS``.
         reward_pairs: ``REWARD_PAIRS``.
+        explicit_pairs: ``EXPLICIT_PAIRS``.
         candidate_rewards: ``CANDIDATE_REWARDS``.
         preference_pairs: ``PREFERENCE_PAIRS``.
         checkpoints: Recipe to its checkpoint's manifest; nothing in it is needed.
-        show_samples: Whether to print conversations; for simulated text only.
+        show_samples: Whether to print conversations, beside examples of complaints; for simulated text only.
+        is_of_run: Whether there are tables of a run beside the page; without, no command on them is named, and no figure of the paper.
     """
 
     headline: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +76,9 @@ class ReportData:
     deviations: Sequence[str] = ()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     scores: Frame | None = None
+    benchmark_scores: Frame | None = None
     judgements: Frame | None = None
+    judge_quality: Frame | None = None
     eval_prompts: Frame | None = None
     responses: Frame | None = None
     conversations: Frame | None = None
@@ -78,13 +87,18 @@ class ReportData:
     reattempt_rates: Frame | None = None
     contextual_diversity: Frame | None = None
     feedback_labels: Frame | None = None
+    unmet_wishes: Frame | None = None
+    min_users: int = 5
+    turns: Frame | None = None
     rewrites: Frame | None = None
     rewrite_pairs: Frame | None = None
     reward_pairs: Frame | None = None
+    explicit_pairs: Frame | None = None
     candidate_rewards: Frame | None = None
     preference_pairs: Frame | None = None
     checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     show_samples: bool = False
+    is_of_run: bool = True
 
     def ranked(self, present: Iterable[str]) -> list[str]:
         """The recipes in ``present`` as they stand on the page; those without a file any more come last."""

@@ -18,7 +18,7 @@ from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.rates.paper_figures import readings, sentences
 from rlhi_dagster.feedback.rates.shares import TURNS, Denominator, Dimension
 from rlhi_dagster.report.data import ReportData
-from rlhi_dagster.report.words import Figure, Table, counts, figure, measured, number, share
+from rlhi_dagster.report.words import Figure, Table, counts, figure, measured, number, percent, share
 
 _DENOMINATORS = {
     Denominator.USER_MESSAGES: "of all user messages",
@@ -76,18 +76,24 @@ def reattempts(data: ReportData) -> dict[str, Any] | None:
     rates = data.table("reattempt_rates", list(REATTEMPT_RATES.columns))
     if rates is None:
         return None
-    found = readings(rates)
+    found = readings(rates).filter(pl.lit(data.is_of_run))
     lines = [
-        [row["paper"], row["reading"], row["templates"], share(row), f"{row['difference'] * 100:+.1f}".replace("-", "\u2212")]
+        [
+            *(row["paper"], row["reading"], row["templates"], share(row), f"{row['unanswered']:,}"),
+            f"{row['difference'] * 100:+.1f}".replace("-", "\u2212"),
+        ]
         for row in found.iter_rows(named=True)
     ]
     drawn = [
         _rate_plot(rates, Dimension.TURN, "Re-attempts with feedback by turn", "turn of the conversation"),
         _rate_plot(rates, Dimension.MONTH, "Re-attempts with feedback by month", "month of the conversation's start"),
+        _model_plot(rates),
     ]
     return {
         "sentences": sentences(found),
-        "readings": Table(["the paper", "reading", "templates", "here", "points off"], lines, text_columns=(1, 2)),
+        "readings": Table(["the paper", "reading", "templates", "here", "of them unanswered", "points off"], lines, text_columns=(1, 2))
+        if lines
+        else None,
         "figures": [plot for plot in drawn if plot],
         "labels": _label_mix(data),
         "tables": {
@@ -152,6 +158,22 @@ def _rate_plot(rates: pl.DataFrame, dimension: Dimension, name: str, axis: str) 
     every = list(series.values())
     drawn = plots.category_points(levels, every, axis=axis, limits=(0.0, min(1.0, 1.05 * _highest(every))))
     return figure(drawn, name, name, "95 % intervals, clustered by user", {label: one.mark for label, one in series.items()})
+
+
+def _model_plot(rates: pl.DataFrame) -> Figure | None:
+    """Of follow-ups, by the model that replied; a value without an interval is that of a single user and is in the table alone."""
+    cells = _cells(rates, Dimension.MODEL)
+    of_model = [(model, cells.get((model, Denominator.FOLLOW_UPS.value, "included"))) for model in _levels(rates, Dimension.MODEL)]
+    mark = plots.Mark(_DRAWN[Denominator.FOLLOW_UPS])
+    rows = [
+        plots.Row(model, row["value"], row["ci_low"], row["ci_high"], f"{percent(row['value'])}, n = {row['n']:,}", mark)
+        for model, row in of_model
+        if row is not None and row["value"] is not None and row["ci_low"] is not None
+    ]
+    if not rows:
+        return None
+    name = "Re-attempts with feedback by model"
+    return figure(plots.forest(rows), name, name, "share of follow-ups, 95 % intervals, clustered by user")
 
 
 def _highest(series: list[plots.Series]) -> float:

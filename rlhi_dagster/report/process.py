@@ -20,6 +20,13 @@ from rlhi_dagster.training.curves import curves, ends, final_numbers, recorded
 
 REATTEMPT = "reattempt_with_feedback"
 _PANELS = {"loss": "loss", "margin": "reward margin", "logp_chosen": "log-probability", "kl": "KL to the start"}
+_COUNTED = {
+    "feedback_labels": "count of follow-ups",
+    "rewrites": "count of rewrites",
+    "rewrite_pairs": "count of pairs of a rewrite and its original",
+    "preference_pairs": "count of pairs that recipes draw from",
+}
+"""Of a table what is missing without it."""
 _CONDITIONS = {"none": "own against none", "shuffled": "own against shuffled"}
 
 
@@ -57,7 +64,7 @@ def pairs(data: ReportData) -> dict[str, Any]:
     name = "Counts from follow-ups to used pairs"
     return {
         "figure": figure(plots.bars(drawn), name, "From follow-ups to pairs") if drawn else None,
-        "gaps": [(f"count of {next(iter(kept))}", asset) for asset, (frame, kept) in of_table.items() if frame is None],
+        "gaps": [(_COUNTED[asset], asset) for asset, (frame, _) in of_table.items() if frame is None],
         "dropped": _dropped(data),
         "used": _used(data),
     }
@@ -113,7 +120,7 @@ def _curves(data: ReportData, recipe: str, limits: Mapping[str, tuple[float, flo
 
 def _dropped(data: ReportData) -> Table | None:
     counts = []
-    for name, words in (("rewrite_pairs", "rewrites"), ("reward_pairs", "rewards")):
+    for name, words in (("rewrite_pairs", "rewrites"), ("reward_pairs", "rewards"), ("explicit_pairs", "what users say outright")):
         found = data.table(name, ["is_kept", "drop_reasons"])
         if found is not None:
             dropped = found.filter(~pl.col("is_kept")).explode("drop_reasons", empty_as_null=True)
@@ -158,6 +165,8 @@ def _manifest_cells(manifest: Mapping[str, Any]) -> list[Cell | str]:
     moved = chosen[-1] - chosen[0] if chosen else 0.0
     pairs_used, seconds, final = manifest.get("pairs"), manifest.get("seconds"), final_numbers(manifest)
     kept, last = manifest.get("chosen", {}).get("step"), manifest.get("chosen", {}).get("of") or (steps[-1]["step"] if steps else None)
+    if "why" in manifest:
+        return [Cell(manifest["method"], [(manifest["why"], "")]), *[NONE] * 7]
     return [
         manifest.get("method", NONE),
         NONE if pairs_used is None else f"{(manifest.get('earlier_pairs') or 0) + pairs_used:,}",

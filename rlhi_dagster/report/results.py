@@ -12,9 +12,13 @@ from typing import Any
 import polars as pl
 
 from rlhi_dagster.base import plots
-from rlhi_dagster.base.tables import JUDGEMENTS, SCORES
-from rlhi_dagster.evaluation import Benchmark, Metric
+from rlhi_dagster.base.tables import BENCHMARK_SCORES, JUDGE_QUALITY, JUDGEMENTS, SCORES
+from rlhi_dagster.evaluation import COLD_START, Benchmark, Metric
+from rlhi_dagster.evaluation.accuracy import PAPER_AVERAGE
+from rlhi_dagster.evaluation.headline import primary_rows
+from rlhi_dagster.evaluation.judge_quality import NOBODY
 from rlhi_dagster.evaluation.judges import count_illegible
+from rlhi_dagster.evaluation.power import SIGNIFICANT
 from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
 from rlhi_dagster.report.data import ReportData
 from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, percent, points, share
@@ -22,11 +26,19 @@ from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 
 SAMPLES = 6
+PAPER = {
+    (Benchmark.ALPACA_EVAL.value, Metric.LENGTH_CONTROLLED_WIN_RATE.value): "77.9 % (rewards); its judge no longer exists: not comparable",
+    (PAPER_AVERAGE, Metric.ACCURACY.value): "26.5 % before, 31.8 % after; comparable for the same policy and sampling",
+}
+"""What the paper reports (arXiv 2509.25137), and whether a number of ours can be compared with it."""
 
 METRIC_WORDS = {
     Metric.ALL_PREFERENCES_MET: "All preferences met",
     Metric.PREFERENCES_MET: "Preferences met",
     Metric.WIN_RATE: "Win rate against base",
+    Metric.LENGTH_CONTROLLED_WIN_RATE: "Win rate at equal length",
+    Metric.WIN_RATE_PERSONALIZATION: "Win rate: suits the user",
+    Metric.WIN_RATE_INSTRUCTION_FOLLOWING: "Win rate: does what is asked",
     Metric.MALFORMED: "Malformed replies",
     Metric.ERROR_RATE: "No reply (errors)",
     Metric.POSITION_BIAS: "Verdict follows order",
@@ -38,7 +50,6 @@ _METRIC_NOTES = {
     Metric.WIN_RATE: "both orders averaged, ties count half",
     Metric.MALFORMED: "share of replies that are broken text; lower is better",
 }
-_PRIMARY = (Metric.ALL_PREFERENCES_MET, Metric.WIN_RATE)
 _LOWER_IS_BETTER = (Metric.MALFORMED,)
 
 Rows = Sequence[Mapping[str, Any]]
@@ -47,7 +58,7 @@ Rows = Sequence[Mapping[str, Any]]
 def lead(data: ReportData) -> dict[str, Any] | None:
     """The top of the page: the result in a sentence per method, and the numbers behind it as cards."""
     rows = _scores(data)
-    by_recipe = {row["recipe"]: row for row in _primary_rows(rows)}
+    by_recipe = {row["recipe"]: row for row in primary_rows(rows)}
     if not by_recipe:
         return None
     shown = [by_recipe[recipe] for recipe in data.leading(by_recipe)]
@@ -98,14 +109,15 @@ def differences(data: ReportData) -> list[dict[str, Any]] | None:
 
 def cold_start(data: ReportData) -> dict[str, Any] | None:
     """The primary metric by number of the user's earlier conversations."""
-    primary = _primary_rows(_scores(data))
+    primary = primary_rows(_scores(data))
     metric = Metric(primary[0]["metric"]) if primary else Metric.ALL_PREFERENCES_MET
     judgements = data.table("judgements", list(JUDGEMENTS.columns))
     prompts = data.table("eval_prompts", ["prompt_id", "benchmark", "earlier_conversations"])
     curve = None if judgements is None or prompts is None else by_earlier_conversations(judgements, prompts, metric)
     if curve is None or curve.is_empty():
         return None
-    labels, words = [label for label, _, _ in HISTORY_BUCKETS], METRIC_WORDS[metric]
+    known, words = set(curve["earlier_conversations"]), METRIC_WORDS[metric]
+    labels = [label for label in (*map(str, COLD_START), *(label for label, _, _ in HISTORY_BUCKETS[2:])) if label in known]
     of_judges = []
     for judge in curve["judge"].unique().sort():
         of_judge = curve.filter(judge=judge)
@@ -131,7 +143,47 @@ def cold_start(data: ReportData) -> dict[str, Any] | None:
                 "table": Table(["recipe", *labels], lines, f"{words} by earlier conversations; judge {judge}"),
             }
         )
-    return {"metric": words, "judges": of_judges}
+    is_cut = prompts is not None and Benchmark.AFTER_0.value in set(prompts["benchmark"])
+    return {"metric": words, "judges": of_judges, "is_cut": is_cut}
+
+
+def other_personas(data: ReportData) -> Table | None:
+    """The primary metric under the user's own, another user's and no persona, on follow-ups, and the part of the gain that is personal."""
+    rows, primary = _scores(data), primary_rows(_scores(data))
+    if not any(row["benchmark"] == Benchmark.USER_EVAL_SHUFFLED for row in rows):
+        return None
+    metric, judge = primary[0]["metric"], primary[0]["judge"]
+    cells = {(row["recipe"], row["benchmark"], row["metric"]): row for row in rows if row["judge"] == judge}
+    asked = [Benchmark.USER_EVAL, Benchmark.USER_EVAL_FOLLOW_UPS, Benchmark.USER_EVAL_SHUFFLED, Benchmark.USER_EVAL_EMPTY]
+    parts = [Metric.PERSONAL_PREFERENCES_MET, Metric.PERSONAL_WIN_RATE]
+    lines = [
+        [recipe, *(share(cells.get((recipe, name, metric))) for name in asked)]
+        + [_personal_part(cells.get((recipe, Benchmark.USER_EVAL, part))) for part in parts]
+        for recipe in data.ranked(row["recipe"] for row in primary)
+    ]
+    heads = ["first requests", "follow-ups", "another's persona", "no persona", "personal part: preferences met", "personal part: wins"]
+    return Table(["recipe", *heads], lines, f"{METRIC_WORDS[Metric(metric)]}; judge {judge}.")
+
+
+def _personal_part(row: Mapping[str, Any] | None) -> Cell:
+    if row is None:
+        return Cell(NONE)
+    remarks = [(row["remark"], "open")] if row["remark"] else []
+    return Cell(points(row["value"]), [(bracket(row["ci_low"], row["ci_high"]), ""), (f"n = {row['n']:,}", ""), *remarks])
+
+
+def judges(data: ReportData) -> Table | None:
+    """What judges go by, whether they agree, and whether people agree with them."""
+    found = data.table("judge_quality", list(JUDGE_QUALITY.columns))
+    if found is None:
+        return None
+    lines = [
+        [row["judge"] if row["other_judge"] == NOBODY else f"{row['judge']} and {row['other_judge']}"]
+        + [row[name].replace("_", " ") for name in ("criterion", "items", "figure")]
+        + [f"{row['value']:.2f}", bracket(row["ci_low"], row["ci_high"], 1.0, 2), f"{row['n']:,}", row["remark"] or ""]
+        for row in found.sort("judge", "other_judge", "items", "criterion", "figure").iter_rows(named=True)
+    ]
+    return Table(["judge", "asked", "items", "figure", "value", "95 % interval", "n", "remark"], lines, text_columns=(1, 2, 3, 7))
 
 
 def reasoning(data: ReportData) -> Table | None:
@@ -143,6 +195,26 @@ def reasoning(data: ReportData) -> Table | None:
     ]
     columns = ["recipe", "benchmark", "right answers", "95 % interval", "n", "judge"]
     return Table(columns, lines, text_columns=(1, 5)) if lines else None
+
+
+def benchmarks(data: ReportData) -> Table | None:
+    """Scores on public benchmarks, with what the paper reports beside them."""
+    found = data.table("benchmark_scores", list(BENCHMARK_SCORES.columns))
+    if found is None:
+        return None
+    rows = found.filter(pl.col("value").is_not_null()).rows(named=True)
+    order = data.ranked(row["recipe"] for row in rows)
+    lines = [
+        [
+            *(row["recipe"], row["benchmark"], row["metric"].replace("_", " ")),
+            f"{row['value']:.2f}" if row["metric"] == Metric.RATING else percent(row["value"]),
+            NONE if row["metric"] == Metric.RATING else bracket(row["ci_low"], row["ci_high"]),
+            *(f"{row['n']:,}", row["judge"], PAPER.get((row["benchmark"], row["metric"]), NONE), row["remark"] or ""),
+        ]
+        for row in sorted(rows, key=lambda row: (row["benchmark"], row["metric"], row["judge"], order.index(row["recipe"])))
+    ]
+    columns = ["recipe", "benchmark", "metric", "value", "95 % interval", "n", "judge", "the paper", "remark"]
+    return Table(columns, lines, text_columns=(1, 2, 6, 7, 8))
 
 
 def samples(data: ReportData) -> dict[str, Any] | None:
@@ -185,16 +257,6 @@ def _columns(rows: Rows) -> list[tuple[Metric, str]]:
     """Metrics and judges that there are, as the page shows them."""
     found = {(Metric(row["metric"]), row["judge"]) for row in rows if row["metric"] in METRIC_WORDS}
     return sorted(found, key=lambda each: (list(METRIC_WORDS).index(each[0]), each[1]))
-
-
-def _primary_rows(rows: Rows) -> Rows:
-    """Rows of the metric the page leads with, of one judge: all preferences met where a judge can tell, else the win rate."""
-    for metric in _PRIMARY:
-        found = [row for row in rows if row["metric"] == metric and row["benchmark"] == Benchmark.USER_EVAL]
-        if found:
-            judge = min(row["judge"] for row in found)
-            return [row for row in found if row["judge"] == judge]
-    return []
 
 
 def _verdict_in_words(rows: Rows, shown: Rows) -> str:
@@ -284,13 +346,12 @@ def _judge_remarks(data: ReportData, rows: Rows) -> str:
 
 
 def _in_words(row: Mapping[str, Any]) -> tuple[str, str]:
-    """(tone, verdict) of a difference, from its interval alone."""
-    low, high = row["ci_low"], row["ci_high"]
-    if low is None or high is None:
-        return "open", "no variation, so no interval"
-    if low <= 0 <= high:
-        return "open", "not told apart"
-    return ("good", "better") if (low > 0) != (row["metric"] in _LOWER_IS_BETTER) else ("bad", "worse")
+    """(tone, verdict) of a difference: from its p-value after Holm's correction, and from what is remarked on it."""
+    if row["remark"]:
+        return "open", row["remark"]
+    if row["p_holm"] is None or row["p_holm"] >= SIGNIFICANT:
+        return "open", "not told apart" + (" among so many claims" if row["p_value"] is not None and row["p_value"] < SIGNIFICANT else "")
+    return ("good", "better") if (row["difference"] > 0) != (row["metric"] in _LOWER_IS_BETTER) else ("bad", "worse")
 
 
 def _verdicts(data: ReportData) -> dict[tuple[str, str], str]:

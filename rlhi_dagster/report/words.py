@@ -85,12 +85,13 @@ def measured(value: float | None, low: float | None, high: float | None, digits:
 
 
 def share(row: Mapping[str, Any] | None) -> Cell:
-    """A percentage with interval and n, from a row with ``value``, ``ci_low``, ``ci_high`` and ``n``; a dash if there is none."""
+    """A percentage with interval, n and remark, from a row with ``value``, ``ci_low``, ``ci_high``, ``n``, maybe ``remark``."""
     if row is None:
         return Cell(NONE)
     if row["value"] is None:
         return Cell(f"{NONE} (n = {row['n']:,})")
-    return Cell(percent(row["value"]), [(bracket(row["ci_low"], row["ci_high"]), ""), (f"n = {row['n']:,}", "")])
+    remarks = [(row["remark"], "open")] if row.get("remark") else []
+    return Cell(percent(row["value"]), [(bracket(row["ci_low"], row["ci_high"]), ""), (f"n = {row['n']:,}", ""), *remarks])
 
 
 def counts(found: Mapping[str, int], name: str, title: str, about: str) -> Figure:

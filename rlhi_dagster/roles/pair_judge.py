@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlhi_dagster.graph.model_calls import Calls
-from rlhi_dagster.preferences.pair_judge import ChatPairJudge, PairJudge, RulePairJudge, TownPairJudge
+from rlhi_dagster.preferences.pair_judge import ChatPairJudge, PairJudge, RulePairJudge, TownPairJudge, VillagePairJudge
 
-_PROGRAMS: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": TownPairJudge}
+_PROGRAMS: dict[str, Callable[[], PairJudge]] = {"rule": RulePairJudge, "town": TownPairJudge, "village": VillagePairJudge}
 
 
 def pair_judge(calls: Calls) -> PairJudge:
-    """The rules, the town's grammar, or a chat model."""
+    """The rules, the town's grammar, the village's checkers, or a chat model."""
     if program := calls.program("pair_judge"):
         return _PROGRAMS[program]()
     model = calls.asked("pair_judge", temperature=0.0)

@@ -11,15 +11,15 @@ much free disk as what it merges.
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from rlhi_dagster.base.owned import sweep
 from rlhi_dagster.store.search import of, search
 from rlhi_dagster.store.segments import (
     ERRORS,
@@ -36,8 +36,8 @@ from rlhi_dagster.store.segments import (
 
 MAX_ROWS, MAX_BYTES = 256_000, 256 * 2**20
 """Of a merged segment; bytes before compression, so that a merge fits into memory."""
-PARTIAL_SECONDS = 3600
-"""A ``.partial`` file that old has no writer any more."""
+PARTIALS = "*.partial"
+"""Segments that are being written, or that a killed writer left behind."""
 LOCK = "lock"
 OLD_INDEX = "index.arrow"
 """Where a store of an earlier version kept which key lies where; nothing reads it, and every replacement of segments removes it."""
@@ -92,7 +92,7 @@ def compact(folder: Path, kind: str, tell: Tell = lambda *_: None) -> Compaction
         DamagedSegmentError: A segment cannot be read; nothing was deleted.
     """
     with locked(folder):
-        partial_files = _sweep(folder)
+        partial_files = sweep(folder.glob(PARTIALS))
         names, errors = listing(folder, FINAL), listing(folder, ERRORS)
         dead = _repeated(folder, kind, names)
         replace(folder, kind, FINAL, _groups(folder, names, dead), dead, tell)
@@ -110,7 +110,7 @@ def replace(folder: Path, kind: str, prefix: str, groups: Sequence[Sequence[str]
         parts = [_alive(read_columns(folder / name, kind, stored_schema(kind).names()), dead.get(name)) for name in group]
         rows = pl.concat(parts).sort("key")
         if len(rows):
-            write_segment(folder / new_name(prefix, like=folder / group[-1]), rows)
+            write_segment(folder / new_name(folder, prefix, like=folder / group[-1]), rows)
         tell(done, len(groups))
     gone = {name for group in groups for name in group}
     if not gone:
@@ -178,13 +178,3 @@ def _places(file: Path, kind: str) -> pl.DataFrame:
 
 def _by_segment(places: pl.DataFrame) -> Dead:
     return {str(name): rows["row"].to_numpy() for (name,), rows in places.group_by("segment")}
-
-
-def _sweep(folder: Path) -> int:
-    removed = 0
-    for file in folder.glob("*.partial"):
-        with suppress(FileNotFoundError):  # its writer has just finished
-            if time.time() - file.stat().st_mtime > PARTIAL_SECONDS:
-                file.unlink()
-                removed += 1
-    return removed

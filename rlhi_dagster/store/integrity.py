@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from rlhi_dagster.store.compaction import LOCK, OLD_INDEX, PARTIAL_SECONDS, Tell, locked
+from rlhi_dagster.base.owned import is_left
+from rlhi_dagster.store.compaction import LOCK, OLD_INDEX, Tell, locked
 from rlhi_dagster.store.segments import ERRORS, FINAL, KEY_PATTERN, DamagedSegmentError, listing, opened, stored_schema
 
 
@@ -79,11 +79,7 @@ def _of_schema(parquet: pq.ParquetFile, kind: str) -> Iterator[str]:
 def _strangers(folder: Path) -> Iterator[Problem]:
     for file in sorted(folder.iterdir()):
         if file.suffix == ".partial":
-            try:
-                age = time.time() - file.stat().st_mtime
-            except FileNotFoundError:
-                continue
-            if age > PARTIAL_SECONDS:
+            if is_left(file):
                 yield Problem(file, "was left behind by a killed writer; `rlhi store compact` removes it")
         elif file.name not in {LOCK, OLD_INDEX} and not (file.suffix == ".parquet" and file.name.startswith((f"{FINAL}-", f"{ERRORS}-"))):
             yield Problem(file, "is no file of a response store")

@@ -1,7 +1,7 @@
 """The response store: every model answer, kept by the content of its request.
 
 What belongs here: adding answers and finding them. What does not: the files (``segments.py``), scanning them (``search.py``) and the
-care of a store (``compaction.py`` and others): docs/response_store.md.
+care of a store (``compaction.py`` and others): docs/concepts/response_store.md.
 
 One folder per kind of answer and model. A finished chunk is a segment, so a kill at any moment loses at most the chunk in flight, and
 readers never see half a file. A key answered twice (two processes at once) is read once: the answer that was there first. An error of
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
+from rlhi_dagster.base.owned import sweep
 from rlhi_dagster.store.search import SEGMENT, of, search
 from rlhi_dagster.store.segments import (
     ANSWERED_AT,
@@ -75,8 +76,12 @@ class ResponseStore:
         for prefix, rows in ((FINAL, frame.filter(~is_error)), (ERRORS, frame.filter(is_error))):
             if len(rows):
                 unique = rows.unique("key", keep="first", maintain_order=True).sort("key")
-                written.append(write_segment(self.folder / new_name(prefix), unique))
+                written.append(write_segment(self.folder / new_name(self.folder, prefix), unique))
         return written
+
+    def sweep(self) -> int:
+        """Remove segments that killed writers left half written; how many."""
+        return sweep(self.folder.glob("*.partial"))
 
     def missing(self, keys: pl.Series) -> pl.Series:
         """Those of ``keys`` that have no final answer yet, each once, in the order given; errors as of ``lookup``."""

@@ -3,8 +3,9 @@
 What belongs here: which rows of a folder's segments are wanted, read so that only what is wanted is decoded, while segments come and go.
 What does not: the files (``segments.py``) and which of several answers to a key counts (``responses.py``).
 
-There is no index. Only the keys are read first, and then only the segments that hold a wanted one, of which Polars decodes the
-other columns where it needs them. How that compares with an index at ten million answers: ``benchmarks/README.md``.
+There is no index. Once in a process each segment is compared with its checksum. Then only the keys are read, and then only the segments
+that hold a wanted one, of which Polars decodes the other columns where it needs them. How that compares with an index at ten million
+answers: ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from rlhi_dagster.store.segments import listing, opened, stored_schema
+from rlhi_dagster.store.segments import check, listing, opened, stored_schema
 
 SEGMENT = "segment"
 """Column with the path of the file that a row lies in; segments of a folder sort by it from the oldest to the newest."""
@@ -48,6 +49,7 @@ def search(folder: Path, kind: str, prefix: str, narrow: Narrow, columns: Sequen
     for _ in range(_TRIES):
         try:
             files = [folder / name for name in listing(folder, prefix)]
+            check(files)
             if list(columns) == ["key"]:
                 return _found(files, kind, narrow, columns)
             holding = _found(files, kind, narrow, [SEGMENT]).unique()[SEGMENT]

@@ -4,7 +4,8 @@ What belongs here: names, columns, writing one so that it is whole or not there,
 (``search.py``) and merging segments (``compaction.py``).
 
 A segment appears by rename after its bytes and before its name are synced, is never changed, and ends by being deleted. Readers that
-find one gone list the folder again. Two kinds: ``segment-*`` with final answers, ``errors-*`` with errors of the moment.
+find one gone list the folder again. Two kinds: ``segment-*`` with final answers, ``errors-*`` with errors of the moment. It is sealed
+(``base/seals.py``): nothing of it is used before all of it has been compared with its checksum.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from rlhi_dagster.base import seals
+from rlhi_dagster.base.owned import Partial
 
 FINAL, ERRORS = "segment", "errors"
 """First word of a segment's name."""
@@ -112,29 +116,35 @@ def _listed(folder: Path, prefix: str) -> set[str]:
         return set()
 
 
-def new_name(prefix: str, like: Path | None = None) -> str:
-    """A name that no other writer chooses; it sorts by the time of writing, or as ``like`` does."""
-    stamp = f"{time.time_ns():016x}"
-    if like is not None:
+def new_name(folder: Path, prefix: str, like: Path | None = None) -> str:
+    """A name that no other writer chooses; it sorts behind what the folder has, also when the clock went back, or as ``like`` does."""
+    if like is None:
+        stamp = max(f"{time.time_ns():016x}", f"{max(map(_stamp, _listed(folder, prefix)), default=0) + 1:016x}")
+    else:
         parts = like.stem.split("-")
         stamp = parts[1] if len(parts) == 3 else f"{like.stat().st_mtime_ns:016x}"
     return f"{prefix}-{stamp}-{uuid4().hex[:12]}.parquet"
+
+
+def _stamp(name: str) -> int:
+    """When a segment was written, in nanoseconds as its name has them; 0 of an older name, which has none."""
+    found = re.fullmatch(r"[a-z]+-([0-9a-f]{16})-.*", name)
+    return int(found[1], 16) if found else 0
 
 
 @contextmanager
 def published(file: Path) -> Iterator[BinaryIO]:
     """Write a file that is there whole, on disk, under its name when the block ends, or not at all."""
     is_new = not file.parent.is_dir()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.stem}.{uuid4().hex[:12]}.partial")
+    partial = Partial(file)
     try:
-        with partial.open("wb") as stream:
+        with partial.path.open("r+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(file)
+        partial.path.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
+        partial.close()
     sync_folder(file.parent)
     if is_new:
         sync_folder(file.parent.parent)
@@ -151,12 +161,28 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_segment(file: Path, rows: pl.DataFrame) -> Path:
-    """Write rows, sorted by key, as a segment; its pages have checksums, for damage that decodes all the same."""
+    """Write rows, sorted by key, as a segment."""
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     repeating = [name for name in rows.columns if name not in {"key", "vector", "probabilities"}]
     with published(file) as stream:
-        pq.write_table(table, stream, compression="zstd", row_group_size=ROWS_PER_GROUP, use_dictionary=repeating, write_page_checksum=True)
+        with pq.ParquetWriter(stream, table.schema, compression="zstd", use_dictionary=repeating, write_page_checksum=True) as writer:
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            writer.add_key_value_metadata(seals.UNSEALED)
+        seals.seal(stream)
     return file
+
+
+def check(files: Sequence[Path]) -> None:
+    """Make sure that segments are as they were written, before any of them is read.
+
+    Raises:
+        FileNotFoundError: One is gone.
+        DamagedSegmentError: One is not.
+    """
+    try:
+        seals.check_all(files)
+    except seals.BrokenFileError as error:
+        raise DamagedSegmentError(error.file, str(error)) from error
 
 
 @contextmanager
@@ -165,10 +191,11 @@ def opened(file: Path) -> Iterator[pq.ParquetFile]:
 
     Raises:
         FileNotFoundError: It is gone.
-        DamagedSegmentError: It cannot be read, now or in the block.
+        DamagedSegmentError: It is not as it was written, or cannot be read in the block.
     """
+    check([file])
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        with pq.ParquetFile(file) as parquet:
             yield parquet
     except FileNotFoundError:
         raise

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 import pyarrow.parquet as pq
 
+from rlhi_dagster.base import seals
+from rlhi_dagster.base.failures import DamagedError
+from rlhi_dagster.base.owned import PARTIAL, Partial, sweep
 from rlhi_dagster.store.segments import folder_name, sync_folder
 
 _SCHEMA = pl.Schema({"kind": pl.String(), "model": pl.String(), "key": pl.String()})
@@ -59,6 +61,8 @@ def record(root: Path, asset: str, partitions: Sequence[str] | None, run_id: str
     Returns:
         The file written.
     """
+    for broken in damaged(root, asset):  # the asset says now what it uses
+        broken.unlink(missing_ok=True)
     earlier = list(_records(root, asset))
     own = [each for each in earlier if each.run_id == run_id]
     others = [each for each in earlier if each.run_id != run_id]
@@ -113,6 +117,7 @@ def without(root: Path, keys: pl.Series) -> int:
     gone = 0
     for file in _files(root):
         try:
+            _check([file])
             entries, told = pl.read_parquet(file), pq.read_metadata(file).metadata
         except FileNotFoundError:  # its asset's next run dropped it
             continue
@@ -125,19 +130,19 @@ def without(root: Path, keys: pl.Series) -> int:
 
 
 def _replace(file: Path, frame: pl.DataFrame, told: dict[str, str]) -> None:
-    partial = file.with_name(f"{uuid4().hex}.partial")
+    partial = Partial(file)
     try:
-        _synced(partial, frame, told)
-        partial.replace(file)
+        _synced(partial.path, frame, told)
+        partial.path.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
+        partial.close()
     sync_folder(file.parent)
 
 
 def _synced(file: Path, frame: pl.DataFrame, told: dict[str, str]) -> None:
-    with file.open("wb") as stream:
-        frame.write_parquet(stream, compression="zstd", row_group_size=_ROWS_PER_GROUP, metadata=told)
-        stream.flush()
+    with file.open("r+b") as stream:
+        frame.write_parquet(stream, compression="zstd", row_group_size=_ROWS_PER_GROUP, metadata=told | seals.UNSEALED)
+        seals.seal(stream)
         os.fsync(stream.fileno())
 
 
@@ -152,22 +157,22 @@ def _frame(uses: Mapping[tuple[str, str], Sequence[str]]) -> pl.DataFrame:
 
 
 def _write(folder: Path, run_id: str, frame: pl.DataFrame, told: dict[str, str]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{uuid4().hex}.partial"
+    sweep([*folder.glob(PARTIAL), *folder.glob("*.partial")])
+    partial = Partial(folder / run_id)
     try:
-        _synced(partial, frame, told)
+        _synced(partial.path, frame, told)
         number = 0
         while True:
             file = folder / f"{run_id}-{number}.parquet"
             try:
                 # A link, not a rename: it never takes the place of what another process wrote.
-                file.hardlink_to(partial)
+                file.hardlink_to(partial.path)
             except FileExistsError:
                 number += 1
             else:
                 break
     finally:
-        partial.unlink(missing_ok=True)
+        partial.close()
     sync_folder(folder)
     return file
 
@@ -179,12 +184,36 @@ def _repeats(partitions: Sequence[str] | None, earlier: Sequence[str] | None) ->
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted((root / "references").glob("*/*.parquet"))
+    files = sorted((root / "references").glob("*/*.parquet"))
+    _check(files)
+    return files
+
+
+def damaged(root: Path, asset: str = "*") -> dict[Path, DamagedError]:
+    """Records, of one asset or of all, that are not as they were written, and what is to be told of them."""
+    found = {}
+    for file in sorted((root / "references").glob(f"{asset}/*.parquet")):
+        try:
+            _check([file])
+        except DamagedError as error:
+            found[file] = error
+        except FileNotFoundError:  # its asset's next run dropped it
+            continue
+    return found
+
+
+def _check(files: Sequence[Path]) -> None:
+    try:
+        seals.check_all(files)
+    except seals.BrokenFileError as error:
+        told = f"{error.file}, which says what answers {error.file.parent.name} uses, is damaged: {error}"
+        raise DamagedError(told, error.file.parent.name) from error
 
 
 def _records(root: Path, asset: str = "*") -> Iterator[Record]:
     for file in sorted((root / "references").glob(f"{asset}/*.parquet")):
         try:
+            _check([file])
             metadata = pq.read_metadata(file).metadata
         except FileNotFoundError:  # its asset's next run dropped it
             continue

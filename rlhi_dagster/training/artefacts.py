@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, read_manifest
+from rlhi_dagster.base import seals
+from rlhi_dagster.base.failures import DamagedError
+from rlhi_dagster.engines.models import MANIFEST, ModelRef, digest_of, read_manifest, write_manifest
 
+NO_DATA = "no data"
+"""``method`` of an artefact that is not there because there was nothing to train it on."""
 PAIRS = "pairs.parquet"
 """In the folder of an artefact that was trained on pairs: their ids (``pair_id``), with those that its start was trained on."""
 
@@ -23,8 +25,11 @@ def manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def made_of(folder: Path, inputs: str) -> dict[str, Any] | None:
-    """The manifest of an artefact that was made of these ``inputs`` (their digest); ``None`` if it is not there, or of others."""
-    found = manifest(folder)
+    """The manifest of an artefact that was made of these ``inputs`` (their digest); ``None`` if it is not there, damaged, or of others."""
+    try:
+        found = manifest(folder)
+    except DamagedError:  # it is made again
+        return None
     return found if found and found["inputs"] == inputs else None
 
 
@@ -33,10 +38,27 @@ def refer(out: Path, model: ModelRef, method: str) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     entry = {"name": model.name, "revision": model.revision, "path": model.path}
     told = {"model": entry, "inputs": digest_of("refer", entry), "method": method, "steps": []}
-    partial = out / f".{MANIFEST}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(told, indent=1))
-    partial.replace(out / MANIFEST)
-    return told
+    return write_manifest(out, told)
+
+
+def leave_empty(out: Path, why: str) -> None:
+    """Let ``out`` say why there is no model, instead of what may be there."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    told = {"method": NO_DATA, "why": why, "inputs": digest_of(NO_DATA, why), "steps": []}
+    write_manifest(partial, told)
+    put_in_place(partial, out)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether an artefact is not there for want of data."""
+    return read_manifest(folder)["method"] == NO_DATA
+
+
+def models(folders: Mapping[str, Path]) -> dict[str, ModelRef]:
+    """The models of artefacts by name, without those that are not there for want of data."""
+    return {name: ModelRef.from_manifest(folder) for name, folder in folders.items() if not is_empty(folder)}
 
 
 def put_in_place(partial: Path, out: Path) -> None:
@@ -51,8 +73,28 @@ def put_in_place(partial: Path, out: Path) -> None:
 
 def trained_pairs(model: ModelRef | None) -> pl.DataFrame:
     """The pairs (``pair_id``) that a model of this run was trained on; none for any other model."""
-    file = Path(model.path) / PAIRS if model and model.path else None
-    return pl.read_parquet(file) if file and file.is_file() else pl.DataFrame(schema={"pair_id": pl.String()})
+    found = read_pairs(Path(model.path)) if model and model.path else None
+    return pl.DataFrame(schema={"pair_id": pl.String()}) if found is None else found
+
+
+def read_pairs(folder: Path) -> pl.DataFrame | None:
+    """The pairs (``pair_id``) that an artefact was trained on; ``None`` if it does not say.
+
+    Raises:
+        DamagedError: The file is not as it was written.
+    """
+    file = folder / PAIRS
+    try:
+        return seals.read(file)
+    except FileNotFoundError:
+        return None
+    except seals.BrokenFileError as error:
+        raise DamagedError(f"{file} is damaged: {error}", folder) from error
+
+
+def write_pairs(folder: Path, pairs: pl.DataFrame) -> None:
+    """Write the pairs (``pair_id``) that an artefact was trained on; the file is replaced at once."""
+    seals.write(folder / PAIRS, pairs)
 
 
 def joint_version(versions: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT_LIMIT = 0.01
 PAIR_TOKENS = pl.Schema({"key": pl.String(), "prompt_tokens": pl.Int64(), "chosen_tokens": pl.Int64(), "rejected_tokens": pl.Int64()})
-"""Token counts of a pair as it is shown: the prompt up to where the reply starts, and the prompt with each reply."""
+"""Token counts of a pair as it is shown: the prompt up to where the reply starts, and the prompt with each reply that is there."""
 SETS = pl.Schema({"recipe": pl.String(), "split": pl.String(), "key": pl.String(), "max_length_tokens": pl.Int64()})
 """Which pair, as shown, is in which set, and the longest that the recipe trains on."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -76,11 +76,11 @@ def fates(sets: pl.DataFrame, tokens: pl.DataFrame) -> pl.DataFrame:
         ValueError: A pair was not counted.
     """
     joined = sets.join(tokens, on="key", how="left")
-    uncounted = joined["chosen_tokens"].null_count()
+    uncounted = joined["prompt_tokens"].null_count()
     if uncounted:
         raise ValueError(f"{uncounted} pairs of the training sets have no token counts")
     sides = pl.max_horizontal("chosen_tokens", "rejected_tokens").alias("longest")
-    measured = joined.with_columns(sides, (pl.col("chosen_tokens") + pl.col("rejected_tokens")).alias("both"))
+    measured = joined.with_columns(sides, pl.sum_horizontal("chosen_tokens", "rejected_tokens").alias("both"))
     limit = pl.col("max_length_tokens")
     fate = (
         pl.when(pl.col("longest") <= limit)

@@ -20,7 +20,11 @@ TERM = "preference_loss"
 """What DPO is judged by: its own term of the loss, which is the loss where nothing is added to it."""
 SELECTION = "eval_selection"
 """Metric that the trainer minimises over snapshots."""
-_LN_2_TOLERANCE = 1e-3
+_RIGHT = "eval_accuracy"
+"""Share of held-out pairs that a reward model tells right; no other trainer logs it under this name."""
+_TIE = 1e-3
+"""Weight of the loss beside ``_RIGHT``: enough to choose between snapshots that tell as many pairs right."""
+_START_TOLERANCE = 1e-3
 _UNSOUND = 1_000.0
 """Added to the loss of an unsound snapshot for each unit past a bound: any sound one is better, and of unsound ones the least unsound."""
 
@@ -35,17 +39,23 @@ class Standing:
             method does not tell.
         memorisation: Held-out loss minus training loss, nats; ``None`` before the first step.
         excess: How far past the bounds, nats; 0 for a sound snapshot.
+        wrong: Share of held-out pairs that a reward model tells wrong; ``None`` for other models.
     """
 
     loss: float
     displacement: float | None
     memorisation: float | None
     excess: float
+    wrong: float | None = None
 
     @property
     def selection(self) -> float:
-        """What is minimised over snapshots."""
-        return self.loss + (_UNSOUND * (1 + self.excess) if self.excess > 0 else 0.0)
+        """What is minimised over snapshots.
+
+        A reward model only ranks. Its loss rises as soon as it is surer of its mistakes, while it still tells more and more pairs right.
+        """
+        found = self.loss if self.wrong is None else self.wrong + _TIE * self.loss
+        return found + (_UNSOUND * (1 + self.excess) if self.excess > 0 else 0.0)
 
 
 def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, chosen_tokens: float) -> Standing:
@@ -53,7 +63,7 @@ def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, c
 
     Args:
         history: What a trainer logged, in order: training points have ``loss``, evaluations ``eval_loss``, for DPO with ``TERM`` beside
-            it and ``eval_logps/chosen``; the first evaluation is that of the start.
+            it and ``eval_logps/chosen``, for reward models with ``eval_accuracy``; the first evaluation is that of the start.
         settings: The bounds.
         chosen_tokens: Mean tokens of a held-out preferred reply.
     """
@@ -66,12 +76,18 @@ def standing(history: Sequence[Mapping[str, Any]], settings: TrainingSettings, c
     if "eval_logps/chosen" in first:
         displacement = float(first["eval_logps/chosen"] - last["eval_logps/chosen"]) / chosen_tokens
     past = excesses({"displacement": displacement, "memorisation": memorisation}, settings.model_dump())
-    return Standing(loss, displacement, memorisation, max([0.0, *past.values()]))
+    wrong = 1 - last[_RIGHT] if _RIGHT in last else None
+    return Standing(loss, displacement, memorisation, max([0.0, *past.values()]), wrong)
 
 
 def is_ln2(loss: float) -> bool:
     """Whether DPO's term has the value that it has where policy and reference agree, to 1e-3."""
-    return math.isfinite(loss) and abs(loss - math.log(2)) <= _LN_2_TOLERANCE
+    return math.isfinite(loss) and abs(loss - math.log(2)) <= _START_TOLERANCE
+
+
+def is_half(loss: float) -> bool:
+    """Whether KTO's loss, in weights of an example, has the value that it has where policy and reference agree, to 1e-3."""
+    return math.isfinite(loss) and abs(loss - 0.5) <= _START_TOLERANCE
 
 
 def held_out_loss(point: Mapping[str, Any]) -> float:
@@ -111,7 +127,8 @@ def choice(evaluations: Sequence[Mapping[str, float]], step: int, of: int, setti
     elif len(unsound) == len(snapshots):
         why = "no snapshot is within the bounds: the one least far past them"
     else:
-        why = "lowest held-out loss" + (" of those within the bounds" if unsound else "")
+        by = "most held-out pairs told right" if _RIGHT in snapshots[0] else "lowest held-out loss"
+        why = by + (" of those within the bounds" if unsound else "")
     return {
         "step": step,
         "of": of,

@@ -16,7 +16,7 @@ import polars as pl
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.conversations.sources import files
 from rlhi_dagster.engines.base import Messages
-from rlhi_dagster.feedback.diversity.corpora import CorpusKind, read_rows, turns_of_dialogue
+from rlhi_dagster.feedback.diversity.corpora import read_rows, turns_of_dialogue
 
 PAIRS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen": pl.String(), "rejected": pl.String()})
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -57,7 +57,7 @@ def read(name: str, location: str) -> HumanPairs:
     """
     found, broken = [], Counter[str]()
     for number_of_file, file in enumerate(files.find(location)):
-        for number, texts, reason, _ in read_rows(file, CorpusKind.HH_RLHF, ("chosen", "rejected")):
+        for number, texts, reason, _ in read_rows(file, ("chosen", "rejected")):
             pair = _pair(*texts) if texts else None
             if isinstance(pair, tuple):
                 found.append((f"{name}/{number_of_file}:{number}", *pair))

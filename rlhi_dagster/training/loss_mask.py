@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from rlhi_dagster.base.escapes import visible
+
 _LOSS, _OTHER, _PLAIN = "\x1b[30;42m", "\x1b[2m", "\x1b[0m"
 _PARTIAL = "\ufffd"
 """What a token decodes to that is only a part of a character."""
@@ -102,7 +104,7 @@ def text(seen: Marked, decode: Callable[[Sequence[int]], str], *, in_colour: boo
     """A sequence for reading: tokens that carry loss on green or in brackets, the others dim or parted by bars."""
     parts = []
     for learnt, group in groupby(zip(seen.ids, seen.has_loss, strict=True), key=lambda pair: pair[1]):
-        pieces = [piece.replace("\n", "⏎\n") for piece in _pieces([token for token, _ in group], decode)]
+        pieces = [visible(piece).replace("\n", "⏎\n") for piece in _pieces([token for token, _ in group], decode)]
         if in_colour:
             style = _LOSS if learnt else _OTHER
             parts.append("".join(f"{style}{piece}{_PLAIN}" + ("·" if learnt else "") for piece in pieces))

@@ -7,7 +7,7 @@ the settings that a manifest carries).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from rlhi_dagster.base.findings import Finding
@@ -22,23 +22,27 @@ def step0_loss_is_ln2(manifests: Mapping[str, Mapping[str, Any] | None]) -> Find
         manifests: Recipe to the checkpoint's manifest; ``None`` where there is none. Those whose ``method`` is ``dpo`` are looked at:
             their ``step0_loss`` is the DPO term alone, without any SFT term.
     """
-    missing = sorted(recipe for recipe, manifest in manifests.items() if manifest is None)
-    known = {recipe: manifest for recipe, manifest in manifests.items() if manifest is not None}
-    losses = {recipe: manifest.get("step0_loss") for recipe, manifest in known.items() if manifest.get("method") == "dpo"}
-    off = sorted(recipe for recipe, loss in losses.items() if not _is_ln2(loss))
-    found = {f"step0_loss/{recipe}": loss for recipe, loss in losses.items() if _is_finite(loss)}
-    numbers = {"dpo_recipes": len(losses), "recipes_off": off, "recipes_without_manifest": missing, **found}
-    return Finding(not off and not missing, numbers)
+    return _starts_at(manifests, "dpo", gates.is_ln2)
+
+
+def step0_loss_is_half(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+    """Before its first update, a policy trained with KTO equals its reference, so that its loss is half an example's weight.
+
+    Args:
+        manifests: As of `step0_loss_is_ln2`. Those whose ``method`` is ``kto`` are looked at.
+    """
+    return _starts_at(manifests, "kto", gates.is_half)
 
 
 def chosen_likelihood_holds(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
     """In the snapshot that was kept, held-out preferred replies are not much less likely than at the start (likelihood displacement).
 
     Args:
-        manifests: Recipe to the checkpoint's manifest; ``None`` where there is none. Those whose ``method`` is ``dpo`` are looked at. One
-            that does not know its displacement, for want of held-out pairs, does not pass. The worst of all snapshots is reported, too.
+        manifests: Recipe to the checkpoint's manifest; ``None`` where there is none. Those whose ``method`` is ``dpo`` or ``kto`` are
+            looked at. One that does not know its displacement, for want of held-out rows, does not pass. The worst of all snapshots is
+            reported, too.
     """
-    return _within_bound(manifests, "displacement", ("dpo",))
+    return _within_bound(manifests, "displacement", ("dpo", "kto"))
 
 
 def no_memorisation(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
@@ -47,7 +51,7 @@ def no_memorisation(manifests: Mapping[str, Mapping[str, Any] | None]) -> Findin
     Args:
         manifests: As of `chosen_likelihood_holds`; of every method that trains on pairs.
     """
-    return _within_bound(manifests, "memorisation", ("sft", "dpo", "reward"))
+    return _within_bound(manifests, "memorisation", ("sft", "dpo", "kto", "reward"))
 
 
 def nothing_lost(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
@@ -56,7 +60,7 @@ def nothing_lost(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
     Args:
         manifests: As of `no_memorisation`. Drawn pairs were counted by who drew them, trained ones by the trainer.
     """
-    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "reward"))
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto", "reward"))
     counts = {
         name: (each.get("data", {}).get("pairs"), each.get("trained_rows"), each.get("pairs_too_long")) for name, each in known.items()
     }
@@ -75,7 +79,7 @@ def only_replies_carry_loss(manifests: Mapping[str, Mapping[str, Any] | None]) -
     Args:
         manifests: As of `chosen_likelihood_holds`; of the methods that train on replies.
     """
-    missing, known = _trained_on_pairs(manifests, ("sft", "dpo"))
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto"))
     masks = {name: each.get("masks", {}) for name, each in known.items()}
     wanted = {name: {"train": each.get("trained_rows"), "validation": each.get("validation_pairs") or None} for name, each in known.items()}
     seen = {name: {split: found.get(split, {}).get("rows") for split in ("train", "validation")} for name, found in masks.items()}
@@ -97,8 +101,13 @@ def _is_finite(loss: object) -> TypeGuard[float]:
     return isinstance(loss, int | float) and math.isfinite(loss)
 
 
-def _is_ln2(loss: object) -> bool:
-    return _is_finite(loss) and gates.is_ln2(loss)
+def _starts_at(manifests: Mapping[str, Mapping[str, Any] | None], method: str, is_right: Callable[[float], bool]) -> Finding:
+    missing, known = _trained_on_pairs(manifests, (method,))
+    losses = {recipe: manifest.get("step0_loss") for recipe, manifest in known.items()}
+    off = sorted(recipe for recipe, loss in losses.items() if not (_is_finite(loss) and is_right(loss)))
+    found = {f"step0_loss/{recipe}": loss for recipe, loss in losses.items() if _is_finite(loss)}
+    numbers = {f"{method}_recipes": len(losses), "recipes_off": off, "recipes_without_manifest": missing, **found}
+    return Finding(not off and not missing, numbers)
 
 
 def _trained_on_pairs(

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from rlhi_dagster.base.escapes import markdown, markdown_block, markdown_code, markdown_table, visible
 from rlhi_dagster.personas.conditioning import with_persona
 
 FILE = "README.md"
@@ -19,9 +20,11 @@ _METHODS = {
     "policy": "a language model of whole conversations, trained from scratch",
     "sft": "a language model fine-tuned on preferred replies",
     "dpo": "a language model trained on pairs of replies with Direct Preference Optimization ([DPO](https://arxiv.org/abs/2305.18290))",
+    "kto": "a language model trained on replies that users gave a thumb up or down, with Kahneman-Tversky Optimization "
+    "([KTO](https://arxiv.org/abs/2402.01306))",
     "reward": "a Bradley-Terry reward model of pairs of replies",
 }
-_TAGS = {"policy": [], "sft": ["sft", "trl"], "dpo": ["dpo", "trl"], "reward": ["reward-model", "trl"]}
+_TAGS = {"policy": [], "sft": ["sft", "trl"], "dpo": ["dpo", "trl"], "kto": ["kto", "trl"], "reward": ["reward-model", "trl"]}
 _PERSONA = {
     "own": " It was trained with what is known of the user in the system message, one line each, and without one where nothing was known.",
     "none": " It was trained without anything about the user in view: give it no persona.",
@@ -46,8 +49,8 @@ def card(manifest: Mapping[str, Any], scores: Sequence[Mapping[str, Any]] = ()) 
         manifest: Of an artefact that was trained here.
         scores: Rows of ``SCORES`` of this checkpoint.
     """
-    header = yaml.safe_dump(_header(manifest), sort_keys=False, allow_unicode=True)
-    parts = [f"---\n{header}---", f"# {manifest['model']['name']}", *_about(manifest), *_loading(manifest), *_data(manifest)]
+    header = visible(yaml.safe_dump(_header(manifest), sort_keys=False, allow_unicode=True))
+    parts = [f"---\n{header}---", f"# {markdown(manifest['model']['name'])}", *_about(manifest), *_loading(manifest), *_data(manifest)]
     return "\n\n".join([*parts, *_training(manifest), *_gates(manifest), *_results(scores), *_limits(manifest)]) + "\n"
 
 
@@ -65,7 +68,7 @@ def _header(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _about(manifest: Mapping[str, Any]) -> list[str]:
     start = manifest["start"]
-    began = f" It started from `{start['name']}` at revision `{start['revision'][:16]}`." if start else ""
+    began = f" It started from {markdown_code(start['name'])} at revision {markdown_code(start['revision'][:16])}." if start else ""
     simulated = " **The users are simulated.**" if manifest["data"].get("is_simulated") else ""
     return [
         f"This is {_METHODS[manifest['method']]}, made by rlhi-dagster after [reinforcement learning from human "
@@ -97,23 +100,25 @@ def _data(manifest: Mapping[str, Any]) -> list[str]:
     data = manifest["data"]
     if not data:
         return []
-    lines = [(f"`{source}`", f"{count:,}") for source, count in data["by_source"].items()]
+    lines = [(markdown_code(source), f"{count:,}") for source, count in data["by_source"].items()]
     earlier = (
         f" Its start was trained on {manifest['earlier_pairs']:,} others before, in earlier rounds."
         if manifest.get("earlier_pairs")
         else ""
     )
+    rows, others = "replies with a thumb" if manifest["method"] == "kto" else "pairs", data["validation_pairs"]
     return [
         "## Training data",
-        f"{data['pairs']:,} pairs of {data['users']:,} users of `{data['conversations']}`; another {data['validation_pairs']:,} pairs, of "
+        f"{data['pairs']:,} {rows} of {data['users']:,} users of {markdown_code(data['conversations'])}; another {others:,} {rows}, of "
         f"other users, chose the snapshot.{earlier} {manifest.get('pairs_too_long', 0):,} were too long and left out. Data version of "
         f"`{data['table']}`: `{data['data_version'][:16]}`; digest of the rows as shown: `{data['rows_digest'][:16]}`.",
-        _table(("source of the pairs", "pairs"), lines),
+        markdown_table((f"source of the {rows}", rows), lines),
     ]
 
 
 def _training(manifest: Mapping[str, Any]) -> list[str]:
     hardware, code = manifest["hardware"], manifest["code"]
+    device = markdown(hardware["name"])
     changed = {True: " with changes", False: "", None: ""}[code["is_modified"]]
     commit = f" at commit `{code['commit'][:12]}`{changed}" if code["commit"] else ""
     version = manifest["data"].get("code_version")
@@ -121,10 +126,10 @@ def _training(manifest: Mapping[str, Any]) -> list[str]:
     return [
         "## Training",
         f"{manifest['chosen']['of']:,} steps of {manifest['effective_batch']} examples on {manifest['world_size']} device(s) took "
-        f"{manifest['seconds']:,.0f} s on {hardware['name']} ({hardware['count']} x {hardware['kind']}, {hardware['memory_gib']} GiB). "
+        f"{manifest['seconds']:,.0f} s on {device} ({hardware['count']} x {hardware['kind']}, {hardware['memory_gib']} GiB). "
         f"Code: rlhi-dagster {code['version']}{commit}{f', asset version {version}' if version else ''}. Packages: {used}.",
-        _table(("step", *_named(_CURVE, manifest["steps"])), _curve(manifest["steps"])),
-        "```yaml\n" + yaml.safe_dump(dict(manifest["settings"]), sort_keys=False) + "```",
+        markdown_table(("step", *_named(_CURVE, manifest["steps"])), _curve(manifest["steps"])),
+        markdown_block(yaml.safe_dump(dict(manifest["settings"]), sort_keys=False), "yaml"),
     ]
 
 
@@ -138,9 +143,10 @@ def _gates(manifest: Mapping[str, Any]) -> list[str]:
         + (f" Past a bound and passed over: {passed}." if passed else ""),
     ]
     if lines:
-        said.append(_table(("on held-out users", ""), lines))
+        said.append(markdown_table(("on held-out users", ""), lines))
     if "step0_loss" in manifest:
-        said.append(f"Loss before the first step: {manifest['step0_loss']:.4f}; ln 2 is 0.6931.")
+        right = " of an example's weight; 0.5 is where it starts" if manifest["method"] == "kto" else "; ln 2 is 0.6931"
+        said.append(f"Loss before the first step: {manifest['step0_loss']:.4f}{right}.")
     if "masks" in manifest:
         found = manifest["masks"]["train"]
         said.append(
@@ -155,16 +161,20 @@ def _results(scores: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     lines = [
         (
-            row["benchmark"],
-            row["metric"],
+            markdown(row["benchmark"]),
+            markdown(row["metric"]),
             _number(row["value"]),
             f"[{_number(row['ci_low'])}, {_number(row['ci_high'])}]",
-            row["n"],
-            row["judge"],
+            str(row["n"]),
+            markdown(row["judge"]),
         )
         for row in scores
     ]
-    return ["## Scores", "On held-out users and problems.", _table(("benchmark", "metric", "value", "95 % interval", "n", "judge"), lines)]
+    return [
+        "## Scores",
+        "On held-out users and problems.",
+        markdown_table(("benchmark", "metric", "value", "95 % interval", "n", "judge"), lines),
+    ]
 
 
 def _limits(manifest: Mapping[str, Any]) -> list[str]:
@@ -173,7 +183,7 @@ def _limits(manifest: Mapping[str, Any]) -> list[str]:
         "## Limits",
         "- Nothing here makes it safe or truthful: preferences of users were learnt, with what is wrong in them.\n"
         "- What it was trained on may show in what it says; people's texts were redacted by rules, which miss things.\n"
-        + ("- It knows a simulated town and nothing else.\n" if simulated else "")
+        + ("- The users whose preferences it learnt are simulated.\n" if simulated else "")
         + "- No licence is given here. That of the start and that of the conversations apply.",
     ]
 
@@ -186,17 +196,13 @@ def _named(titles: Mapping[str, str], points: Sequence[Mapping[str, float]]) -> 
     return [title for name, title in titles.items() if any(name in point for point in points)]
 
 
-def _curve(points: Sequence[Mapping[str, float]]) -> list[tuple[object, ...]]:
+def _curve(points: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
     """A few points of the training curve, the first and the last among them."""
     last = len(points) - 1
     chosen = sorted({round(last * number / (_CURVE_POINTS - 1)) for number in range(_CURVE_POINTS)}) if points else []
     names = [name for name in _CURVE if any(name in point for point in points)]
-    return [(int(points[at]["step"]), *(_number(points[at].get(name)) for name in names)) for at in chosen]
+    return [(str(int(points[at]["step"])), *(_number(points[at].get(name)) for name in names)) for at in chosen]
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _table(names: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    return "\n".join([f"| {' | '.join(names)} |", "|" + "---|" * len(names), *(f"| {' | '.join(map(str, line))} |" for line in lines)])

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from rlhi_dagster.base.control_tokens import escaped, escaped_messages
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences import Source, Strategy
-from rlhi_dagster.preferences.merge import split_of
+from rlhi_dagster.preferences.merge import with_split
 from rlhi_dagster.training.recipes import Recipe
+from rlhi_dagster.training.thumbs import Thumbs
 
 TRAINING_ROWS = pl.Schema({"pair_id": pl.String(), "prompt": MESSAGES, "chosen": pl.String(), "rejected": pl.String()})
-"""What a training worker reads."""
+"""What a training worker reads; see ``SIDES``."""
 _TABLES = {
     Source.REWRITES: "rewrite_pairs",
     Source.REWRITES_FROM_SCRATCH: "rewrite_pairs",
@@ -27,8 +29,13 @@ _TABLES = {
     Source.REWARDS_SHUFFLED: "reward_pairs",
     Source.REWARDS_NONE: "reward_pairs",
     Source.REASONING: "reasoning_pairs",
+    Source.EDITS: "explicit_pairs",
+    Source.SIBLINGS: "explicit_pairs",
+    Source.DRAFTS: "explicit_pairs",
 }
-"""Where the pairs of a source come from."""
+"""Where the pairs of a source come from, before ``preference_pairs``."""
+SIDES = ("chosen", "rejected")
+"""Of a training row. A pair has both; of an unpaired example, a reply with a thumb, one is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +56,17 @@ class PairSets:
         return {"train": self.train, "validation": self.validation}
 
 
+class NoDataError(ValueError):
+    """A run has nothing to train on; the message says why of every recipe."""
+
+
 def drawn_sets(
     pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None, validation_fraction: float, seed: int
 ) -> dict[str, PairSets]:
     """What each recipe trains and validates on: equally many pairs for every recipe, or all of its sources' where it says so.
 
     Args:
-        pairs: ``PREFERENCE_PAIRS``; those that are not kept are passed over.
+        pairs: ``PREFERENCE_PAIRS``, with examples as ``thumbs.as_pairs`` makes rows of them; those that are not kept are passed over.
         recipes: Every recipe by name; those without sources get no sets. Of one with rounds the sets are what it would train on without:
             requests that its rounds sample from, with replies of the starting policy.
         most: Most training pairs of a recipe that takes equally many; ``None`` for no limit.
@@ -82,25 +93,43 @@ def kept_sets(pairs: pl.DataFrame, recipe: Recipe, seed: int) -> PairSets:
 def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None) -> int:
     """Training pairs of each recipe that takes equally many: what the scarcest of them can have, at most ``most``.
 
-    A recipe with a source that has no kept training pair cannot train at all (`unfit`) and takes nothing from the others.
+    A recipe with a source that has no kept training pair cannot train at all (`without_data`) and takes nothing from the others.
     """
     there = _kept_by_source(pairs)
     arms = [recipe for recipe in recipes.values() if recipe.sources and recipe.pairs == "equal" and all(map(there.get, recipe.sources))]
     return min([*(_capacity([there[source] for source in arm.sources]) for arm in arms), *([most] if most else [])], default=0)
 
 
-def unfit(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> list[str]:
-    """Why recipes cannot train: a sentence for each source of a recipe that has no kept training pair."""
-    there = _kept_by_source(pairs)
-    return [
-        f"recipe {name}: no kept training pair of source {source}; see the drop reasons in {_TABLES[source]} and preference_pairs"
-        for name, recipe in recipes.items()
-        for source in recipe.sources
-        if not there.get(source)
-    ]
+def without_data(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    """Recipes that cannot train, and why not, in a sentence for each source that has nothing to train on.
+
+    One rule for all methods: such a recipe is left out of a run, which says so, unless the run has no other to train.
+
+    Args:
+        pairs: ``PREFERENCE_PAIRS``, and examples as ``thumbs.as_pairs`` makes rows of them.
+        recipes: Those of a run, by name.
+
+    Raises:
+        NoDataError: None of those that train has anything to train on.
+    """
+    there = pairs.filter("is_kept", split="train").group_by("source").agg(pl.len(), *(pl.col(side).count() for side in SIDES))
+    counts = {source: (n, up, down) for source, n, up, down in there.iter_rows()}
+    told: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        for source in recipe.sources:
+            n, up, down = counts.get(source, (0, 0, 0))
+            if isinstance(source, Thumbs) and not (up and down):
+                kinds = f"{up:,} thumbs up and {down:,} thumbs down to train on, and KTO needs both"
+                told.setdefault(name, []).append(f"recipe {name}: {kinds}; see explicit_feedback, and the drop reasons in thumb_examples")
+            elif not n:
+                where = f"see the drop reasons in {_TABLES[Source(source)]} and preference_pairs"
+                told.setdefault(name, []).append(f"recipe {name}: no kept training pair of source {source}; {where}")
+    if told and len(told) == sum(bool(recipe.sources) for recipe in recipes.values()):
+        raise NoDataError("; ".join(sentence for sentences in told.values() for sentence in sentences))
+    return {name: "; ".join(sentences) for name, sentences in told.items()}
 
 
-def shares(count: int, sources: Sequence[Source]) -> dict[Source, int]:
+def shares(count: int, sources: Sequence[Source | Thumbs]) -> dict[Source | Thumbs, int]:
     """How many pairs of each source make ``count``: equally many, the rest of the first."""
     each, rest = divmod(count, len(sources))
     return {source: each + (rest if place == 0 else 0) for place, source in enumerate(sources)}
@@ -116,7 +145,7 @@ def pair_set(
 ) -> pl.DataFrame:
     """The recipe's kept pairs of a split: ``count`` of them (``None``: all), drawn and ordered by digest of id and seed.
 
-    Of several sources equally many are drawn, the rest of the first.
+    Of several sources equally many are drawn, the rest of the first. Control tokens in texts are text (``base/control_tokens.py``).
 
     Returns:
         ``TRAINING_ROWS``.
@@ -127,13 +156,17 @@ def pair_set(
         wanted = shares(count, recipe.sources)
         drawn = pl.concat([drawn.filter(pl.col("source") == source).head(n) for source, n in wanted.items()]).sort("draw")
     rows = [
-        {**row, "prompt": with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "", placement)}
+        {
+            "pair_id": row["pair_id"],
+            "prompt": escaped_messages(with_persona(row["prompt"], row["persona"] if recipe.persona == "own" else "", placement)),
+            **{side: row[side] if row[side] is None else escaped(row[side]) for side in SIDES},
+        }
         for row in drawn.select("pair_id", "prompt", "persona", "chosen", "rejected").to_dicts()
     ]
-    return pl.DataFrame([{name: row[name] for name in TRAINING_ROWS} for row in rows], schema=TRAINING_ROWS)
+    return pl.DataFrame(rows, schema=TRAINING_ROWS)
 
 
-def reward_model_pairs(unscored: pl.DataFrame, validation_fraction: float) -> pl.DataFrame:
+def reward_model_pairs(unscored: pl.DataFrame, users: pl.DataFrame, validation_fraction: float) -> pl.DataFrame:
     """The pairs that a reward model can be trained or tried on: rewrites of opening requests that no rule and no judge drops.
 
     Opening requests are what the reward model ranks candidates for. With a history in view it learns to read the wishes there and not
@@ -142,15 +175,16 @@ def reward_model_pairs(unscored: pl.DataFrame, validation_fraction: float) -> pl
 
     Args:
         unscored: What ``rewrites.unscored_pairs`` gives; its control, strategy `scratch`, is not used.
-        validation_fraction: Share of the users whose pairs no reward model is trained on.
+        users: ``USERS``; ``split_group`` decides who validates together.
+        validation_fraction: Share of groups of users whose pairs no reward model is trained on.
 
     Returns:
-        The rows with ``split`` by user, `train` or `validation`.
+        The rows with ``split``, `train` or `validation`.
     """
     is_sound = (pl.col("strategy") != Strategy.SCRATCH.value) & (pl.col("drop_reasons").list.len() == 0)
     found = unscored.filter(is_sound, pl.col("prompt").list.len() == 1)
-    splits = pl.Series([split_of(user, validation_fraction) for user in found["user_id"]], dtype=pl.String())
-    return found.with_columns(split=splits, source=pl.lit(Source.REWRITES.value), is_kept=pl.lit(True))
+    marked = found.with_columns(source=pl.lit(Source.REWRITES.value), is_kept=pl.lit(True))
+    return with_split(marked, users, validation_fraction)
 
 
 def reward_model_sets(pairs: pl.DataFrame, most: int | None, seed: int, placement: PersonaPlacement) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,17 +8,18 @@ The fields in ``SHOWN`` say how a recipe is shown and make no difference to how 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlhi_dagster.preferences import Source
-from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.settings import OF_METHOD, TrainingSettings
+from rlhi_dagster.training.thumbs import Thumbs
 
 
 class Trains(Protocol):
@@ -56,15 +57,21 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
 
     description: str = Field(min_length=1, description="What the arm is, in a sentence.")
     role: Role = Field(default=Role.TREATMENT, description="`treatment`, `control` (drawn hollow) or `baseline`.")
-    family: str = Field(default="", description="Recipes of a family share a colour and stand together; the sources if left out.")
+    family: str = Field(
+        default="",
+        description="Recipes of a family share a colour and stand together, and p-values are corrected for all that is claimed of them; "
+        "the sources if left out.",
+    )
     against: tuple[str, ...] = Field(
         default=(),
         description="Recipes that it is compared with on the same requests; a treatment always with `base`, too. A control names "
         "what it is the control of.",
     )
-    method: Literal["none", "sft", "dpo"] = Field(description="`none` is the starting policy itself.")
-    sources: tuple[Source, ...] = Field(
-        default=(), description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many."
+    method: Literal["none", "sft", "dpo", "kto"] = Field(description="`none` is the starting policy itself.")
+    sources: tuple[Source | Thumbs, ...] = Field(
+        default=(),
+        description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many. Of method `kto` which "
+        "examples, as in `thumb_examples.source`.",
     )
     pairs: Literal["equal", "all"] = Field(
         default="equal",
@@ -96,6 +103,15 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _thumbs_are_for_kto(self) -> Recipe:
+        of_thumbs = [isinstance(source, Thumbs) for source in self.sources]
+        if (self.method == "kto" or any(of_thumbs)) and (self.method, self.pairs, of_thumbs) != ("kto", "all", [True]):
+            raise ValueError(
+                "method kto needs sources [thumbs] or [thumbs_shuffled] and pairs all, and no other method takes these sources"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rounds_rank_candidates(self) -> Recipe:
         if self.rounds and (self.method, self.sources, self.persona, self.pairs) != ("dpo", (Source.REWARDS,), "own", "equal"):
             raise ValueError(
@@ -106,7 +122,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _settings_are_known(self) -> Recipe:
         try:
-            (DPOSettings if self.method == "dpo" else TrainingSettings).model_validate(self.settings)
+            OF_METHOD.get(self.method, TrainingSettings).model_validate(self.settings)
         except ValidationError as error:
             # What concerns several settings at once depends on the profile's: see `training_settings`.
             if wrong := [f"settings.{field}: {message}" for field, message in _problems(error) if field]:
@@ -118,9 +134,21 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file and the field."""
 
 
-def names(folder: str | None = None) -> list[str]:
-    """Names of all recipes, sorted; those in ``folder`` are laid over those of the project."""
-    return sorted(_files(folder))
+def names(folder: str | None = None, only: Sequence[str] | None = None) -> list[str]:
+    """Names of the recipes that are trained, sorted.
+
+    Args:
+        folder: Recipes laid over those of the project.
+        only: Those of the project that are wanted besides the untrained policy; all if ``None``.
+
+    Raises:
+        RecipeError: One that is wanted is not there.
+    """
+    ours = _files(None)
+    if strangers := sorted({*(only or ())} - ours.keys()):
+        raise RecipeError(f"project_recipes: no recipe {', '.join(strangers)}; there are {', '.join(sorted(ours))}")
+    unwanted = set() if only is None else ours.keys() - {BASE, *only}
+    return sorted(name for name, file in _files(folder).items() if name not in unwanted or file != ours[name])
 
 
 def load(name: str, folder: str | None = None) -> Recipe:
@@ -144,9 +172,9 @@ def load(name: str, folder: str | None = None) -> Recipe:
     return recipe
 
 
-def load_all(folder: str | None = None) -> dict[str, Recipe]:
-    """Every recipe by name."""
-    return {name: load(name, folder) for name in names(folder)}
+def load_all(folder: str | None = None, only: Sequence[str] | None = None) -> dict[str, Recipe]:
+    """Every recipe of ``names`` by name."""
+    return {name: load(name, folder) for name in names(folder, only)}
 
 
 def ranked(arms: Mapping[str, Recipe]) -> list[str]:
@@ -155,7 +183,7 @@ def ranked(arms: Mapping[str, Recipe]) -> list[str]:
     The base and the other baselines first, then a family after the other: those of one source in the order of ``Source``, then mixed ones;
     in a family treatments before controls, then by name.
     """
-    order, roles = list(Source), list(Role)
+    order, roles = [*Source, *Thumbs], list(Role)
     of_family: dict[str, list[tuple[int, list[int]]]] = {}
     for recipe in arms.values():
         of_family.setdefault(recipe.family, []).append((len(recipe.sources), [order.index(source) for source in recipe.sources]))
@@ -167,15 +195,24 @@ def ranked(arms: Mapping[str, Recipe]) -> list[str]:
     return sorted(arms, key=rank)
 
 
-def comparisons(arms: Mapping[str, Recipe]) -> list[tuple[str, str]]:
-    """Which recipes are compared, as (should be better, compared with): treatments with the base, and all with what they are against."""
+class Claim(NamedTuple):
+    """That a recipe is better than another; ``family`` is the better one's, whose claims are corrected together."""
+
+    left: str
+    right: str
+    family: str
+
+
+def comparisons(arms: Mapping[str, Recipe]) -> list[Claim]:
+    """Which recipes are compared: treatments with the base, and all with what they are against."""
     order = {name: place for place, name in enumerate(ranked(arms))}
     found = {(name, BASE) for name, recipe in arms.items() if recipe.role is Role.TREATMENT and BASE in arms}
     for name, recipe in arms.items():
         for other in set(recipe.against) & set(arms):
             is_less = recipe.role is not Role.TREATMENT and arms[other].role is Role.TREATMENT
             found.add((other, name) if is_less else (name, other))
-    return sorted(found, key=lambda pair: (order[pair[0]], order[pair[1]]))
+    claims = [Claim(left, right, arms[left].family) for left, right in found]
+    return sorted(claims, key=lambda claim: (order[claim.left], order[claim.right]))
 
 
 def deviations(arms: Mapping[str, Recipe], max_pairs: int | None) -> list[str]:
@@ -186,14 +223,16 @@ def deviations(arms: Mapping[str, Recipe], max_pairs: int | None) -> list[str]:
     return [f"Training uses as many pairs for every recipe{but}{most}, so that arms differ in kind and not in amount."]
 
 
-def trained(folder: str | None = None) -> dict[str, Any]:
-    """Every recipe's fields that bear on training and on what its model is shown, by name; read without judging them."""
-    return {name: _fields(file, shown=False) for name, file in sorted(_files(folder).items())}
+def trained(folder: str | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The fields of ``names`` that bear on training and on what the model is shown, by name; read without judging them."""
+    there = _files(folder)
+    return {name: _fields(there[name], shown=False) for name in names(folder, only)}
 
 
-def shown(folder: str | None = None) -> dict[str, Any]:
-    """Every recipe's fields in ``SHOWN``, by name; read without judging them."""
-    return {name: _fields(file, shown=True) for name, file in sorted(_files(folder).items())}
+def shown(folder: str | None = None, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The fields of ``names`` in ``SHOWN``, by name; read without judging them."""
+    there = _files(folder)
+    return {name: _fields(there[name], shown=True) for name in names(folder, only)}
 
 
 def training_settings(arms: Mapping[str, Recipe], profile: Trains) -> dict[str, TrainingSettings]:

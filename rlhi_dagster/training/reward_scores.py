@@ -132,6 +132,8 @@ def reward_model_prefers_preferred(scores: pl.LazyFrame) -> Finding:
 
 def backbone(manifest: dict[str, Any]) -> str:
     """One sentence on how large the reward model is."""
+    if "model" not in manifest:
+        return f"There is none: {manifest['why']}."
     if "parameters" not in manifest:
         return f"Not trained here: {manifest['model']['name']} at {manifest['model']['revision']}."
     millions = manifest["parameters"] / 1e6

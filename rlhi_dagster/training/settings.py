@@ -74,6 +74,44 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class KTOSettings(TrainingSettings, frozen=True, extra="forbid"):
+    """How a model is trained on thumbs (KTO; Ethayarajh et al., 2024, arXiv:2402.01306).
+
+    The RLHI paper has no thumbs, so all of it is ours but beta and the range of the ratio, which are those of the KTO paper.
+    """
+
+    micro_batch_size: int = Field(
+        default=4,
+        ge=2,
+        description="Examples per forward pass and device; the KL estimate pairs each with the reply of another one of them.",
+    )
+    beta: float = Field(default=0.1, gt=0, description="KTO temperature.")
+    desirable_ratio: float = Field(
+        default=1.0,
+        ge=1,
+        le=4 / 3,
+        description="What all thumbs up weigh together, to what all thumbs down do, whichever are more; the KTO paper's range is 1 to 4/3.",
+    )
+    max_displacement: float = Field(
+        default=0.2,
+        gt=0,
+        description="Fall of the log-probability of held-out replies with a thumb up, nats a token, past which a snapshot is not chosen.",
+    )
+    max_memorisation: float = Field(
+        default=0.35,
+        gt=0,
+        description="Held-out loss minus training loss past which a snapshot is not chosen; the loss is 0.5 at the start, 0 at best.",
+    )
+
+    def weights(self, up: int, down: int) -> tuple[float, float]:
+        """What a thumb up and a thumb down weigh in a training set with so many of each; over the set they weigh 1 on average.
+
+        Equation 8 of the KTO paper bounds the ratio of ``weight x count`` of the two, which is ``desirable_ratio``.
+        """
+        share = self.desirable_ratio / (1 + self.desirable_ratio)
+        return share * (up + down) / max(up, 1), (1 - share) * (up + down) / max(down, 1)
+
+
 class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
     """How a model is trained on preferences."""
 
@@ -109,6 +147,10 @@ class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
                 f"{what}: a likelihood term on the chosen reply, of weight {self.sft_weight:g}, beside the loss; the paper has none."
             )
         return said
+
+
+OF_METHOD: dict[str, type[TrainingSettings]] = {"dpo": DPOSettings, "kto": KTOSettings}
+"""The settings of a method that has some of its own."""
 
 
 def warmup_steps(settings: TrainingSettings, rows: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rlhi_dagster.base.progress import Silence
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.ask import Finished, Request, fulfil
 from rlhi_dagster.engines.settings import EngineSettings, engine_settings
@@ -73,23 +74,25 @@ class Desk:
         Raises:
             OverLimitError: What the job has spent exceeds its limits.
         """
-        progress = CallProgress(self.log, what)
+        progress, silence = CallProgress(self.log, what), Silence(self.log, what)
 
         def note(standing: Standing) -> None:
+            silence.heard()
             progress(standing)
             forecast.guard(self.limits, self.spent + standing.stats)
 
-        stats = fulfil(
-            requests,
-            store,
-            answers,
-            settings,
-            chunk_size=self.settings.chunk_size,
-            max_error_fraction=self.settings.max_error_fraction,
-            usd_per_hour=self.settings.usd_per_hour,
-            on_progress=note,
-            is_stopping=self.stop,
-        )
+        with silence:
+            stats = fulfil(
+                requests,
+                store,
+                answers,
+                settings,
+                chunk_size=self.settings.chunk_size,
+                max_error_fraction=self.settings.max_error_fraction,
+                usd_per_hour=self.settings.usd_per_hour,
+                on_progress=note,
+                is_stopping=self.stop,
+            )
         self.spent += stats
         forecast.note(self.root, store.kind, store.model, self.settings.identity, stats)
         return stats

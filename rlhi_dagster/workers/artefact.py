@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from rlhi_dagster.engines.models import MANIFEST, read_manifest, weights_digest
+from rlhi_dagster.engines.models import read_manifest, weights_digest, write_manifest
 from rlhi_dagster.training import curves, gates, model_card
-from rlhi_dagster.training.artefacts import PAIRS, put_in_place, trained_pairs
+from rlhi_dagster.training.artefacts import put_in_place, trained_pairs, write_pairs
 from rlhi_dagster.workers import environment
 from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.weights import save_weights
@@ -61,8 +60,8 @@ def finish(job: TrainingJob, trainer: Trainer, tokenizer: PreTrainedTokenizerBas
         **facts,
     }
     if "pair_id" in pl.read_parquet_schema(job.train):
-        pl.concat([earlier, pl.read_parquet(job.train, columns=["pair_id"])]).write_parquet(partial / PAIRS)
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        write_pairs(partial, pl.concat([earlier, pl.read_parquet(job.train, columns=["pair_id"])]))
+    manifest = write_manifest(partial, manifest)
     (partial / model_card.FILE).write_text(model_card.card(manifest), encoding="utf-8")
     curves.picture(partial, manifest)
     put_in_place(partial, job.out)

@@ -24,6 +24,7 @@ class CallProgress(Paced):
             f"{stats.completion_tokens:,} out" if stats.completion_tokens else "",
             f"{(stats.completion_tokens or stats.prompt_tokens) / seconds:,.0f} tokens/s",
             f"${stats.cost_usd:,.2f}" if stats.cost_usd else "",
+            f"tokens of {stats.estimated:,} answers are estimates" if stats.estimated else "",
             f"{seconds:,.0f} s",
             f"{left:,.0f} s left",
         ]

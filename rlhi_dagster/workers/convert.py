@@ -11,7 +11,6 @@ made from the same file under the same name, nothing is done.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -20,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from rlhi_dagster.engines.models import MANIFEST, weights_digest
+from rlhi_dagster.base.owned import work_for
+from rlhi_dagster.engines.models import weights_digest, write_manifest
 from rlhi_dagster.engines.sources import GgufFile
 from rlhi_dagster.training.artefacts import made_of, put_in_place
 from rlhi_dagster.workers.expected import told
+from rlhi_dagster.workers.parent import end_with_parent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +73,7 @@ def convert(file: GgufFile, out: Path, name: str, report: Callable[[str], object
         "code": environment.code(),
         "packages": environment.packages(),
     }
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    manifest = write_manifest(partial, manifest)
     put_in_place(partial, out)
     report(f"converted {manifest['parameters']:,} parameters in {manifest['seconds']} s")
     return manifest
@@ -132,8 +133,10 @@ def _split_digits(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def main() -> None:
     """Run the job that Pipes hands over."""
+    end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        work_for(pipes.extras)
         job = pipes.extras
         convert(GgufFile(**job["file"]), Path(job["out"]), job["name"], pipes.log.info)
 

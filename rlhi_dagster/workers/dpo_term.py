@@ -25,7 +25,7 @@ class PreferenceTerm(DPOTrainer):  # type: ignore[misc]
     """
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        heard = _Heard(model)
+        heard = Heard(model)
         loss = super()._compute_loss(heard, inputs, return_outputs)
         sides = (*heard.log_probs.float().sum(dim=1).chunk(2), inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
         if self.model.training:
@@ -54,7 +54,7 @@ class PreferenceTerm(DPOTrainer):  # type: ignore[misc]
         }
 
 
-class _Heard:
+class Heard:
     """A model that remembers the log-probabilities of its last call, ``[2 x pairs, length - 1]``."""
 
     log_probs: Tensor
@@ -63,6 +63,7 @@ class _Heard:
         self.model = model
 
     def __call__(self, **given: Any) -> Any:
+        """Call the model."""
         found = self.model(**given)
         self.log_probs = found.log_probs.detach()
         return found

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.owned import work_for
 from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.ask import StoppedError
@@ -28,9 +29,11 @@ def main() -> None:
     end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        work_for(pipes.extras)
         job, stop = pipes.extras, Stop(pipes.log.warning)
         texts = pl.read_parquet(job["texts"])
         store = ResponseStore(Path(job["store"]), "embedding", MiniLM.name)
+        store.sweep()
         missing = texts.join(store.missing(texts["key"]).to_frame("key"), on="key", how="semi")
         # By key, so that every chunk has texts of all lengths and the progress is even; the encoder sorts a chunk by length.
         missing = missing.unique("key").sort("key")

@@ -2,27 +2,30 @@
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``forecast.Limits``), ``sampling`` (``Sampling``) and
 ``batches``, a list of ``model`` (``ModelRef``) with either ``requests`` (Parquet of ``engines.requests``) or ``dialogues`` (Parquet of
-``dialogue_id, user_messages``). Several batches share one process. Reports ``CallStats`` as a custom message.
+``dialogue_id, user_messages``); ``share`` where workers work side by side. Batches share the process. Reports ``CallStats`` of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.owned import work_for
 from rlhi_dagster.engines.base import ChatAnswer, ChatEngine, ChatRequest, Sampling
 from rlhi_dagster.engines.loading import chat_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.read import read_chat
+from rlhi_dagster.engines.repeats import Repeats
 from rlhi_dagster.engines.replay import replay
 from rlhi_dagster.engines.requests import chat_requests
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.workers import share
 from rlhi_dagster.workers.answering import Desk, Stop
 from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
@@ -43,13 +46,15 @@ class Generation:
 
     def answer(self, requests: Mapping[str, ChatRequest], what: str) -> CallStats:
         """Answer what of ``requests`` (by key) is missing."""
-        return self.desk.fulfil(
+        repeats = Repeats(requests, self.sampling, lambda told: self.desk.log(f"{what}: {told}"))
+        stats = self.desk.fulfil(
             requests,
             self.store,
-            lambda calls: self.engine.answer(calls, self.sampling),
+            lambda calls: repeats.watched(self.engine.answer(calls, self.sampling)),
             lambda request: request.settings(self.sampling, self.desk.settings.identity),
             what,
         )
+        return replace(stats, repeated=repeats.repeated)
 
     def replay(self, dialogues: Mapping[str, list[str]]) -> CallStats:
         """Answer whole dialogues turn by turn, a wave of requests a turn."""
@@ -80,6 +85,8 @@ def main() -> None:
     end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        work_for(pipes.extras)
+        share.take(pipes.extras)
         desk = Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
         for batch in pipes.extras["batches"]:
             pipes.report_custom_message(asdict(run_batch(batch, Sampling(**pipes.extras["sampling"]), desk)))

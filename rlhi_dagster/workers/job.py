@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
+from rlhi_dagster.training.settings import OF_METHOD, TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class TrainingJob:
 
     Attributes:
         name: Name of the artefact, for progress and the model's name.
-        method: ``policy``, ``sft``, ``dpo`` or ``reward``.
+        method: ``policy``, ``sft``, ``dpo``, ``kto`` or ``reward``.
         model: Starting model; ``None`` for a fresh one.
         train: Parquet of training rows.
         validation: Parquet of validation rows (may be empty).
@@ -52,7 +52,7 @@ class TrainingJob:
             model=ModelRef(**job["model"]) if job["model"] else None,
             train=Path(job["train"]),
             validation=Path(job["validation"]) if job["validation"] else None,
-            settings=(DPOSettings if job["method"] == "dpo" else TrainingSettings)(**job["settings"]),
+            settings=OF_METHOD.get(job["method"], TrainingSettings)(**job["settings"]),
             out=Path(job["out"]),
             inputs=job["inputs"],
             store=Path(job["store"]),

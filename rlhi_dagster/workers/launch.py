@@ -28,6 +28,8 @@ from dagster_pipes import (
     open_dagster_pipes,
 )
 
+from rlhi_dagster.base import owned
+from rlhi_dagster.workers import share
 from rlhi_dagster.workers.answering import ECHO_SECONDS
 from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
@@ -106,7 +108,10 @@ def main(worker: str) -> None:
     """Start ``worker`` for the jobs that Pipes hands over."""
     end_with_parent()
     with PipesDefaultContextLoader().load_context(PipesEnvVarParamsLoader().load_context_params()) as given:
-        jobs = (given["extras"] or {})["jobs"]
+        extras = given["extras"] or {}
+        jobs = extras["jobs"]
+    owned.work_for(extras)
+    share.take(extras)
     import torch
 
     try:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
+from rlhi_dagster.engines.control_tokens import control_tokens_of
 from rlhi_dagster.training.loss_mask import Marked, ReplyLayout, fault, text
+from rlhi_dagster.training.pair_sets import SIDES
 
 _SLICE_ROWS = 64
 _IGNORED = -100
-_SIDES = ("chosen", "rejected")
 
 
 class MaskError(ValueError):
@@ -30,7 +31,7 @@ def check(name: str, trainer: Any, tokenizer: PreTrainedTokenizerBase, **rows: S
 
     Args:
         name: Of the artefact.
-        trainer: TRL's trainer of the SFT or DPO method.
+        trainer: TRL's trainer of the SFT, DPO or KTO method.
         tokenizer: The model's.
         **rows: The pairs behind the trainer's ``train`` and ``validation`` rows, in order; no set without a row.
 
@@ -64,10 +65,10 @@ def example(method: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerB
     TRL's trainer renders and collates it; a model of a few weights stands in for the real one, which need not be loaded.
     """
     with TemporaryDirectory() as folder:
-        trainer = _stand_in(method, row, tokenizer, folder)
+        trainer = _stand_in(method, control_tokens_of(tokenizer).pair(row), tokenizer, folder)
         sequences = _sequences(trainer.data_collator([trainer.train_dataset[0]]))
     decode = _decoder(tokenizer)
-    headed = zip(_SIDES, sequences, strict=False)
+    headed = zip(_sides(row), sequences, strict=False)
     return "\n\n".join(
         f"{side}: {len(seen.ids)} tokens, {len(seen.learnt)} with loss\n{text(seen, decode, in_colour=in_colour)}" for side, seen in headed
     )
@@ -98,11 +99,17 @@ def _check_part(
     decode = _decoder(tokenizer)
     asked = tokenizer.apply_chat_template([pair["prompt"] for pair in pairs], add_generation_prompt=True, return_dict=True)["input_ids"]
     for number, seen in enumerate(sequences):
-        pair, side = pairs[number % len(pairs)], _SIDES[number // len(pairs)]
+        pair = pairs[number % len(pairs)]
+        side = _sides(pair)[number // len(pairs)]
         written = layout.written(pair[side])
         found = fault(seen, asked[number % len(pairs)], written, decode, lambda said: tokenizer.encode(said, add_special_tokens=False))
         if found:
             raise ValueError(f"pair {pair['pair_id']}, {side} reply: {found}")
+
+
+def _sides(row: Mapping[str, Any]) -> list[str]:
+    """The sides that a row has: both of a pair, one of an unpaired example."""
+    return [side for side in SIDES if row[side] is not None]
 
 
 def _sequences(batch: Mapping[str, torch.Tensor]) -> list[Marked]:
@@ -122,11 +129,15 @@ def _stand_in(method: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenize
     shape = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
     )
-    said = {side: [{"role": "assistant", "content": row[side]}] for side in _SIDES}
+    said = {side: [{"role": "assistant", "content": row[side]}] for side in _sides(row)}
     how: dict[str, Any] = {"output_dir": folder, "max_length": None, "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True}
     model, reference = LlamaForCausalLM(shape), LlamaForCausalLM(shape)
     if method == "dpo":
         data = Dataset.from_list([{"prompt": row["prompt"], **said}])
         return DPOTrainer(model=model, ref_model=reference, args=DPOConfig(**how), train_dataset=data, processing_class=tokenizer)
+    if method == "kto":
+        ((side, completion),) = said.items()
+        data = Dataset.from_list([{"prompt": row["prompt"], "completion": completion, "label": side == "chosen"}])
+        return KTOTrainer(model=model, ref_model=reference, args=KTOConfig(**how), train_dataset=data, processing_class=tokenizer)
     data = Dataset.from_list([{"prompt": row["prompt"], "completion": said["chosen"]}])
     return SFTTrainer(model=model, args=SFTConfig(**how), train_dataset=data, processing_class=tokenizer)

@@ -58,10 +58,21 @@ _PR_SET_PDEATHSIG = 1
 """Of Linux' prctl(2): the signal that a process gets when its parent dies."""
 
 
+STARTED_BY = "RLHI_STARTED_BY"
+"""Variable in which a fresh worker is told who starts it: it takes seconds before it can ask to be told that its parent died."""
+
+
 def end_with_parent() -> None:
-    """Have this process told to stop (SIGTERM) when the one that started it dies, however it dies; on Linux only."""
+    """Have this process told to stop (SIGTERM) when the one that started it dies, however it dies; on Linux only.
+
+    Raises:
+        SystemExit: It has died already.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        started_by = os.environ.pop(STARTED_BY, None)
+        if started_by is not None and int(started_by) != os.getppid():
+            raise SystemExit("the run that started this worker has ended")
 
 
 def check_no_device() -> None:

@@ -20,7 +20,7 @@ from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training.policy import TownPolicy
 from rlhi_dagster.training.preflight import NotReadyError, Writing, context_problem, disk_needed, disk_problem, lengths_problem
 from rlhi_dagster.workers.memory_gauge import shape_of
-from rlhi_dagster.workers.tokens import replied, token_counts
+from rlhi_dagster.workers.tokens import conversations, token_counts
 
 if TYPE_CHECKING:
     from rlhi_dagster.workers.job import TrainingJob
@@ -92,7 +92,7 @@ class Start:
         """Tokens of the longer side of each pair, up to the first one that is short enough."""
         lengths: list[int] = []
         for row in pl.read_parquet(job.train, columns=["prompt", "chosen", "rejected"]).iter_rows(named=True):
-            lengths.append(max(token_counts([replied(row["prompt"], row[side]) for side in ("chosen", "rejected")], self.tokenizer)))
+            lengths.append(max(token_counts(conversations(row), self.tokenizer)))
             if lengths[-1] <= job.settings.max_length:
                 break
         return lengths

@@ -85,7 +85,7 @@ class StoredReferences(DPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, references: References, **kwargs: Any) -> None:
         """See ``DPOTrainer``; conversations end with one assistant message a side."""
         self.references = references
-        super().__init__(*args, ref_model=_Weightless(kwargs["model"].config), **kwargs)
+        super().__init__(*args, ref_model=Weightless(kwargs["model"].config), **kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         self.ref_model = None
@@ -142,7 +142,7 @@ def longest_first(dataset: Dataset, rows: Sequence[int]) -> list[int]:
     return list(given[np.argsort(-extent(dataset).widths[given], kind="stable")].tolist())
 
 
-class _Weightless(torch.nn.Module):
+class Weightless(torch.nn.Module):
     """Stands where TRL asks for a reference model."""
 
     def __init__(self, config: Any) -> None:

@@ -1,7 +1,7 @@
 """Worker: reward conversations through the response store.
 
 Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``forecast.Limits``), ``model`` (``ModelRef``) and
-``requests`` (Parquet of ``key, messages``). Reports ``CallStats`` as a custom message.
+``requests`` (Parquet of ``key, messages``); ``share`` where workers work side by side. Reports ``CallStats`` as a custom message.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from dataclasses import asdict
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.owned import work_for
 from rlhi_dagster.engines.base import RewardRequest
 from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.workers import share
 from rlhi_dagster.workers.answering import Desk, Stop
 from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
@@ -25,6 +27,8 @@ def main() -> None:
     end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        work_for(pipes.extras)
+        share.take(pipes.extras)
         job, desk = pipes.extras, Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
         model = ModelRef(**job["model"])
         stats = desk.fulfil(

@@ -1,7 +1,7 @@
 """What the workers that train on preference pairs share: reading and measuring the rows, loading the start, and keeping the best snapshot.
 
-What belongs here: what is the same for ``train_sft``, ``train_dpo`` and ``train_reward``. What does not: what every training run shares,
-pairs or not (``train_loop.py``).
+What belongs here: what is the same for ``train_sft``, ``train_dpo``, ``train_kto`` and ``train_reward``. What does not: what every training
+run shares, pairs or not (``train_loop.py``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, Trainer, set_seed
 
 from rlhi_dagster.engines.chat_templates import load_tokenizer
+from rlhi_dagster.engines.control_tokens import control_tokens_of
 from rlhi_dagster.engines.unavailable import loading
 from rlhi_dagster.training import memory_forecast
 from rlhi_dagster.workers.artefact import finish
 from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.memory_gauge import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
-from rlhi_dagster.workers.tokens import replied
+from rlhi_dagster.workers.tokens import conversations
 from rlhi_dagster.workers.train_loop import Report, fit, preflight
 
 
@@ -114,7 +115,7 @@ class PairData:
         """
         job, is_reward = self.job, self.job.method == "reward"
         on_cpu = not torch.cuda.is_available()
-        load = memory_forecast.Load(1 if job.method == "sft" else 2, self.longest, keeps_start=self._is_sampled, is_on_cpu=on_cpu)
+        load = memory_forecast.Load(1 if job.method in ("sft", "kto") else 2, self.longest, keeps_start=self._is_sampled, is_on_cpu=on_cpu)
         shape = shape_of(job.start, has_head=not is_reward)
         if not on_cpu:
             whole = memory_forecast.loading(shape, job.settings)
@@ -123,12 +124,8 @@ class PairData:
 
     def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int, int]:
         rows = pl.read_parquet(path, columns=["pair_id", "prompt", "chosen", "rejected"]).to_dicts() if path else []
-        return preflight(rows, conversations, self.tokenizer, self.job.settings.max_length)
-
-
-def conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
-    """The two whole conversations of a pair."""
-    return [replied(row["prompt"], row[side]) for side in ("chosen", "rejected")]
+        said = [control_tokens_of(self.tokenizer).pair(row) for row in rows]
+        return preflight(said, conversations, self.tokenizer, self.job.settings.max_length)
 
 
 def train_on_pairs(build: Callable[[TrainingJob, PairData], Trainer]) -> Callable[[TrainingJob, Report], dict[str, Any]]:

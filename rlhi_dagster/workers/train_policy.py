@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from rlhi_dagster.engines.control_tokens import control_tokens_of
 from rlhi_dagster.training.policy import CHAT_TEMPLATE, SPECIAL_TOKENS, TownPolicy
 
 
@@ -65,7 +66,7 @@ def train(job: Any, report: Callable[[str], None]) -> dict[str, Any]:
     )
 
     def tokenized(messages: list[dict[str, str]]) -> list[int]:
-        return list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+        return list(tokenizer.apply_chat_template(control_tokens_of(tokenizer).messages(messages), return_dict=True)["input_ids"])
 
     def build() -> Trainer:
         set_seed(job.settings.seed)

@@ -1,6 +1,6 @@
 """Worker: compare the final answers of solutions with the known ones, so that no expression can hang or kill a run.
 
-Job (Pipes extras): ``items`` (Parquet of ``key, known, solution, announced_only``). Reports custom messages that map keys to
+Job (Pipes extras): ``items`` (Parquet of ``key`` and ``math_answers.SOLUTION_SCHEMA``). Reports custom messages that map keys to
 ``math_answers.Grade``. Grades are cheap and the same every time, so they are not kept.
 
 math-verify's time-outs rest on SIGALRM: they work in a main thread only, and not while a call into C code lasts. So each comparison is made
@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from rlhi_dagster.base.owned import work_for
 from rlhi_dagster.base.progress import Progress
 from rlhi_dagster.engines.ask import StoppedError
-from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
+from rlhi_dagster.reasoning.math_answers import SOLUTION_SCHEMA, Grade, Solution, grade
 from rlhi_dagster.workers.answering import Stop
 from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.parent import end_with_parent
@@ -93,12 +94,13 @@ def main() -> None:
     end_with_parent()
     with open_dagster_pipes(), told():
         pipes = PipesContext.get()
+        work_for(pipes.extras)
         items, stop = pl.read_parquet(pipes.extras["items"]), Stop(pipes.log.warning)
         report, done = Progress(pipes.log.info, "verification"), 0
         with Grader() as grader:
             for chunk in items.iter_slices(_PER_MESSAGE):
                 grades = {}
-                for key, *item in chunk.select("key", "known", "solution", "announced_only").iter_rows():
+                for key, *item in chunk.select("key", *SOLUTION_SCHEMA).iter_rows():
                     if stop():
                         raise StoppedError(f"stopped: {done:,} of {len(items):,} solutions verified; launch again for all of them")
                     grades[key] = grader(Solution(*item))

@@ -204,7 +204,11 @@ def observe(name: str, line: str, numbers: Mapping[str, float]) -> None:
 
 
 def _chosen_tokens(rows: Any) -> float:
-    """Mean tokens of a preferred reply; 1 where there are no such rows."""
-    if rows is None or "chosen_ids" not in rows.column_names or not len(rows):
+    """Mean tokens of a preferred reply, or of one with a thumb up; 1 where there are no such rows."""
+    if rows is None or not len(rows):
         return 1.0
-    return float(lengths(rows, "chosen_ids").mean())
+    if "chosen_ids" in rows.column_names:
+        return float(lengths(rows, "chosen_ids").mean())
+    is_up = rows["label"] if "label" in rows.column_names else []
+    up = [length for length, is_preferred in zip(lengths(rows, "completion_ids"), is_up, strict=True) if is_preferred] if any(is_up) else []
+    return float(sum(up) / len(up)) if up else 1.0

@@ -21,8 +21,9 @@ from rlhi_dagster import profiles
 from rlhi_dagster.base.digests import fingerprint
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import TABLES
-from rlhi_dagster.simulation.__main__ import write
-from rlhi_dagster.simulation.town import TownSettings
+from rlhi_dagster.simulation.town.__main__ import write
+from rlhi_dagster.simulation.town.logs import TownSettings
+from tests.built import town_settings
 
 BIN = Path(sys.executable).parent
 
@@ -87,10 +88,10 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     if not town.exists():
         # Of the corrections few are right, and one recipe trains on them.
         write(town, TownSettings(users=40, months=2), dialogues=800, problems=160)
-    settings = yaml.safe_load((profiles.ROOT / "rlhi_dagster" / "profiles" / "sample.yaml").read_text())
+    settings = town_settings()
     quick = {"epochs": 1, "batch_size": 16, "micro_batch_size": 16, "save_steps": 2, "logging_steps": 1}
     settings["name"] = "miniature"
-    settings["source"]["location"] = str(town / "wildchat.parquet")
+    settings["source"]["location"] = str(town / "wildchat*.parquet")
     settings["truth"] = str(town / "truth")
     settings["reasoning"]["prm800k"] = str(town / "prm800k.jsonl")
     settings["engine"] |= {"chunk_size": 64, "batch_size": 64}
@@ -107,6 +108,9 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["rewrites"] |= {"min_feedback_probability": 0.3, "inapplicable": "keep", "filters": {"min_meets_feedback": None}}
     settings["candidates"] |= {"count": 4, "max_requests": 8, "min_margin": 0.0}
     settings["max_pairs"] = settings["reward"]["max_pairs"] = 32
+    # One of each method and source; the others differ from these in what they draw.
+    settings["project_recipes"] = ["sft_rewrites", "dpo_rewrites", "dpo_rewrites_no_persona", "dpo_rewards", "dpo_rewards_online"]
+    settings["project_recipes"] += ["dpo_reasoning", "dpo_edits", "kto_thumbs"]
     settings["evaluation"] |= {"requests_per_user": 1, "arithmetic_problems": 4}
     profile = folder / "miniature.yaml"
     profile.write_text(yaml.safe_dump(settings))

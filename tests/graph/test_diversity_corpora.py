@@ -30,7 +30,14 @@ def test_a_second_corpus_is_measured_beside_the_source(fresh, tmp_path: Path, mo
     settings = yaml.safe_load(profile.read_text())
     settings["diversity_corpora"] = [{"name": "garden", "kind": "hh_rlhf", "location": str(pairs)}]
     profile.write_text(yaml.safe_dump(settings))
-    command = [BIN / "dg", "launch", "--assets", "conversations,quarantine,turns,contextual_diversity", "--partition-range", run.months()]
+    command = [
+        BIN / "dg",
+        "launch",
+        "--assets",
+        "conversations,quarantine,superseded,explicit_feedback,turns,contextual_diversity",
+        "--partition-range",
+        run.months(),
+    ]
     done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 

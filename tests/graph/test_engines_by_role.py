@@ -64,7 +64,7 @@ def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_pat
             done = subprocess.run(command, env=run.env, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             asked = judge.asked
-    judgements = run.table("judgements").filter(pl.col("recipe") == RECIPE, pl.col("benchmark") == "user_eval")
+    judgements = run.table("judgements").filter(pl.col("recipe") == RECIPE, pl.col("benchmark").str.starts_with("user_eval"))
     assert judgements["judge"].unique().to_list() == ["judges/long@r1"]
     assert judgements["verdict"].null_count() == judgements["error"].count() == 0
     chosen = judgements.drop_nulls("call_id")
@@ -81,7 +81,7 @@ def test_a_judge_behind_a_server_judges_and_is_counted(undisturbed: Run, tmp_pat
         first = runs[1].asset_materialization.metadata
         observed = instance.fetch_observations(AssetKey("judgements"), limit=1).records[0].event_log_entry.asset_observation.metadata
     assert first["calls/answered"].value == asked
-    assert first["calls/errors"].value == 0
+    assert "calls/errors" not in first, "what is 0 is not shown"
     assert first["calls/cost_usd"].value == pytest.approx(asked * (10 * 100 + 5 * 200) / 1e6, abs=1e-4)
     assert observed["forecast/missing"].value == asked
     assert observed["forecast/cost_usd"].value > 0

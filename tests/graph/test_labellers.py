@@ -16,7 +16,7 @@ from rlhi_dagster.feedback.labels.classifier import WEIGHTS, FeedbackClassifier
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-ASSETS = "conversations,quarantine,turns,feedback_classifier,feedback_labels"
+ASSETS = "conversations,quarantine,superseded,explicit_feedback,turns,users,feedback_classifier,feedback_labels"
 
 
 def test_a_run_trains_its_own_classifier_and_asks_a_chat_model(
@@ -47,7 +47,6 @@ def test_a_run_trains_its_own_classifier_and_asks_a_chat_model(
 
     classifier = FeedbackClassifier.load(run.lake.artefact_path("feedback_classifier"))
     assert classifier.digest != FeedbackClassifier.load(WEIGHTS).digest
-    assert classifier.card["training"]["n"] == 200
     found = run.table("feedback_labels")
     assert len(found) == len(run.table("turns").filter(pl.col("turn") > 1))
     by_classifier = found.filter(labeller=classifier.name)
@@ -65,8 +64,9 @@ def test_a_run_trains_its_own_classifier_and_asks_a_chat_model(
             for name in ("feedback_labels", "feedback_classifier")
         )
     assert of_classifier["labels_without_follow_up"].value == 1
+    assert 0 < of_classifier["labels_of_evaluated_users"].value == 200 - classifier.card["training"]["n"]
     assert "bag of words, same folds" in of_classifier["scores"].value
     assert "data:image/png" in of_classifier["reliability"].value
     assert "data:image/png" in of_labels["cost_and_quality"].value
-    assert of_labels["calls/errors"].value == 0
+    assert "calls/errors" not in of_labels, "what is 0 is not shown"
     assert of_labels["calls/answered"].value >= len(by_model)

@@ -9,31 +9,41 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rlhi_dagster import profiles
 from rlhi_dagster.base.tables import TABLES
-from rlhi_dagster.simulation.truth import preferences
-from rlhi_dagster.training import recipes
+from rlhi_dagster.simulation.town.truth import preferences
+from rlhi_dagster.training import artefacts
+from rlhi_dagster.training.recipes import Recipe
 from tests.graph.conftest import Run
 
 pytestmark = pytest.mark.slow
 
 
+def arms(run: Run) -> dict[str, Recipe]:
+    """The recipes that a run trains."""
+    return profiles.load(run.env["RLHI_PROFILE"]).arms
+
+
 def test_every_table_is_there_as_declared(undisturbed) -> None:
-    for name, table in TABLES.items():
-        frame = undisturbed.table(name)
-        assert frame.schema == table.schema, name
-        assert not frame.is_empty(), name
+    tables = {name: undisturbed.table(name) for name in TABLES if not name.startswith("benchmark_")}  # which the job `benchmarks` makes
+    assert {name: frame.schema for name, frame in tables.items()} == {name: TABLES[name].schema for name in tables}
+    # The town is its own judge, so there is none to be calibrated.
+    assert {name for name, frame in tables.items() if frame.is_empty()} == {"judge_calibration"}
 
 
 def test_no_row_of_the_source_is_lost(undisturbed) -> None:
-    source = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town" / "wildchat.parquet"
-    rows = pl.scan_parquet(source).select(pl.len()).collect().item()
-    assert len(undisturbed.table("conversations")) + len(undisturbed.table("quarantine")) == rows
+    town = Path(undisturbed.env["RLHI_PROFILE"]).parent / "town"
+    logs, clicks = (len(pl.read_parquet(town / f"{name}.parquet")) for name in ("wildchat", "wildchat_feedback"))
+    assert len(undisturbed.table("conversations")) + len(undisturbed.table("quarantine")) == logs
+    assert set(undisturbed.table("superseded")["cause"]) == {"explicit feedback"}
+    assert len(undisturbed.table("superseded")) == clicks
 
 
 def test_scores_have_the_columns_people_rely_on(undisturbed) -> None:
     scores = undisturbed.table("scores")
-    assert scores.columns == ["recipe", "benchmark", "metric", "value", "n", "ci_low", "ci_high", "judge"]
-    assert set(scores["recipe"]) == set(recipes.names())
+    assert scores.columns == ["recipe", "benchmark", "metric", "value", "n", "users", "ci_low", "ci_high", "remark", "judge"]
+    manifests = {name: artefacts.manifest(undisturbed.lake.artefact_path("checkpoints", name)) or {} for name in arms(undisturbed)}
+    assert set(scores["recipe"]) == {name for name, manifest in manifests.items() if manifest["method"] != artefacts.NO_DATA}
 
 
 def test_the_truth_reaches_no_table(undisturbed) -> None:
@@ -46,15 +56,14 @@ def test_the_truth_reaches_no_table(undisturbed) -> None:
 
 
 def test_recipes_train_on_equally_many_pairs_unless_they_say_otherwise(undisturbed) -> None:
-    files = {name: Path(undisturbed.lake.root, "checkpoints", name, "manifest.json") for name in recipes.names()}
+    files = {name: Path(undisturbed.lake.root, "checkpoints", name, "manifest.json") for name in arms(undisturbed)}
     manifests = {name: json.loads(file.read_text()) for name, file in files.items()}
-    pairs = {name: told["pairs"] + told["earlier_pairs"] for name, told in manifests.items() if told["method"] != "none"}
-    arms = recipes.load_all()
-    (equal,) = {pairs[name] for name, arm in arms.items() if arm.sources and arm.pairs == "equal" and not arm.rounds}
+    pairs = {name: told["pairs"] + told["earlier_pairs"] for name, told in manifests.items() if "pairs" in told}
+    (equal,) = {pairs[name] for name, arm in arms(undisturbed).items() if arm.sources and arm.pairs == "equal" and not arm.rounds}
     online = undisturbed.table("online_pairs").filter("is_kept", split="train")
-    for name in (name for name, arm in arms.items() if arm.rounds):
+    for name in (name for name, arm in arms(undisturbed).items() if arm.rounds):
         assert 0 < pairs[name] == len(online.filter(recipe=name)) <= equal
-        assert set(online.filter(recipe=name)["round"]) == set(range(1, arms[name].rounds + 1))
+        assert set(online.filter(recipe=name)["round"]) == set(range(1, arms(undisturbed)[name].rounds + 1))
 
 
 def test_the_report_needs_no_network(undisturbed) -> None:

@@ -14,7 +14,7 @@ from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.graph import pipes
 from rlhi_dagster.workers import generate
-from tests.snapshot import COMMIT, Engine, Workers, both_jobs, profile, scripted
+from tests.snapshot import COMMIT, Engine, Workers, all_jobs, profile, scripted
 
 FIVE_LINES = f"""extends: town.yaml
 recipes: arms
@@ -48,6 +48,7 @@ class Listening(Engine):
         return super().answer(noted(), sampling)
 
 
+@pytest.mark.slow
 def test_a_profile_of_five_lines_with_a_recipe_and_a_prompt_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLHI_DATA", str(tmp_path / "data"))
     (tmp_path / "town.yaml").write_text(yaml.safe_dump(profile(tmp_path, "town")))
@@ -58,7 +59,7 @@ def test_a_profile_of_five_lines_with_a_recipe_and_a_prompt_runs(tmp_path: Path,
     monkeypatch.setattr(pipes, "run", Workers(engine).run)
     monkeypatch.setattr(generate, "chat_engine", generate.chat_engine)  # which the scripted workers replace
 
-    lake = both_jobs(profiles.load(str(tmp_path / "mine.yaml")))
+    lake = all_jobs(profiles.load(str(tmp_path / "mine.yaml")))
 
     manifest = json.loads((lake.artefact_path("checkpoints", "my_rewrites") / "manifest.json").read_text())
     assert (manifest["method"], manifest["settings"]["learning_rate"]) == ("dpo", 0.0001)

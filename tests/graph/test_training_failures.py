@@ -15,7 +15,7 @@ from assets import training as module
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.launching import command
-from rlhi_dagster.base.tables import PREFERENCE_PAIRS
+from rlhi_dagster.base.tables import PREFERENCE_PAIRS, THUMB_EXAMPLES
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.io_managers import TableIOManager
@@ -26,8 +26,8 @@ from tests.built import built, upstream
 from tests.servers import Asked, Told, serving
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
-DPO, SFT = "dpo_rewrites_no_persona", "sft_rewrites"
-"""Neighbours among the partitions, so that one run covers both; the first one would be trained first."""
+DPO, SFT = "trial_dpo", "trial_sft"
+"""Recipes of their own, and so neighbours among the partitions: one run covers both; the first one would be trained first."""
 REFUSED = {"unknown": (401, "RepoNotFound"), "gated": (403, "GatedRepo"), "revision": (404, "RevisionNotFound")}
 """Models of a Hub, by how it refuses them: status and code."""
 
@@ -66,7 +66,10 @@ class World:
         settings = {name: getattr(sample, name).model_copy(update=small) for name in ("sft", "dpo", "dpo_on_rewards")}
         profile = sample.model_copy(update={**settings, "recipes": str(self.root / "recipes")})
         return dg.materialize(
-            [*built(profile, module.checkpoints), *upstream(profile, "preference_pairs", "policy", "online_policies", "online_pairs")],
+            [
+                *built(profile, module.checkpoints),
+                *upstream(profile, "preference_pairs", "thumb_examples", "policy", "online_policies", "online_pairs"),
+            ],
             selection=dg.AssetSelection.assets("checkpoints"),
             tags=range_tags(DPO, SFT),
             resources={
@@ -112,6 +115,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny_llama: Call
         made.recipe(name)
     made.policy()
     made.lake.write("preference_pairs", pairs())
+    made.lake.write("thumb_examples", THUMB_EXAMPLES.empty())
     return made
 
 
@@ -138,22 +142,34 @@ def pairs(**changed: Any) -> pl.DataFrame:
 
 def test_a_recipe_with_a_typo(world: World) -> None:
     world.recipe(SFT, settings="{learning_rat: 1.0e-5}")
-    assert world.sentence() == "recipe sft_rewrites.yaml: settings.learning_rat: Extra inputs are not permitted"
+    assert world.sentence() == "recipe trial_sft.yaml: settings.learning_rat: Extra inputs are not permitted"
 
 
 def test_a_batch_that_is_not_a_multiple(world: World) -> None:
     world.recipe(SFT, settings="{batch_size: 5}")
     told = world.sentence()
-    assert told.startswith("recipe sft_rewrites.yaml: ")
+    assert told.startswith("recipe trial_sft.yaml: ")
     assert "batch_size 5 is not a multiple of micro_batch_size 2" in told
 
 
-def test_a_source_without_pairs(world: World) -> None:
-    world.recipe(SFT, sources=["rewards"])
+def test_no_source_has_pairs(world: World) -> None:
+    for name in (DPO, SFT):
+        world.recipe(name, sources=["rewards"])
     told = world.sentence()
-    assert told == (
-        "recipe sft_rewrites: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs"
-    )
+    for name in (DPO, SFT):
+        assert f"recipe {name}: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs" in told
+
+
+@pytest.mark.slow
+def test_a_recipe_without_data_is_left_out_with_a_word_why_and_the_others_are_trained(world: World) -> None:
+    world.recipe(SFT, sources=["rewards"])
+    result = world.run()
+    assert result.success
+    manifests = {name: artefacts.manifest(world.lake.artefact_path("checkpoints", name)) or {} for name in (DPO, SFT)}
+    assert {name: manifest["method"] for name, manifest in manifests.items()} == {DPO: "dpo", SFT: "no data"}
+    assert manifests[SFT]["why"].startswith(f"recipe {SFT}: no kept training pair of source rewards")
+    with pytest.raises(ValueError, match=f"{SFT} holds no model: recipe {SFT}: no kept training pair"):
+        ModelRef.from_manifest(world.lake.artefact_path("checkpoints", SFT))
 
 
 def test_a_policy_that_is_not_there(world: World) -> None:
@@ -174,10 +190,11 @@ def test_a_model_that_the_hub_does_not_give(world: World, name: str, told: str) 
     assert world.sentence().startswith(told)
 
 
+@pytest.mark.slow
 def test_a_limit_over_the_context_of_one_recipe_stops_the_other_too_and_then_both_train(world: World) -> None:
     world.recipe(SFT, settings="{max_length: 4096}")
     assert world.sentence() == (
-        "sft_rewrites: max_length 4,096 is over the context of tiny, 128 tokens: "
+        "trial_sft: max_length 4,096 is over the context of tiny, 128 tokens: "
         "lower sft.max_length of the profile or settings.max_length of the recipe"
     )
     world.recipe(SFT)
@@ -205,12 +222,14 @@ def test_weights_that_are_not_there(world: World) -> None:
     assert world.sentence().startswith(f"the folder {world.root / 'model'} holds no model that can be loaded")
 
 
+@pytest.mark.slow
 def test_a_model_without_a_hub(world: World) -> None:
     world.policy(ModelRef("org/model", "abc"))
     world.monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert world.sentence().startswith("the Hub cannot be reached, and models.policy org/model at abc is not in its cache")
 
 
+@pytest.mark.slow
 def test_a_disk_with_too_little_room(world: World) -> None:
     hook = world.root / "hook"
     hook.mkdir()

@@ -13,14 +13,14 @@ from assets.reasoning import prm800k, reasoning_errors, reasoning_pairs
 from assets.training import prefers_preferred, reward_model_scores
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.base.tables import REWRITES
+from rlhi_dagster.base.tables import REWRITES, USERS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.io_managers import TableIOManager
 from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
-from rlhi_dagster.simulation.arithmetic import prm800k as town_records
+from rlhi_dagster.simulation.town.arithmetic import prm800k as town_records
 from rlhi_dagster.training.starting_models import HumanPreferences
 from tests.built import built, playing, upstream
 
@@ -63,7 +63,7 @@ class Canned(Workers):
 
 @pytest.fixture
 def resources(tmp_path: Path) -> dict[str, Any]:
-    for name, manifest in {"policy": {}, "reward_model": {"parameters": 1_100_000, "pairs": 40}}.items():
+    for name, manifest in {"policy": {}, "reward_model": {"method": "reward", "parameters": 1_100_000, "pairs": 40}}.items():
         folder = Path(Lake(root=str(tmp_path)).artefact_path(name))
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"model": {"name": name, "revision": "1", "path": "."}} | manifest))
@@ -124,8 +124,10 @@ def test_the_reward_models_scores(tmp_path: Path, resources: dict[str, Any]) -> 
     )
     profile = sample.model_copy(update={"reward": reward, "validation_fraction": 0.5})
 
+    users = [dict.fromkeys(USERS.columns) | {"user_id": f"u{user}", "split_group": f"u{user}"} for user in range(120)]
     resources["lake"].write("rewrites", rewrites(120), ["2023-04"])
-    assets = [*built(profile, reward_model_scores, prefers_preferred), *upstream(profile, "rewrites", "reward_model")]
+    resources["lake"].write("users", pl.DataFrame(users, schema=USERS.schema, orient="row"))
+    assets = [*built(profile, reward_model_scores, prefers_preferred), *upstream(profile, "rewrites", "users", "reward_model")]
     done = dg.materialize(assets, resources=resources | {"settings": Settings(profile)})
     scores = {(row["pairs"], row["condition"]): row for row in resources["lake"].scan("reward_model_scores").collect().to_dicts()}
     own, shuffled, none = (scores["rewrite_pairs", condition] for condition in ("own", "shuffled", "none"))

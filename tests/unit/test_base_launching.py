@@ -22,7 +22,7 @@ ROUNDS = "online_candidates,online_pairs,online_policies"
         ("policy", [], "policy"),
         ("turns", ["2023-05"], "turns --partition 2023-05"),
         ("turns", [], 'turns --partition-range "$(rlhi months)"'),
-        ("quarantine", ["2023-06", "2023-04"], "conversations,quarantine --partition-range 2023-04...2023-06"),
+        ("quarantine", ["2023-06", "2023-04"], "conversations,quarantine,superseded,explicit_feedback --partition-range 2023-04...2023-06"),
         ("online_pairs", ["base"], f"{ROUNDS} --partition base"),
         ("checkpoints", [], 'checkpoints --partition-range "$(rlhi recipes)"'),
     ],

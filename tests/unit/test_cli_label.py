@@ -82,15 +82,20 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_every_row_is_accounted_for(source: Path) -> None:
     found = offline.read_follow_ups(str(source))
-    assert (found.rows_in, found.accepted, found.quarantined) == (6, 4, {"empty_message": 1, "toxic": 1})
-    assert found.account == "6 rows in = 4 accepted + 2 quarantined (empty_message 1, toxic 1)"
+    assert (found.rows_in, found.accepted, found.quarantined) == (6, 4, {"toxic": 1, "unanswered_only": 1})
+    assert found.account == "6 rows in = 4 accepted + 2 quarantined (toxic 1, unanswered_only 1)"
 
 
 def test_follow_ups_keep_the_source_s_ids_and_positions(source: Path) -> None:
     classifier = FeedbackClassifier.load()
     labels = offline.label_follow_ups(offline.read_follow_ups(str(source)).frame, ClassifierLabeller(classifier, hashed))
-    # The system message and the first of two merged messages count; the unanswered follow-up of "c" is none.
-    assert labels.select("conversation_hash", "message_index").rows() == [("a", 4), ("a", 6), ("b:1", 2)]
+    # The system message and the first of two merged messages count; nobody answered the follow-up of "c".
+    assert labels.select("conversation_hash", "message_index", "is_unanswered").rows() == [
+        ("a", 4, False),
+        ("a", 6, False),
+        ("b:1", 2, False),
+        ("c", 2, True),
+    ]
     assert set(labels["label"]) <= set(classifier.labels)
     assert labels["probability"].is_between(1 / 6, 1).all()
 
@@ -101,7 +106,7 @@ def test_labels_do_not_depend_on_how_many_are_made_at_once(source: Path, monkeyp
     whole = offline.label_follow_ups(frame, labeller)
     monkeypatch.setattr(offline, "AT_ONCE", 2)
     parts = offline.label_follow_ups(frame, labeller, lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 3), (3, 3)]
+    assert seen == [(2, 4), (4, 4)]
     assert parts.drop("probability", "reattempt_probability").equals(whole.drop("probability", "reattempt_probability"))
     np.testing.assert_allclose(parts["probability"], whole["probability"])
 
@@ -113,12 +118,13 @@ def test_the_ending_decides_the_format(ending: str, source: Path, run: Run, tmp_
     run(source, out)
     written = pl.read_parquet(out) if ending == "parquet" else pl.read_csv(out)
     assert tuple(written.columns) == offline.COLUMNS
-    assert written["message_index"].to_list() == [4, 6, 2]
+    assert written["message_index"].to_list() == [4, 6, 2, 2]
+    assert written["is_unanswered"].to_list() == [False, False, False, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, source.name])
     told = capsys.readouterr()
     assert "6 rows in = 4 accepted + 2 quarantined" in told.err
-    assert "labelling: 3 of 3" in told.err
-    assert "3 follow-ups labelled" in told.out
+    assert "labelling: 4 of 4" in told.err
+    assert "4 follow-ups labelled" in told.out
 
 
 def test_a_source_without_follow_ups_gives_an_empty_file(run: Run, tmp_path: Path) -> None:
@@ -126,15 +132,39 @@ def test_a_source_without_follow_ups_gives_an_empty_file(run: Run, tmp_path: Pat
         source, out = tmp_path / f"{name}.parquet", tmp_path / f"{name}.csv"
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(source)
         run(source, out)
-        assert out.read_text() == "conversation_hash,message_index,label,probability\n"
+        assert out.read_text() == "conversation_hash,message_index,is_unanswered,label,probability\n"
+
+
+@pytest.mark.parametrize("command", ["label", "rates"])
+def test_a_source_of_which_nothing_is_accepted_ends_with_a_code_of_its_own(
+    command: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "refused.parquet", tmp_path / "out.csv"
+    pl.DataFrame(ROWS[3:5], schema=SCHEMA).write_parquet(source)
+    with pytest.raises(SystemExit) as left:
+        run(source, *([out] if command == "label" else []), command=command)
+    assert left.value.code == 3
+    account = "2 rows in = 0 accepted + 2 quarantined (toxic 1, unanswered_only 1)"
+    assert f"rlhi: no row of {source} is accepted: {account}" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(SystemExit):
+        run("--help", command=command)
+    assert "3 no row of the source was accepted" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("location", ["", "  "])
+@pytest.mark.parametrize("command", ["label", "rates", "diversity"])
+def test_a_location_that_is_none_is_told(command: str, location: str, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^rlhi: '{location}' .*: give a file, a folder, a glob or an hf:// path$"):
+        run(location, *([tmp_path / "out.csv"] if command == "label" else []), command=command)
 
 
 def test_given_labels_are_scored(source: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gold = tmp_path / "gold.csv"
-    gold.write_text("conversation_hash,message_index,label,confidence\na,4,reattempt_with_feedback,3\nb:1,2,positive,3\nc,2,other,1\n")
+    gold.write_text("conversation_hash,message_index,label,confidence\na,4,reattempt_with_feedback,3\nb:1,2,positive,3\nb:1,0,other,1\n")
     run(source, tmp_path / "out.csv", "--labels", gold)
     told = capsys.readouterr().out
-    assert "matched: 2; unmatched: 1 given, 1 of ours" in told
+    assert "matched: 2; unmatched: 1 given, 2 of ours" in told
     assert "n = 2 of 2 conversations" in told
     assert "Cohen's kappa" not in told
 
@@ -143,21 +173,26 @@ def test_rates_of_given_labels_leave_partly_labelled_conversations_out(
     source: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gold = tmp_path / "gold.csv"
-    gold.write_text("conversation_hash,message_index,label\na,4,reattempt_with_feedback\nb:1,2,positive\n")
+    gold.write_text("conversation_hash,message_index,label\na,4,reattempt_with_feedback\nb:1,2,positive\nc,2,other\n")
     run(source, "--labels", gold, command="rates")
     told = capsys.readouterr()
-    # "a" has a second follow-up without a label; "b:1", "c" and "single" are left: four user messages, one of them a follow-up.
+    # "a" has a second follow-up without a label; "b:1", "c" and "single" are left: five user messages, two of them follow-ups, of which
+    # one is a last word.
     assert "3 conversations, 1 left out for follow-ups without a label" in told.out
     (messages,) = [
         line.split() for line in told.out.splitlines() if line.startswith("all") and "user_messages" in line and "included" in line
     ]
     assert messages[3] == "0.0%"
-    assert messages[-2:] == ["4", "3"]
+    assert messages[-3:] == ["5", "1", "3"]
+    assert "of them unanswered" in told.out.splitlines()[2]
     assert "Nearest to 26.51% of user messages" in told.out
     assert "6 rows in = 4 accepted + 2 quarantined" in told.err
     assert "replaced in messages: nothing" in told.err
+    gold.write_text("conversation_hash,message_index,label\na,4,other\na,6,other\nb:1,2,positive\n")
+    run(source, "--labels", gold, command="rates")
+    assert "3 conversations, 1 left out for follow-ups without a label" in capsys.readouterr().out, "a last word is a follow-up, too"
     gold.write_text("conversation_hash,message_index,label\nq,4,other\n")
-    with pytest.raises(SystemExit, match="none of the 1 given labels is about one of the 3 follow-ups"):
+    with pytest.raises(SystemExit, match="none of the 1 given labels is about one of the 4 follow-ups"):
         run(source, "--labels", gold, command="rates")
 
 
@@ -183,7 +218,7 @@ def test_bad_input_is_a_message_before_any_work(source: Path, run: Run, tmp_path
         ((source, source), "is a file of the source"),
         ((tmp_path, source), "is a file of the source"),
         ((tmp_path / "missing.parquet", tmp_path / "labels.csv"), "no file that ends in .* matches"),
-        ((other, tmp_path / "labels.csv"), "is of no known kind"),
+        ((other, tmp_path / "labels.csv"), "has objects with"),
         ((source, tmp_path / "labels.csv", "--labels", gold), "lacks the column.*message_index"),
         ((source, tmp_path / "labels.csv", "--labels", tmp_path / "missing.csv"), "cannot be read as CSV"),
     ):
@@ -201,7 +236,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyt
     out.write_text("earlier")
     monkeypatch.setattr(pl.DataFrame, "write_csv", half)
     with pytest.raises(OSError, match="disk full"):
-        offline.write(pl.DataFrame({"conversation_hash": ["a"], "message_index": [2], "label": ["other"], "probability": [1.0]}), out)
+        offline.write(pl.DataFrame({name: ["a"] for name in offline.COLUMNS}), out)
     assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
     assert out.read_text() == "earlier"
 
@@ -212,6 +247,7 @@ def test_help_loads_no_model_library() -> None:
     assert found.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_real_conversations_are_labelled_and_scored(tmp_path: Path) -> None:
     logs, gold = WILDCHAT / "wildchat_sample.parquet", WILDCHAT / "labels.csv"
     if not (logs.is_file() and gold.is_file()):

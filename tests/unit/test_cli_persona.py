@@ -14,6 +14,7 @@ import pytest
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import TURNS, USERS, Table
 from rlhi_dagster.cli.persona_command import shown
+from rlhi_dagster.personas.settings import PRECISION
 from rlhi_dagster.personas.versions import CORRECTION, EXTRACTIVE, Citation, table, version
 
 ANN, ANA, BOB = "a1f0", "a1c2", "b0"
@@ -55,7 +56,7 @@ def test_lines_of_a_moment_with_the_words_that_support_them() -> None:
     assert found[4].startswith("  2024-05-01 12:00:00  …")
     assert "before far ‹too long› after" in found[4]
     assert found[4].endswith("…  (c1:0)")
-    assert len(found) == 5
+    assert found[5:] == ["", PRECISION]
     assert len(found[4]) < 200
 
 
@@ -69,6 +70,7 @@ def test_a_line_counts_strictly_after_it_was_said_and_until_it_was_revised() -> 
     assert f"  {'word ' * 32}…  (c2:0)" in now
     assert "gone:0: no such message in turns" in now
     assert "tone: Be kind." in now
+    assert PRECISION not in now  # no line by rule
 
 
 def test_earlier_versions_are_shown_if_asked_for_and_later_ones_never() -> None:

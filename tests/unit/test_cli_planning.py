@@ -42,7 +42,7 @@ def test_a_plan_tells_missing_tables_from_other_partitions() -> None:
     assert responses.note.startswith("eval_prompts has not been materialized; run: ")
     labels, responses = planning.plan(["feedback_labels", "responses"], "2023-04", "2023-05")
     assert labels.note == f"turns lacks the partition(s) 2023-04, 2023-05; run: {command('turns', ['2023-04', '2023-05'])}"
-    assert planning.plan(["responses"], "sft_rewrites", "base")[0].note == "not planned: sft_rewrites comes after base"
+    assert planning.plan(["responses"], "dpo_rewrites", "base")[0].note == "not planned: dpo_rewrites comes after base"
     assert responses.note == "not planned: it is partitioned by recipe, and 2023-04...2023-05 is not"
 
 

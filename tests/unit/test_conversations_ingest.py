@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,28 +107,23 @@ def run(settings: SourceSettings, *months: str, salt: str = "pepper") -> Ingeste
 
 
 BROKEN = {
-    "no id": (row(None), Reason.MISSING_FIELD, "conversation id"),
-    "blank id": (row(" "), Reason.MISSING_FIELD, "conversation id"),
+    "neither id nor list": (row(None, conversation=None), Reason.MISSING_FIELD, "conversation id, message list"),
+    "blank id and no list": (row(" ", conversation=None), Reason.MISSING_FIELD, "conversation id, message list"),
     "no list": (row(conversation=None), Reason.MISSING_FIELD, "message list"),
     "no model": (row(model=None), Reason.MISSING_FIELD, "model"),
     "empty list": (row(conversation=[]), Reason.NOT_A_LIST_OF_MESSAGES, "empty"),
     "null entry": (row(conversation=[*talk("a", "b"), None]), Reason.NOT_A_LIST_OF_MESSAGES, "message 2"),
-    "tool role": (row(conversation=[*talk("a", "b"), message("tool", "x")]), Reason.UNKNOWN_ROLE, "message 2"),
+    "unknown role": (row(conversation=[*talk("a", "b"), message("narrator", "x")]), Reason.UNKNOWN_ROLE, "message 2"),
     "null role": (row(conversation=[message(None, "a"), message("assistant", "b")]), Reason.UNKNOWN_ROLE, "message 0"),
     "assistant alone": (row(conversation=[message("assistant", "a")]), Reason.NO_USER_MESSAGE, "1 message"),
-    "assistant first": (row(conversation=[message("assistant", "hi"), *talk("a", "b")]), Reason.ROLES_OUT_OF_ORDER, "first"),
-    "system, then assistant": (
-        row(conversation=[message("system", "s"), message("assistant", "hi"), *talk("a", "b")]),
-        Reason.ROLES_OUT_OF_ORDER,
-        "first",
-    ),
-    "system in the middle": (row(conversation=[*talk("a", "b"), message("system", "s")]), Reason.ROLES_OUT_OF_ORDER, "system"),
     "no reply": (row(conversation=talk("a")), Reason.UNANSWERED_ONLY, "no reply"),
-    "blank reply": (row(conversation=talk("a", " \n")), Reason.EMPTY_MESSAGE, "message 1"),
-    "null content": (row(conversation=[message("user", None), message("assistant", "b")]), Reason.EMPTY_MESSAGE, "message 0"),
-    "blank after system": (row(conversation=[message("system", "s"), *talk("a", "b", "", "d")]), Reason.EMPTY_MESSAGE, "message 3"),
+    "blank reply": (row(conversation=talk("a", " \n")), Reason.UNANSWERED_ONLY, "no reply"),
+    "null content": (row(conversation=[message("user", None), message("assistant", "b")]), Reason.NO_USER_MESSAGE, "in words"),
+    "no width": (row(conversation=talk("\u200b\ufeff", "b")), Reason.NO_USER_MESSAGE, "in words"),
+    "thoughts only": (row(conversation=talk("a", "<think>b")), Reason.UNANSWERED_ONLY, "no reply"),
     "nul": (row(conversation=talk("a\x00b", "c")), Reason.INVALID_UNICODE, "message 0"),
     "noncharacter": (row(conversation=talk("a", "c\uffff")), Reason.INVALID_UNICODE, "message 1"),
+    "noncharacter of another plane": (row(conversation=talk("a", "c\U0010ffff")), Reason.INVALID_UNICODE, "message 1"),
     "undecodable": (row(conversation=talk("a", "caf\ufffd")), Reason.INVALID_UNICODE, "message 1"),
     "long message": (row(conversation=talk("a", "b" * 51)), Reason.MESSAGE_TOO_LONG, "message 1 has 51 characters"),
     "long conversation": (row(conversation=talk(*"abcdefgh")), Reason.CONVERSATION_TOO_LONG, "8 messages"),
@@ -192,7 +189,7 @@ def test_every_reason_is_produced_by_a_test() -> None:
 
 def test_a_row_that_breaks_several_rules_gets_the_first(source: Source) -> None:
     found = run(source(row(toxic=True, conversation=talk("a", ""), timestamp=datetime(1970, 1, 1, tzinfo=UTC))))
-    assert found.quarantine["reason"].to_list() == [Reason.EMPTY_MESSAGE]
+    assert found.quarantine["reason"].to_list() == [Reason.UNANSWERED_ONLY]
 
 
 def test_limits_themselves_are_accepted(source: Source) -> None:
@@ -255,16 +252,82 @@ def test_consecutive_messages_of_a_role_are_merged_under_the_first_position(sour
     assert conversation["messages"][0]["sent_at"] == late
 
 
-def test_an_unanswered_end_is_dropped_whatever_is_wrong_with_it(source: Source) -> None:
-    found = run(source(row(conversation=[*talk("a", "b"), message("user", "c" * 99), message("user", "")]), max_message_characters=50))
-    assert messages_of(found) == [(0, "user", "a"), (1, "assistant", "b")]
-    assert found.conversations["repairs"].to_list() == [[Repair.DROPPED_UNANSWERED]]
+LAST_WORDS = {
+    "a reply at the end": ([], None, []),
+    "one message": ([message("user", "c")], "c", []),
+    "several messages": ([message("user", "c"), message("user", "d")], "c\n\nd", [Repair.MERGED_CONSECUTIVE]),
+    "an empty one between": (
+        [message("user", "c"), message("assistant", " "), message("user", "d")],
+        "c\n\nd",
+        [Repair.DROPPED_EMPTY, Repair.MERGED_CONSECUTIVE],
+    ),
+    "an empty reply": ([message("user", "c"), message("assistant", " ")], "c", []),
+    "an empty message": ([message("user", " ")], None, []),
+    "a system message": ([message("user", "c"), message("system", "s" * 99)], "c", [Repair.DROPPED_SYSTEM]),
+    "as long as may be": ([message("user", "c" * 50)], "c" * 50, []),
+    "too long": ([message("user", "c" * 51)], None, [Repair.DROPPED_UNANSWERED]),
+    "one of several too long": ([message("user", "c"), message("user", "d" * 51)], None, [Repair.DROPPED_UNANSWERED]),
+    "too many": ([message("user", "c"), message("user", "d"), message("user", "e")], None, [Repair.DROPPED_UNANSWERED]),
+    "illegible": ([message("user", "caf\ufffd"), message("user", "")], None, [Repair.DROPPED_UNANSWERED]),
+    "no text": ([message("user", "c\x00")], None, [Repair.DROPPED_UNANSWERED]),
+}
 
 
-def test_a_leading_system_message_is_left_out_and_positions_stay(source: Source) -> None:
-    found = run(source(row(conversation=[message("system", "s"), *talk("a", "b", "c")])))
-    assert messages_of(found) == [(1, "user", "a"), (2, "assistant", "b")]
-    assert found.conversations["repairs"].to_list() == [[Repair.DROPPED_SYSTEM, Repair.DROPPED_UNANSWERED]]
+@pytest.mark.parametrize("name", LAST_WORDS)
+def test_what_nobody_answered_is_the_last_word_and_a_bad_one_costs_no_conversation(name: str, source: Source) -> None:
+    end, last_word, repairs = LAST_WORDS[name]
+    found = run(source(row(conversation=[*talk("a", "b"), *end]), max_message_characters=50, max_messages=4))
+    assert messages_of(found) == [(0, "user", "a"), (1, "assistant", "b"), *([(2, "user", last_word)] if last_word else [])]
+    (conversation,) = found.conversations.to_dicts()
+    assert (conversation["has_last_word"], conversation["user_turns"], conversation["repairs"]) == (last_word is not None, 1, repairs)
+
+
+def test_a_last_word_has_the_time_of_its_last_part_and_the_conversation_ends_with_it(source: Source) -> None:
+    late = datetime(2023, 4, 10, 13, tzinfo=UTC)
+    end = [message("user", "c", late - timedelta(minutes=5)), message("user", "d", late)]
+    (conversation,) = run(source(row(conversation=[*talk("a", "b"), *end]))).conversations.to_dicts()
+    assert (conversation["messages"][-1]["sent_at"], conversation["ended_at"]) == (late, late)
+
+
+LEFT_OUT = {
+    "a system message first": ([message("system", "s"), *talk("a", "b")], [(1, "a"), (2, "b")], [Repair.DROPPED_SYSTEM]),
+    "system messages anywhere": (
+        [message("user", "a"), message("system", "s" * 99), message("assistant", "b"), message("developer", "s"), *talk("c", "d")],
+        [(0, "a"), (2, "b"), (4, "c"), (5, "d")],
+        [Repair.DROPPED_SYSTEM],
+    ),
+    "an empty reply": (talk("a", " ", "b", "c"), [(0, "a\n\nb"), (3, "c")], [Repair.DROPPED_EMPTY, Repair.MERGED_CONSECUTIVE]),
+    "an empty request": (talk("a", "b", "", "c"), [(0, "a"), (1, "b\n\nc")], [Repair.DROPPED_EMPTY, Repair.MERGED_CONSECUTIVE]),
+    "thoughts": (talk("a", "<think>\nhm\n</think>\n\nb"), [(0, "a"), (1, "b")], []),
+    "thoughts whose mark was swallowed": (talk("a", "hm\n</think>\nb", "c", "d"), [(0, "a"), (1, "b"), (2, "c"), (3, "d")], []),
+    "a greeting": ([message("assistant", "hi"), *talk("a", "b")], [(1, "a"), (2, "b")], [Repair.DROPPED_GREETING]),
+    "system, greeting and unanswered end": (
+        [message("system", "s"), message("assistant", "hi"), *talk("a", "b", "c")],
+        [(2, "a"), (3, "b"), (4, "c")],
+        [Repair.DROPPED_SYSTEM, Repair.DROPPED_GREETING],
+    ),
+    "a tool's result": (
+        [*talk("a"), message("tool", "3 C"), message("assistant", "b")],
+        [(0, "a"), (1, "[tool result]\n\nb")],
+        [Repair.MERGED_CONSECUTIVE],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_is_no_dialogue_is_left_out_and_positions_stay(name: str, source: Source) -> None:
+    listed, kept, repairs = LEFT_OUT[name]
+    found = run(source(row(conversation=listed), max_message_characters=50))
+    assert [(index, content) for index, _, content in messages_of(found)] == kept
+    assert found.conversations["repairs"].to_list() == [repairs]
+
+
+def test_a_mark_of_thoughts_that_is_spoken_about_stays(source: Source) -> None:
+    said = "Models close their thoughts with `</think>` and then answer."
+    assert messages_of(run(source(row(conversation=talk("What is </think>?", said))))) == [
+        (0, "user", "What is </think>?"),
+        (1, "assistant", said),
+    ]
 
 
 def test_an_impossible_message_time_is_cleared(source: Source) -> None:
@@ -320,8 +383,8 @@ def test_every_row_is_accounted_for_in_its_month(source: Source) -> None:
 
 def test_a_lost_row_is_an_error(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest_module, "month_counts", lambda *_, **__: {"2023-04": 3})
-    with pytest.raises(RuntimeError, match="2023-04: 3 rows in, but 1 accepted and 1 quarantined"):
-        run(source(row(), row(None)))
+    with pytest.raises(RuntimeError, match="2023-04: 3 rows in, but 1 accepted, 1 quarantined and 0 superseded"):
+        run(source(row(), row(model=None)))
 
 
 def test_a_month_comes_out_the_same_alone_and_with_others(source: Source) -> None:
@@ -376,7 +439,7 @@ def test_a_rejected_row_displaces_nothing(source: Source) -> None:
         row("c4", talk("c", "d"), hashed_ip="x"),  # like the row before, which was rejected itself
     ]
     found = run(source(*rows))
-    assert found.quarantine.select("row_number", "reason").rows() == [(0, Reason.EMPTY_MESSAGE), (2, Reason.DUPLICATE_CONVERSATION)]
+    assert found.quarantine.select("row_number", "reason").rows() == [(0, Reason.UNANSWERED_ONLY), (2, Reason.DUPLICATE_CONVERSATION)]
     assert found.conversations["conversation_id"].to_list() == ["c4", "same"]
 
 
@@ -421,8 +484,9 @@ def test_bad_arguments_are_named(months: list[str], salt: str, complaint: str, s
 def test_messages_are_redacted_and_the_kinds_are_kept(source: Source) -> None:
     texts = ["Write to ann@lee.org", "Done, and to +44 20 7946 0958.", "ann@lee.org again", "ok"]
     merged = [*talk(*texts), message("user", "x"), message("user", "bob@lee.org"), message("assistant", "ok")]
-    found = run(source(row("c1", merged), row("c2"))).conversations
-    assert found["redactions"].to_list() == [["email", "phone", "email", "email"], []]
+    last_word = message("user", "No, ann@lee.org")
+    found = run(source(row("c1", [*merged, last_word]), row("c2"))).conversations
+    assert found["redactions"].to_list() == [["email", "phone", "email", "email", "email"], []]
     assert [each["content"] for each in found["messages"][0]] == [
         "Write to <EMAIL>",
         "Done, and to <PHONE>.",
@@ -430,6 +494,7 @@ def test_messages_are_redacted_and_the_kinds_are_kept(source: Source) -> None:
         "ok",
         "x\n\n<EMAIL>",
         "ok",
+        "No, <EMAIL>",
     ]
     plain = run(source(row("c1", merged), redaction={"kinds": []})).conversations
     assert plain["messages"][0][0]["content"] == texts[0]
@@ -442,7 +507,7 @@ def test_rows_of_a_forgotten_user_are_counted_and_nothing_else_of_them_is_kept(s
     settings = source(
         row("c1"),
         row("c2", talk("And roses?", "Taller."), **same_user, timestamp=datetime(2023, 5, 2, tzinfo=UTC)),
-        row(None, **same_user),  # would be a missing_field
+        row(None, model=None, **same_user),  # would be a missing_field
         row("c1", hashed_ip="somebody else", timestamp=datetime(2023, 4, 11, tzinfo=UTC)),
     )
     before = run(settings)
@@ -473,3 +538,29 @@ def test_a_conversation_that_is_a_user_of_its_own_can_be_forgotten(source: Sourc
     users = dict(run(settings).conversations.select("conversation_id", "user_id").iter_rows())
     after = ingest(settings, ["2023-04"], "pepper", now=NOW, forgotten={users["c1"]})
     assert after.conversations["conversation_id"].to_list() == ["c2"]
+
+
+@pytest.mark.parametrize("how", ["replaced", "replaced and put back", "written to", "deleted"])
+def test_a_source_that_is_replaced_between_its_two_passes_by_as_many_rows_is_noticed(source: Source, tmp_path: Path, how: str) -> None:
+    settings = source(*(row(f"c{number}") for number in range(20)))
+    judged = ingest_module.judge(settings, ["2023-04"], "salt", now=NOW)
+    file, kept = tmp_path / "a.parquet", tmp_path / "kept"
+    shutil.copy2(file, kept)
+    if how == "deleted":
+        file.unlink()
+    elif how == "written to":
+        content, times = file.read_bytes(), file.stat()
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    else:
+        source(*(row(f"c{number}", toxic=True) for number in range(20)))
+    if how == "replaced and put back":
+        kept.replace(file)
+    with pytest.raises((RuntimeError, OSError), match=r"a\.parquet (changed|went) while it was read: launch again|No such file"):
+        list(judged.conversations())
+
+
+def test_a_source_that_stays_is_read_twice(source: Source) -> None:
+    judged = ingest_module.judge(source(row("c0"), row("c1")), ["2023-04"], "salt", now=NOW)
+    for _ in range(2):
+        assert sum(len(found) for found in judged.conversations()) == 2

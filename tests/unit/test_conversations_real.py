@@ -11,6 +11,7 @@ import pytest
 from rlhi_dagster.conversations import Reason, Repair
 from rlhi_dagster.conversations.ingest import Ingested, ingest
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts
+from rlhi_dagster.conversations.splits import SplitSettings
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.conversations.users import users
 
@@ -51,13 +52,13 @@ def repairs(found: Ingested) -> dict[str, int]:
 
 def test_wildchat_rows_are_all_accounted_for(wildchat: Ingested) -> None:
     assert sum(wildchat.rows_in.values()) == 424
-    assert reasons(wildchat) == {Reason.ROLES_OUT_OF_ORDER: 9, Reason.MESSAGE_TOO_LONG: 4}
-    assert repairs(wildchat) == {Repair.MERGED_CONSECUTIVE: 5}
-    assert len(wildchat.conversations) == 411
+    assert reasons(wildchat) == {Reason.MESSAGE_TOO_LONG: 4}
+    assert repairs(wildchat) == {Repair.MERGED_CONSECUTIVE: 5, Repair.DROPPED_GREETING: 9}
+    assert len(wildchat.conversations) == 420
 
 
 def test_wildchat_without_addresses_has_a_user_per_conversation(wildchat: Ingested) -> None:
-    assert wildchat.conversations["user_id"].n_unique() == 411
+    assert wildchat.conversations["user_id"].n_unique() == 420
     source = pl.read_parquet(DATA / "wildchat/wildchat_sample.parquet", columns=["conversation_hash", "timestamp"])
     without_time = set(source.filter(pl.col("timestamp").is_null())["conversation_hash"])
     assumed = wildchat.conversations.filter("is_start_assumed")
@@ -74,7 +75,7 @@ def test_labelled_follow_ups_are_turns(wildchat: Ingested) -> None:
     follow_ups = found.filter(pl.col("turn") > 1)
     missing = labels.join(follow_ups, on="turn_id", how="anti")
     # What is missing belongs to rejected conversations, and nothing that is a follow-up here was left without a label.
-    assert (len(labels), len(missing)) == (1201, 45)
+    assert (len(labels), len(missing)) == (1201, 11)
     assert set(missing["conversation_hash"]) <= set(wildchat.quarantine["conversation_id"])
     assert len(follow_ups) == len(labels) - len(missing)
 
@@ -86,7 +87,7 @@ def test_realhumaneval_rows_are_all_accepted_and_users_kept_apart(realhumaneval:
     truth = pl.read_parquet(DATA / "realhumaneval/user_chats.parquet", columns=["conversation_id", "user_id"])
     pairs = realhumaneval.conversations.select("conversation_id", "user_id").join(truth, on="conversation_id", suffix="_true")
     assert pairs.select("user_id", "user_id_true").n_unique() == pairs["user_id"].n_unique() == pairs["user_id_true"].n_unique() == 66
-    counted = users(realhumaneval.conversations.lazy(), 0.2)
+    counted = users(realhumaneval.conversations.lazy(), SplitSettings(tuning=0, test=0.2))
     assert counted["conversations"].sum() == 247
     assert counted["user_messages"].sum() == len(turns(realhumaneval.conversations))
 

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.base.tables import CONVERSATIONS, TURNS, USERS
-from rlhi_dagster.conversations.turns import turns
-from rlhi_dagster.conversations.users import Split, split_of, users
+from rlhi_dagster.conversations.splits import Split, SplitSettings
+from rlhi_dagster.conversations.turns import timed, turns
+from rlhi_dagster.conversations.users import users
 
 START = datetime(2023, 4, 1, 10, tzinfo=UTC)
 
@@ -37,10 +38,11 @@ def conversation(
         "user_id": user,
         "month": "2023-04",
         "started_at": started_at,
-        "ended_at": started_at,
+        "ended_at": max([started_at, *filter(None, times)]),
         "is_start_assumed": False,
         "language": "English",
         "user_turns": len(times) // 2,
+        "has_last_word": len(times) % 2 == 1,
         "messages": messages,
     }
 
@@ -68,6 +70,11 @@ def test_a_turn_is_a_user_message_and_its_reply() -> None:
         ([None, second(9), None, second(70)], [9, 70]),  # WildChat: only replies have times
         ([second(5), second(9), None, None, second(80), None], [5, 6, 80]),
         ([second(30), None, second(30), None, second(10), None, second(31), None], [30, 31, 32, 33]),  # never backwards
+        ([None] * 5, [0, 1, 2]),  # the last word of a conversation without times
+        ([None, second(9), None, second(70), None], [9, 70, 71]),
+        ([second(5), second(9), None, None, None], [5, 6, 10]),
+        ([second(5), second(9), second(40)], [5, 40]),
+        ([second(50), second(90), second(40)], [50, 51]),
     ],
 )
 def test_turns_are_asked_one_after_the_other(times: list[datetime | None], expected: list[int]) -> None:
@@ -83,7 +90,30 @@ def test_turns_of_no_conversations_are_none() -> None:
     assert turns(frame()).equals(TURNS.empty())
 
 
-@pytest.mark.parametrize("roles", [["user"], ["assistant", "user"], ["user", "user"], ["user", "assistant", "user"]])
+def test_a_last_word_is_a_turn_without_a_reply() -> None:
+    found = turns(frame(conversation("a", [None] * 3), conversation("b", [None] * 2), conversation("c", [None] * 5)))
+    assert found.schema == TURNS.schema
+    assert found.select("turn_id", "turn", "prompt", "reply_id", "reply").rows() == [
+        ("a:0", 1, "text 0", "a:1", "text 1"),
+        ("a:2", 2, "text 2", None, None),
+        ("b:0", 1, "text 0", "b:1", "text 1"),
+        ("c:0", 1, "text 0", "c:1", "text 1"),
+        ("c:2", 2, "text 2", "c:3", "text 3"),
+        ("c:4", 3, "text 4", None, None),
+    ]
+
+
+def test_of_a_last_word_without_a_time_nobody_knows_when_it_was_said() -> None:
+    conversations = frame(
+        conversation("a", [second(5), second(9), None]),
+        conversation("b", [None, None, second(40)]),
+        conversation("c", [None] * 4),
+    )
+    known = timed(turns(conversations).lazy(), conversations.lazy()).collect()
+    assert sorted(known["turn_id"]) == ["a:0", "b:0", "b:2", "c:0", "c:2"]
+
+
+@pytest.mark.parametrize("roles", [["user"], ["assistant", "user"], ["user", "user"], ["user", "assistant", "assistant"]])
 def test_a_conversation_that_does_not_alternate_is_named(roles: list[str]) -> None:
     bad = conversation("bad", [None] * len(roles))
     for each, role in zip(bad["messages"], roles, strict=True):
@@ -98,9 +128,12 @@ def test_users_are_counted() -> None:
         conversation("b", [None] * 2, started_at=second(7200)),
         conversation("c", [None] * 2, user="u2"),
     )
-    counted = users(conversations.lazy(), 0.5)
+    counted = users(conversations.lazy(), SplitSettings(tuning=0, test=0.5))
     assert counted.schema == USERS.schema
-    assert counted.drop("split").rows() == [("u1", 2, 3, START, second(7200), 1, 1, 1, []), ("u2", 1, 1, START, START, 1, 1, 1, [])]
+    assert counted.drop("split").rows() == [
+        ("u1", 2, 3, START, second(7200), 1, 1, 1, [], "u1"),
+        ("u2", 1, 1, START, START, 1, 1, 1, [], "u2"),
+    ]
 
 
 def at(name: str, first: int, last: int, **columns: object) -> dict[str, object]:
@@ -119,7 +152,7 @@ def at(name: str, first: int, last: int, **columns: object) -> dict[str, object]
     ],
 )
 def test_open_conversations_are_counted_at_their_most(conversations: list[dict[str, object]], expected: int) -> None:
-    found = users(frame(*conversations), 0.5)
+    found = users(frame(*conversations), SplitSettings(tuning=0, test=0.5))
     assert found["simultaneous"].to_list() == [expected]
     assert found["merge_risk"].to_list() == [["simultaneous"] if expected >= 3 else []]
 
@@ -128,7 +161,7 @@ def test_users_at_a_shared_address_and_with_many_languages_may_be_several() -> N
     office = [conversation(f"o{i}", [None] * 2, user=f"o{i}") | {"address_id": "office"} for i in range(5)]
     home = [conversation(f"h{i}", [None] * 2, user=f"h{i}") | {"address_id": "home"} for i in range(4)]
     polyglot = [conversation(f"p{i}", [None] * 2, user="p") | {"language": name} for i, name in enumerate(["en", "fr", None, "de"])]
-    found = users(frame(*office, *home, *polyglot), 0.5)
+    found = users(frame(*office, *home, *polyglot), SplitSettings(tuning=0, test=0.5))
     risks = dict(found.select("user_id", "merge_risk").iter_rows())
     assert {name: risks[name] for name in ("o0", "h0", "p")} == {"o0": ["devices"], "h0": [], "p": ["languages"]}
     assert dict(found.select("user_id", "devices").iter_rows())["h0"] == 4
@@ -138,22 +171,7 @@ def test_users_at_a_shared_address_and_with_many_languages_may_be_several() -> N
 def test_the_split_of_a_user_does_not_depend_on_the_others() -> None:
     many = frame(*(conversation(f"c{i}", [None] * 2, user=f"u{i}") for i in range(40)))
     few = many.filter(pl.col("user_id").is_in(["u3", "u17"]))
-    splits = dict(users(many.lazy(), 0.3).select("user_id", "split").iter_rows())
-    assert dict(users(few.lazy(), 0.3).select("user_id", "split").iter_rows()) == {name: splits[name] for name in ("u3", "u17")}
+    shares = SplitSettings(tuning=0.2, test=0.3)
+    splits = dict(users(many.lazy(), shares).select("user_id", "split").iter_rows())
+    assert dict(users(few.lazy(), shares).select("user_id", "split").iter_rows()) == {name: splits[name] for name in ("u3", "u17")}
     assert set(splits.values()) == set(Split)
-
-
-def test_the_split_is_fixed_and_grows_with_the_fraction() -> None:
-    names = [f"user {i}" for i in range(4000)]
-    held_out = {fraction: {name for name in names if split_of(name, fraction) is Split.HELD_OUT} for fraction in (0.0, 0.1, 0.25, 1.0)}
-    assert [len(held_out[fraction]) for fraction in (0.0, 1.0)] == [0, 4000]
-    assert held_out[0.1] < held_out[0.25]
-    assert 0.08 < len(held_out[0.1]) / 4000 < 0.12
-    assert [split_of(name, 0.5) for name in ("a", "b", "c", "d")] == [
-        "train",
-        "held_out",
-        "train",
-        "train",
-    ]  # a changed digest would move users
-    with pytest.raises(ValueError, match=r"held_out_fraction is 1\.5"):
-        split_of("a", 1.5)

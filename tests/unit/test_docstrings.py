@@ -14,7 +14,11 @@ from rlhi_dagster.base.tables import TABLES
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rlhi_dagster"
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "assets").glob("*.py")])
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md"), ROOT / "data" / "README.md"])
+SETTINGS = ROOT / "docs" / "reference" / "profile.md"
+"""Dotted names there are settings, and the page is made from them (``tests.reference``)."""
+DOCUMENTS = sorted(
+    {ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md"), ROOT / "data" / "README.md"} - {SETTINGS}
+)
 FIRST = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").is_file())}
 _FILE = re.compile(r"`+((?:[\w]+/)*[\w]+\.py)`+")
 _DOTTED = re.compile(r"`+((?:rlhi_dagster\.)?[a-z_]+(?:\.\w+)+)(?:\([^`]*\))?`+")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,22 @@ def test_the_models_own_rates_come_first_then_those_of_its_engine(tmp_path: Path
     assert measured(tmp_path, "chat", "m@1", "cpu").basis == "10 answers of other@1"  # type: ignore[union-attr]
     note(tmp_path, "chat", "m@1", "cpu", STATS)
     assert measured(tmp_path, "chat", "m@1", "cpu").basis == "10 answers of m@1"  # type: ignore[union-attr]
+
+
+def test_work_that_wrote_nothing_says_nothing_about_replies(tmp_path: Path) -> None:
+    note(tmp_path, "chat", "judge@1", "server", CallStats(answered=20, errors=20, prompt_characters=1000))
+    found = forecast(2, [400, 400], 100, measured(tmp_path, "chat", "judge@1", "server"), SERVER, "judge")
+    assert (found.prompt_tokens, found.completion_tokens, found.cost_usd) == (200, 200, pytest.approx((200 * 2 + 200 * 10) / 1e6))
+
+
+def test_records_of_earlier_versions_and_estimated_ones_are_read(tmp_path: Path) -> None:
+    note(tmp_path, "chat", "m@1", "cpu", STATS)
+    [file] = (tmp_path / "runs" / "chat").glob("*.json")
+    file.write_text(
+        json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name not in {"estimated", "repeated"}})
+    )
+    note(tmp_path, "chat", "m@1", "cpu", replace(STATS, estimated=3))
+    assert measured(tmp_path, "chat", "m@1", "cpu").basis == "20 answers of m@1, whose tokens are estimates"  # type: ignore[union-attr]
 
 
 def test_an_encoder_that_counts_no_tokens_is_forecast_by_characters(tmp_path: Path) -> None:

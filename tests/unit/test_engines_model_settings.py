@@ -70,9 +70,9 @@ def test_a_word_is_a_program_or_a_role_and_a_mapping_is_a_model() -> None:
         ({"labeller": {"builtin": "town"}}, "labeller: no program town; labeller can be classifier, another role's, or a model"),
         (
             {"pair_judge": {"builtin": "trained"}},
-            "pair_judge: no program trained; pair_judge can be rule or town, another role's, or a model",
+            "pair_judge: no program trained; pair_judge can be rule or town or village, another role's, or a model",
         ),
-        ({"judge": ["town", {"builtin": "rule"}]}, "judge: no program rule; judge can be town, another role's, or a model"),
+        ({"judge": ["town", {"builtin": "rule"}]}, "judge: no program rule; judge can be town or village, another role's, or a model"),
         ({"labeller": "pair_judge"}, "labeller cannot be the same as pair_judge, which is rule; labeller can be classifier"),
         ({"simulated_user": "judge"}, "simulated_user cannot be the same as judge, which is town; simulated_user can be template"),
         (
@@ -83,6 +83,10 @@ def test_a_word_is_a_program_or_a_role_and_a_mapping_is_a_model() -> None:
             {"labeller": "judge", "judge": {"same_as": "pair_judge"}, "pair_judge": "labeller"},
             "labeller: labeller is the same as judge is the same as pair_judge is the same as labeller",
         ),
+        ({"pair_judge": "reward"}, "pair_judge cannot be the same as reward: the reward model gives a score"),
+        ({"labeller": "judge", "judge": "reward"}, "labeller cannot be the same as judge: the reward model gives a score"),
+        ({"judge": "rewriter", "rewriter": "reward", "reward": hub("a/b")}, "rewriter cannot be the same as reward: the reward model"),
+        ({"reward": "policy"}, "reward cannot be the same as policy: the reward model gives a score"),
         ({"labeller": {}}, "give one of hub, folder, gguf, served, builtin, same_as, not none"),
         ({"labeller": {"builtin": "classifier", "hub": "a/b"}}, "not hub and builtin"),
         ({"labeller": {"same_as": "judge", "folder": "a"}}, "not folder and same_as"),
@@ -150,7 +154,7 @@ def test_the_usual_temperature_of_a_role_holds_unless_the_profile_has_another_fo
 
 
 def sample(**roles: Any) -> Profile:
-    settings = profiles.load("sample").model_dump(mode="json")
+    settings = profiles.load("town").model_dump(mode="json")
     return Profile.model_validate(settings | {"models": NEEDED | {"pair_judge": "town"} | roles})
 
 
@@ -174,11 +178,11 @@ def test_a_server_gives_no_rewards() -> None:
     [
         ({"policy": None}, r"models\.policy: town is trained here and needs the section policy"),
         ({"reward": {}}, r"models\.reward: trained needs reward\.training, or name a reward model"),
-        ({"truth": None}, r"models\.pair_judge: town reads replies of the simulated town only"),
+        ({"truth": None}, r"models\.pair_judge: town reads replies of the simulation only"),
     ],
 )
 def test_a_program_needs_its_section(changes: dict[str, Any], sentence: str) -> None:
-    settings = profiles.load("sample").model_dump(mode="json")
+    settings = profiles.load("town").model_dump(mode="json")
     with pytest.raises(ValidationError, match=sentence):
         Profile.model_validate(settings | changes)
 

@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,20 @@ import yaml
 
 from rlhi_dagster.base import failures
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.base.tables import ONLINE_PAIRS, REASONING_PAIRS, RESPONSES, REWARD_PAIRS, REWRITE_PAIRS, SCORES, Table
+from rlhi_dagster.base.tables import (
+    ONLINE_PAIRS,
+    REASONING_PAIRS,
+    RESPONSES,
+    REWARD_PAIRS,
+    REWRITE_PAIRS,
+    SCORES,
+    TABLES,
+    THUMB_EXAMPLES,
+    Table,
+)
 from rlhi_dagster.cli import example_command as training_command
 from rlhi_dagster.cli import export_command as command
-from rlhi_dagster.engines.models import weights_digest
+from rlhi_dagster.engines.models import digest_of, weights_digest
 from rlhi_dagster.export import Format, dataset_card
 from rlhi_dagster.export.hub import export_checkpoint
 from rlhi_dagster.export.selection import Selection
@@ -34,6 +46,7 @@ from tests.unit.test_training_model_card import MANIFEST
 
 PROFILE = load("sample")
 USERS = 30
+NOW = datetime(2031, 4, 1, tzinfo=UTC)
 
 
 def table(declared: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -79,10 +92,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         table(REWRITE_PAIRS, rewrites),
         table(REWARD_PAIRS, rewards),
         table(REASONING_PAIRS, [pair("e1", 1, user_id=None, error_id="x")]),
+        TABLES["explicit_pairs"].empty(),
     )
-    pairs = merge.preference_pairs(merge.offered_pairs(*tables), HITS.to_frame(), 0.9, 0.2)
-    for name, frame, months in zip(("rewrite_pairs", "reward_pairs", "reasoning_pairs"), tables, (["2023-04"],) * 2 + (None,), strict=True):
-        made.write(name, frame, months)
+    pairs = merge.preference_pairs(merge.offered_pairs(*tables), HITS.to_frame(), TABLES["users"].empty(), 0.9, 0.2)
+    for name, frame in zip(("rewrite_pairs", "reward_pairs", "reasoning_pairs", "explicit_pairs"), tables, strict=True):
+        made.write(name, frame, ["2023-04"] if TABLES[name].partition_column else None)
     made.write("preference_pairs", pairs)
     made.write("online_pairs", table(ONLINE_PAIRS, [online_pair(number) for number in range(6)]), ["dpo_rewards_online"])
     return made
@@ -135,6 +149,25 @@ def test_a_recipe_of_online_rounds_is_exported_with_the_pairs_of_its_rounds(writ
     assert held["pair_id"] == "o3"
 
 
+def test_a_recipe_on_thumbs_is_exported_as_trl_reads_unpaired_examples(lake: Lake, write: Callable[..., Path], tmp_path: Path) -> None:
+    rows = [
+        {"pair_id": f"t{number}", "source": "thumbs", "split": "train", "is_kept": number < 4, "persona": "- short", "prompt": asked}
+        | {"chosen": None, "rejected": None, side: f"reply {number}", "drop_reasons": []}
+        for number, side in enumerate(("chosen", "rejected", "rejected", "chosen", "chosen"))
+        for asked in ([{"role": "user", "content": f"request {number}"}],)
+    ]
+    lake.write("thumb_examples", table(THUMB_EXAMPLES, rows))
+    found = {row["pair_id"]: row for row in lines(write("trl", recipe="kto_thumbs"))}
+    assert {name: (row["completion"], row["label"]) for name, row in found.items()} == {
+        f"t{number}": ([{"role": "assistant", "content": f"reply {number}"}], number in (0, 3)) for number in range(4)
+    }
+    assert {row["prompt"][0]["role"] for row in found.values()} == {"system"}
+    assert not {"chosen", "rejected"} & set(found["t0"])
+    for layout in ("sharegpt", "huggingface"):
+        with pytest.raises(ValueError, match="recipe kto_thumbs has examples with one reply each and no pairs: give --format trl"):
+            export(tmp_path / layout, Format(layout), Selection("kto_thumbs"), lake, PROFILE)
+
+
 def test_the_card_of_online_rounds_tells_their_policies_and_drops(write: Callable[..., Path]) -> None:
     text = (write("huggingface", recipe="dpo_rewards_online") / "README.md").read_text()
     for told in (
@@ -180,7 +213,60 @@ def test_a_dataset_folder_loads_as_its_card_says(lake: Lake, write: Callable[...
     assert is_conversational(loaded["train"][0])
     assert set(loaded["train"].column_names) == set(dataset_card.COLUMNS)
     (row,) = [row for row in loaded["train"] if row["pair_id"] == "f2"] or [row for row in loaded["validation"] if row["pair_id"] == "f2"]
-    assert (row["meets_feedback"], row["turn_id"], row["call_ids"], row["reward_model"]) == (0.9, "t:2", ["c"], None)
+    assert (row["meets_feedback"], row["reward_model"]) == (0.9, None)
+
+
+TEXTS = {"prompt", "chosen", "rejected", "persona"}
+
+
+@pytest.fixture
+def of_few_users(tmp_path: Path) -> tuple[Lake, dict[str, str]]:
+    """A lake of 240 kept pairs of 12 users, and the user of each: everything that one user's pairs can share is another user's nowhere."""
+    made, rows = Lake(root=str(tmp_path / "lake")), []
+    for number in range(240):
+        user, conversation = f"{number % 12:032x}", f"conversation{number % 60}"
+        rows.append(
+            pair(digest_of("pair", number), number, user_id=user, split_group=user, source="rewards", strategy="best_of_n")
+            | {"turn_id": f"{conversation}:1", "follow_up_id": f"{conversation}:3", "persona_line_ids": [f"line of {user}"]}
+            | {"call_ids": [f"call of {conversation}", f"persona of {user}"], "persona": "", "split": "train", "reward_model": "rm@1"}
+            | {"chosen_reward": number / 7, "rejected_reward": -number / 7, "is_off_policy": False, "asked_at": NOW}
+        )
+    for name in ("rewrite_pairs", "reward_pairs", "reasoning_pairs", "explicit_pairs"):
+        made.write(name, TABLES[name].empty(), ["2023-04"] if TABLES[name].partition_column else None)
+    made.write("preference_pairs", table(TABLES["preference_pairs"], rows))
+    return made, {row["pair_id"]: row["user_id"] for row in rows}
+
+
+def told(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+@pytest.mark.parametrize("recipe", [None, "dpo_rewards"])
+@pytest.mark.parametrize("layout", ["huggingface", "trl", "sharegpt"])
+def test_nothing_but_their_text_says_which_pairs_are_of_one_user(
+    layout: str, recipe: str | None, of_few_users: tuple[Lake, dict[str, str]], tmp_path: Path
+) -> None:
+    made, users = of_few_users
+    export(out := tmp_path / "out", Format(layout), Selection(recipe), made, PROFILE)
+    file = next(out.rglob("train*.parquet")) if layout == "huggingface" else out
+    rows = pl.read_parquet(file).to_dicts() if layout == "huggingface" else lines(file)
+    assert len(rows) > 100
+    order = [users[row["pair_id"]] for row in rows]
+    for name in set(rows[0]) - TEXTS - {"conversations", "pair_id"}:
+        owners: dict[str, list[str]] = {}
+        for row, user in zip(rows, order, strict=True):
+            owners.setdefault(told(row[name]), []).append(user)
+        shared = [found for found in owners.values() if len(found) > 1]
+        assert all(len(set(found)) > len(found) // 24 + 1 for found in shared), f"{name} tells users"
+    rest = [told({name: row[name] for name in set(row) - TEXTS - {"conversations", "pair_id"}}) for row in rows]
+    alike = [(a, b) for a, b in combinations(range(len(rows)), 2) if rest[a] == rest[b]]
+    of_one = sum(order[a] == order[b] for a, b in alike)
+    assert of_one <= 1.3 * len(alike) / 12, "all columns together tell no more than chance"
+    neighbours = sum(one == other for one, other in pairwise(order))
+    assert neighbours <= 2 * len(rows) / 12, "nor does the order of rows"
+    everything = b"".join(path.read_bytes() for path in ([*out.rglob("*.*")] if out.is_dir() else [out]))
+    for hidden in ("line of", "call of", "persona of", "conversation1", "2031-", *(set(users.values()) - {f"{0:032x}"})):
+        assert hidden.encode() not in everything, hidden
 
 
 def test_the_card_counts_what_was_dropped_and_tells_no_fingerprint_and_no_text(write: Callable[..., Path]) -> None:
@@ -223,7 +309,7 @@ def test_trl_prepares_and_scores_what_was_exported(
     ("layout", "selection", "message"),
     [
         ("duckdb", {"recipe": "dpo_rewrites"}, "takes no --recipe"),
-        ("trl", {"recipe": "base"}, "recipe base trains on no pairs; give one of dpo_reasoning"),
+        ("trl", {"recipe": "base"}, "recipe base trains on no pairs; give one of dpo_edits"),
         ("trl", {"recipe": "nope"}, "no recipe nope; there are base"),
         ("trl", {"source": "rewrites_logged"}, "no pair is selected; kept pairs by source: reasoning 1, rewards 38"),
     ],

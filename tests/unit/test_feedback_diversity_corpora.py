@@ -107,7 +107,7 @@ def test_what_is_no_such_corpus_is_an_error_that_names_it(tmp_path) -> None:
         corpus(written(tmp_path / "helpsteer.jsonl", HELPSTEER_ROWS), CorpusKind.HH_RLHF)
     file = tmp_path / "other.parquet"
     pl.DataFrame({"text": ["x"]}).write_parquet(file)
-    with pytest.raises(ValueError, match="must have the column prompt; it has text"):
+    with pytest.raises(ValueError, match=r"no row of .*other\.parquet gives a prompt; is it of the kind helpsteer2"):
         corpus(str(file), CorpusKind.HELPSTEER2)
 
 
@@ -125,14 +125,15 @@ def test_conversations_give_prompts_with_their_users(tmp_path) -> None:
         {"conversation_id": "b", "user_id": "ann", "messages": messages[:2]},
         {"conversation_id": "c", "user_id": "bob", "messages": [{"role": "user", "content": "ferns?"}, reply]},
         {"conversation_id": "d", "user_id": "bob", "messages": [messages[0]]},
+        {"conversation_id": "e", "user_id": "bob", "messages": [messages[2], reply, {"role": "user", "content": "no, white"}]},
     ]
     location = written(tmp_path / "logs.jsonl", rows)
     found = corpus(location, CorpusKind.CONVERSATIONS)
-    assert sorted(found.prompts["prompt"]) == ["ferns?", "roses?"]
+    assert sorted(found.prompts["prompt"]) == ["ferns?", "red", "roses?"]
     assert found.prompts["user_id"].n_unique() == 2
-    assert (found.rows, found.broken["reason"].to_list()) == (4, [Reason.UNANSWERED_ONLY])
+    assert (found.rows, found.broken["reason"].to_list()) == (5, [Reason.UNANSWERED_ONLY])
     whole = corpus(location, CorpusKind.CONVERSATIONS, Context.CONVERSATION)
-    assert sorted(whole.prompts["prompt"]) == ["ferns?", "roses?", "roses? \n\n1 m\n\nred"]
+    assert sorted(whole.prompts["prompt"]) == ["ferns?", "red", "roses?", "roses? \n\n1 m\n\nred"], "without the last word"
 
 
 def test_a_prompt_belongs_to_its_first_user_whatever_the_order() -> None:

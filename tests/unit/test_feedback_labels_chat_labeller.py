@@ -45,7 +45,7 @@ def pairs(follow_ups: list[str] = FOLLOW_UPS, reply: str = "Water it.") -> pl.Da
     columns = {name: ["x"] * n for name in ("conversation_id", "user_id")}
     texts = {"follow_up": follow_ups, "previous_prompt": ["How do I grow mint?"] * n, "previous_reply": [reply] * n}
     frame = pl.DataFrame({"turn_id": [f"x:{2 * i}" for i in range(1, n + 1)], "turn": list(range(2, n + 2)), **columns, **texts})
-    return frame.with_columns(month=pl.lit("2023-04"))
+    return frame.with_columns(month=pl.lit("2023-04"), is_unanswered=pl.col("turn") == n + 1)
 
 
 def labeller(model: Model) -> ChatLabeller:
@@ -118,7 +118,7 @@ def test_a_follow_up_without_an_answer_has_no_label() -> None:
 
 
 def given(probabilities: list[float]) -> pl.DataFrame:
-    chosen = pairs().select("turn_id", "conversation_id", "user_id", "month", "turn")
+    chosen = pairs().select("turn_id", "conversation_id", "user_id", "month", "turn", "is_unanswered")
     return FEEDBACK_LABELS.conform(
         chosen.with_columns(
             label=pl.lit("new_request"),
@@ -139,6 +139,7 @@ def test_the_cascade_asks_only_where_the_classifier_is_not_sure() -> None:
     assert found["label"].to_list() == ["new_request", "new_request", "continuation", "new_request"]
     assert found["call_ids"].list.len().to_list() == [0, 0, 1, 0], "only what the model decided names its call"
     assert len(model.asked) == 2
+    assert found["is_unanswered"].to_list() == [False, False, False, True]
     assert cascade.agreement(given([0.9] * 4), found) == 0.0
 
 

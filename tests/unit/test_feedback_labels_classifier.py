@@ -157,8 +157,8 @@ def test_labels_follow_the_table_and_spans_belong_to_feedback_only() -> None:
             "turn_id": [f"c:{2 * i}" for i in range(4)],
             "turn": [1, 2, 3, 4],
             "prompt": prompts,
-            "reply": ["Boil it for 15 minutes in two cups of water.", "Boil it.", "You are welcome!", "Boil it."],
-            "reply_id": [f"c:{2 * i + 1}" for i in range(4)],
+            "reply": ["Boil it for 15 minutes in two cups of water.", "Boil it.", "You are welcome!", None],
+            "reply_id": ["c:1", "c:3", "c:5", None],
             "asked_at": [None] * 4,
             "template_id": [None] * 4,
             **{name: ["x"] * 4 for name in ("conversation_id", "user_id", "month")},
@@ -168,12 +168,14 @@ def test_labels_follow_the_table_and_spans_belong_to_feedback_only() -> None:
     paired = follow_ups(turns.lazy())
     assert paired["previous_prompt"].to_list() == prompts[:3]
     assert paired["previous_turn_id"].to_list() == ["c:0", "c:2", "c:4"]
+    assert paired["is_unanswered"].to_list() == [False, False, True]
     labeller = ClassifierLabeller(head, hashed)
     given = labeller.label(paired)
     assert given.schema == FEEDBACK_LABELS.schema
     assert given["label"].to_list()[0] == Feedback.REATTEMPT_WITH_FEEDBACK
     assert given["span"].to_list()[0] == "shorter"
     assert given["span"].to_list()[1:] == [None, None]
+    assert given.select("turn_id", "is_unanswered").rows() == [("c:2", False), ("c:4", False), ("c:6", True)]
     assert given["labeller"].unique().to_list() == [head.name] == [labeller.name]
     assert labeller.label(paired.clear()).schema == FEEDBACK_LABELS.schema
     with pytest.raises(ValueError, match="c:4"):

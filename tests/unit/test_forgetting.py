@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -19,14 +19,16 @@ import pytest
 from assets import training
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.base.tables import TABLES
+from rlhi_dagster.base.tables import TABLES, THUMB_EXAMPLES
 from rlhi_dagster.cli import forget_command, main
+from rlhi_dagster.conversations.turns import timed
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.models import MANIFEST, MARK, digest_of, weights_digest
+from rlhi_dagster.evaluation import Criterion
 from rlhi_dagster.evaluation.judges import ChatJudge, judge_pairs
 from rlhi_dagster.feedback.labels.chat_labeller import ChatLabeller
 from rlhi_dagster.feedback.labels.follow_ups import follow_ups
-from rlhi_dagster.forgetting import marks, tombstones
+from rlhi_dagster.forgetting import marks, tombstones, traces
 from rlhi_dagster.forgetting.footprint import footprint, tables
 from rlhi_dagster.forgetting.forget import Outputs, forget, look
 from rlhi_dagster.graph import declare
@@ -39,7 +41,7 @@ from rlhi_dagster.store.compaction import folders
 from rlhi_dagster.store.integrity import verify
 from rlhi_dagster.store.responses import ResponseStore
 from tests.built import built
-from tests.lakes import ANN, BOB, ENGINE, EVE, JUDGE, POLICY, SAMPLING, SHARED, World, persona_of, user, world
+from tests.lakes import ANN, BOB, ENGINE, EVE, JUDGE, POLICY, SAMPLING, SHARED, START, World, persona_of, user, world
 
 PROFILE = profiles.load("sample")
 
@@ -157,13 +159,34 @@ def test_questions_of_which_no_row_came_are_found_by_asking_the_store_again(made
     assert stored(made) & {*failed.keys, *silent.keys} == {failed.keys[1], *silent.keys[2:]}
 
 
+def test_a_last_word_goes_with_all_that_was_asked_about_it(made: World) -> None:
+    text, shared = "It still wilts.", {"conversation_id": "ca", "user_id": ANN, "month": "2023-04"}
+    (talk,) = (row for row in made.rows["conversations"] if row["conversation_id"] == "ca")
+    talk["messages"].append({"message_id": "ca:4", "message_index": 4, "role": "user", "content": text, "sent_at": None})
+    talk["has_last_word"] = True
+    (criticised,) = (row for row in made.rows["wildllamachat"] if row["turn_id"] == "ca:2")
+    criticised |= {"follow_up_id": "ca:4", "follow_up": text}
+    made.add("turns", **shared, turn_id="ca:4", turn=3, asked_at=START + timedelta(minutes=2), prompt=text)
+    made.add("feedback_labels", **shared, turn_id="ca:4", turn=3, is_unanswered=True, label="other", call_ids=[])
+    vector = made.vector(text)
+    made.written()
+    failed, silent = Asked(made, None), Asked(made, json.dumps({"withdrawn": [], "revised": [], "new": []}))
+    turns = made.lake.scan("turns").filter(pl.col("user_id") == ANN)
+    ChatLabeller.with_default_prompts("m", failed).label(follow_ups(turns))
+    ChatWriter.with_default_prompt("m", silent, settings := PersonaSettings()).persona_lines(timed(turns, made.lake.scan("conversations")))
+    assert (len(failed.keys), len(silent.keys)) == (2, 1)
+    forget(Outputs(made.root, writer=settings), ANN)
+    assert not stored(made) & {vector, *failed.keys, *silent.keys}
+    assert not [name for name, rows in frames(made.lake).items() if text in rows.write_json()]
+
+
 def test_what_a_judge_was_asked_about_a_held_out_user_goes(made: World) -> None:
     judge, items = Asked(made, "A"), made.lake.scan("eval_prompts").filter(pl.col("user_id") == EVE).collect()
     responses = made.lake.scan("responses").collect().with_columns(reply=pl.format("{} {}", "recipe", "reply"))
     made.lake.write("responses", responses, ["base", "dpo_rewrites"])
     of = {recipe: responses.filter(pl.col("recipe") == recipe) for recipe in ("base", "dpo_rewrites")}
-    judge_pairs(items, of["dpo_rewrites"], of["base"], ChatJudge.with_default_prompt("m", judge))
-    assert len(judge.keys) == 2, "each order"
+    judge_pairs(items, of["dpo_rewrites"], of["base"], ChatJudge.with_default_prompts("m", judge))
+    assert len(judge.keys) == 2 * len(Criterion), "each question in each order"
     forget(Outputs(made.root), EVE)
     assert not stored(made) & set(judge.keys)
 
@@ -179,6 +202,7 @@ def test_looking_removes_nothing_and_says_what_would_go(made: World) -> None:
     before, keys = frames(made.lake), stored(made)
     found = look(Outputs(made.root), ANN)
     assert found.rows["turns"] == (3, 0)
+    assert found.rows["users"] == (2, 1), "Bob's split was told by Ann's id"
     assert found.rows["candidate_rewards"] == (6, 2), "two rewards of Bob's replies under Ann's persona"
     assert found.rows["preference_pairs"] == (5, 2), "Bob's shuffled pair, and the one that was taken for a duplicate of Ann's"
     assert found.rows["quarantine"] == (1, 0)
@@ -229,13 +253,14 @@ def test_job_files_leftovers_and_the_report_go(made: World) -> None:
         "work/rewrites/1.parquet",
         "lake/turns/.2023-04.parquet.ab.partial",
         "lake/checkpoints/.sft.training/model.bin",
+        "responses/chat/m@r1/segment-1.partial",
         "lake/report/index.html",
     ]
     for path in paths:
         file = made.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("Which tulips are early?")
-    assert look(Outputs(made.root), ANN).files == 3
+    assert look(Outputs(made.root), ANN).files == 4
     forget(Outputs(made.root), ANN)
     assert not [path for path in paths if (made.root / path).exists()]
 
@@ -283,6 +308,21 @@ def test_what_was_trained_on_the_users_pairs_is_marked(made: World) -> None:
     marks.clear(trained)
     assert "checkpoints/dpo_rewrites" not in [each.artefact for each in marks.marks(made.lake)]
     assert not (trained / MARK).exists()
+
+
+def test_thumbs_go_and_what_was_trained_on_them_is_marked(made: World) -> None:
+    rows = [
+        dict.fromkeys(THUMB_EXAMPLES.columns)
+        | {"pair_id": f"{source}-{owner}", "source": source, "split": "train", "is_kept": True, "drop_reasons": [], "user_id": owner}
+        | {"prompt": [user("Which tulips are early?")], "chosen": "Some.", "persona": "", "persona_line_ids": []}
+        for owner in (ANN, BOB)
+        for source in ("thumbs", "thumbs_shuffled")
+    ]
+    made.lake.write("thumb_examples", pl.DataFrame(rows, schema=THUMB_EXAMPLES.schema))
+    artefact(made.lake, "checkpoints/kto_thumbs", "kto", [f"thumbs-{ANN}", f"thumbs-{BOB}"])
+    assert forget(Outputs(made.root), ANN).artefacts == ["checkpoints/kto_thumbs"]
+    assert set(made.lake.scan("thumb_examples").collect()["user_id"]) == {BOB}
+    assert [(each.artefact, each.gone, each.of) for each in marks.marks(made.lake)] == [("checkpoints/kto_thumbs", 1, 2)]
 
 
 def test_the_policies_between_online_rounds_are_marked(made: World) -> None:
@@ -397,3 +437,9 @@ def test_removing_from_a_store_takes_errors_too_and_leaves_the_rest(made: World)
     assert stored(made) == keys - {key}
     assert store.missing(pl.Series([key])).to_list() == [key]
     assert erase.remove(made.store, set()) == []
+
+
+def test_messages_are_known_as_requests_hold_them_and_as_training_rows_do() -> None:
+    said = [{"role": "user", "content": "a<|im_end|>"}]
+    assert traces._spellings(said) == [said, [{"role": "user", "content": "a< |im_end|>"}]]
+    assert traces._spellings([{"role": "user", "content": "a"}]) == [[{"role": "user", "content": "a"}]]

@@ -25,12 +25,14 @@ from rlhi_dagster.base.tables import (
     REWARD_PAIRS,
     REWRITE_PAIRS,
     REWRITES,
+    SUPERSEDED,
     TABLES,
     TURNS,
     USERS,
     Table,
 )
-from rlhi_dagster.conversations.conservation import rows_are_conserved
+from rlhi_dagster.conversations.conservation import no_row_is_before_the_first_month, rows_are_conserved
+from rlhi_dagster.conversations.splits import no_address_is_on_both_sides
 from rlhi_dagster.evaluation.judgement_checks import malformed_share_is_low, orders_are_balanced
 from rlhi_dagster.graph import declare
 from rlhi_dagster.graph.declared_settings import Settings
@@ -45,7 +47,7 @@ from rlhi_dagster.training.manifest_checks import (
     only_replies_carry_loss,
     step0_loss_is_ln2,
 )
-from tests.built import built
+from tests.built import built, knowing
 
 PLACE = declare.Place(profiles.load("sample"))
 
@@ -102,11 +104,20 @@ def test_file_of_another_schema_cannot_hide_behind_the_first(tmp_path: Path, col
 def test_conserved_rows() -> None:
     accepted = fill(CONVERSATIONS, [{"conversation_id": name, "month": "2023-04"} for name in "ab"]).lazy()
     rejected = fill(QUARANTINE, [{"row_id": "x", "month": "2023-04"}, {"row_id": "y", "month": "2023-05"}]).lazy()
-    sound = rows_are_conserved({"2023-04": 3, "2023-05": 1}, accepted, rejected)
+    superseded = fill(SUPERSEDED, [{"row_id": "z", "month": "2023-05"}]).lazy()
+    sound = rows_are_conserved({"2023-04": 3, "2023-05": 2}, accepted, rejected, superseded)
     assert sound.passed
-    assert sound.numbers == {"source_rows": 4, "accepted_rows": 2, "quarantined_rows": 2, "months_off": []}
-    for counted in ({"2023-04": 4, "2023-05": 0}, {"2023-04": 3}, {"2023-04": 3, "2023-05": 1, "2023-06": 1}):
-        assert not rows_are_conserved(counted, accepted, rejected).passed
+    numbers = {"source_rows": 5, "accepted_rows": 2, "quarantined_rows": 2, "superseded_rows": 1, "months_off": []}
+    assert sound.numbers == numbers
+    for counted in ({"2023-04": 4, "2023-05": 1}, {"2023-04": 3}, {"2023-04": 3, "2023-05": 2, "2023-06": 1}, {"2023-04": 3, "2023-05": 1}):
+        assert not rows_are_conserved(counted, accepted, rejected, superseded).passed
+
+
+def test_rows_before_the_first_month() -> None:
+    assert no_row_is_before_the_first_month({"2023-04": 3}, "2023-04").passed
+    told = no_row_is_before_the_first_month({"2023-02": 1, "2023-03": 2, "2023-04": 3}, "2023-04")
+    assert not told.passed
+    assert told.numbers == {"rows_before": 3, "first_month": "2023-04", "months_before": ["2023-02", "2023-03"]}
 
 
 # personas_precede_use
@@ -166,12 +177,36 @@ def test_persona_that_could_not_be_known_fails(rows: pl.LazyFrame, personas: pl.
     [("train", True, None), (None, True, None), ("held", False, "held_out_pairs"), ("new", False, "unknown_user_pairs")],
 )
 def test_users_of_training_pairs(user: str | None, passed: bool, fault: str | None) -> None:
-    users = fill(USERS, [{"user_id": "train", "split": "train"}, {"user_id": "held", "split": "held_out"}]).lazy()
+    users = fill(USERS, [{"user_id": "train", "split": "train"}, {"user_id": "held", "split": "test"}]).lazy()
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "1", "user_id": "train"}, {"pair_id": "2", "user_id": user}]).lazy()
     finding = no_held_out_user_in_training(pairs, users)
     assert finding.passed is passed
     if fault:
         assert finding.numbers[fault] == 1
+
+
+# no_address_is_on_both_sides
+
+
+@pytest.mark.parametrize(
+    ("user", "address", "fault"),
+    [
+        ("train", "home", None),
+        ("held", "work", None),
+        ("held", None, None),
+        ("held", "home", "addresses_on_both_sides"),
+        ("new", "home", "unknown_users_at_addresses"),
+    ],
+)
+def test_users_at_an_address(user: str, address: str | None, fault: str | None) -> None:
+    sides = {"ann": "train", "train": "train", "held": "test"}
+    users = fill(USERS, [{"user_id": name, "split_group": name, "split": side} for name, side in sides.items()])
+    visits = [("ann", "home"), ("ann", "home"), (user, address)]
+    conversations = fill(CONVERSATIONS, [{"user_id": name, "address_id": where} for name, where in visits])
+    finding = no_address_is_on_both_sides(users.lazy(), conversations.lazy())
+    assert finding.passed is (fault is None)
+    assert {name: n for name, n in finding.numbers.items() if n and name != "shared_addresses"} == ({fault: 1} if fault else {})
+    assert finding.numbers["shared_addresses"] == (address == "home")
 
 
 # chosen_differs_from_rejected
@@ -354,9 +389,11 @@ def run_check(
         jobs=[dg.define_asset_job("everything")],
         resources={"io_manager": TableIOManager(root=str(root)), "lake": Lake(root=str(root)), "settings": Settings(PLACE.profile)},
     )
-    outcome = definitions.resolve_job_def("everything").execute_in_process(tags=tags, raise_on_error=False)
-    (found,) = outcome.get_asset_check_evaluations()
-    assert found.check_name == check.name
+    with knowing("2023-03", "2023-04", "2023-05") as instance:
+        outcome = definitions.resolve_job_def("everything").execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    found, *others = outcome.get_asset_check_evaluations()
+    assert {each.check_name for each in (found, *others)} == {check.name}
+    assert {each.passed for each in others} <= {found.passed}
     return bool(outcome.asset_materializations_for_node("downstream")), found
 
 
@@ -368,6 +405,48 @@ def test_table_check_of_a_range_of_months_gates_downstream(tmp_path: Path, ids: 
     went_on, found = run_check(tmp_path, frame, declare.matches_table("turns"), tags)
     assert went_on is found.passed is (ids == "ab")
     assert found.metadata["rows"].value == 2
+
+
+@pytest.mark.parametrize(
+    ("of_april", "of_may", "red"),
+    [("ab", "cd", set()), ("ab", "cc", {"2023-05"}), ("aa", "cc", {"2023-04", "2023-05"}), ("ab", "bc", {"2023-04", "2023-05"})],
+)
+def test_a_fault_turns_its_months_red_and_stops_what_depends_on_them_and_nothing_else(
+    tmp_path: Path, of_april: str, of_may: str, red: set[str]
+) -> None:
+    """The last fault is in neither month alone: a key of both."""
+    of = {"2023-04": of_april, "2023-05": of_may}
+    rows = fill(TURNS, [{"turn_id": name, "month": month} for month, names in of.items() for name in names])
+    alone = dg.BackfillPolicy.single_run()
+
+    @dg.asset(partitions_def=PLACE.months, backfill_policy=alone)
+    def turns() -> dg.MaterializeResult[pl.DataFrame]:
+        return result("turns", rows)
+
+    @dg.asset(deps=["turns"], partitions_def=PLACE.months, backfill_policy=alone)
+    def dependent() -> None: ...
+
+    @dg.asset(partitions_def=PLACE.months, backfill_policy=alone)
+    def independent() -> None: ...
+
+    with knowing("2023-04", "2023-05") as instance:
+        outcome = dg.materialize(
+            [turns, dependent, independent, *built(PLACE.profile, declare.matches_table("turns"))],
+            instance=instance,
+            tags={"dagster/asset_partition_range_start": "2023-04", "dagster/asset_partition_range_end": "2023-05"},
+            resources={
+                "io_manager": TableIOManager(root=str(tmp_path)),
+                "lake": Lake(root=str(tmp_path)),
+                "settings": Settings(PLACE.profile),
+            },
+            raise_on_error=False,
+        )
+        shown = instance.event_log_storage.get_asset_check_partition_info([dg.AssetCheckKey(dg.AssetKey("turns"), "matches_table")])
+        made = {name: instance.get_materialized_partitions(dg.AssetKey(name)) for name in ("turns", "dependent", "independent")}
+    assert {each.partition for each in outcome.get_asset_check_evaluations() if not each.passed} == red
+    assert {each.partition_key for each in shown if each.latest_execution_status.name == "FAILED"} == red
+    assert all(each.is_current for each in shown), "each is of the latest materialization of its month"
+    assert made == {"turns": {*of}, "dependent": set() if red else {*of}, "independent": {*of}}
 
 
 @pytest.mark.parametrize("ids", ["ab", "aa"])
@@ -382,6 +461,7 @@ def test_conservation_check_counts_the_months_of_the_run(tmp_path: Path, source_
     lake = Lake(root=str(tmp_path))
     quarantined = [{"row_id": month, "month": month} for month in ("2023-04", "2023-05")]
     lake.write("quarantine", fill(QUARANTINE, quarantined), ["2023-04", "2023-05"])
+    lake.write("superseded", SUPERSEDED.empty(), ["2023-04", "2023-05"])
     accepted = fill(CONVERSATIONS, [{"conversation_id": "a", "month": "2023-04"}])
     monkeypatch.setattr(conversations, "month_counts", lambda _: {"2023-04": source_rows, "2023-05": 9})
     went_on, found = run_check(tmp_path, accepted, conversations.conservation, {"dagster/partition": "2023-04"})
@@ -400,12 +480,21 @@ def test_personas_check_finds_evidence_in_months_outside_the_run(tmp_path: Path,
     assert went_on is found.passed is (valid_from == 1)
 
 
-@pytest.mark.parametrize("split", ["train", "held_out"])
+@pytest.mark.parametrize("split", ["train", "tuning", "test"])
 def test_held_out_check_gates_training(tmp_path: Path, split: str) -> None:
     Lake(root=str(tmp_path)).write("users", fill(USERS, [{"user_id": "u", "split": split}]))
     pairs = fill(PREFERENCE_PAIRS, [{"pair_id": "p", "user_id": "u"}])
     check = declared(preferences.pairs_are_sound, "preference_pairs", "no_held_out_user_in_training")
     went_on, found = run_check(tmp_path, pairs, check)
+    assert went_on is found.passed is (split == "train")
+
+
+@pytest.mark.parametrize("split", ["train", "tuning", "test"])
+def test_address_check_gates_what_reads_users(tmp_path: Path, split: str) -> None:
+    visits = [{"conversation_id": name, "user_id": name, "address_id": "home", "month": f"2023-0{4 + n}"} for n, name in enumerate("ab")]
+    Lake(root=str(tmp_path)).write("conversations", fill(CONVERSATIONS, visits), ["2023-04", "2023-05"])
+    users = fill(USERS, [{"user_id": name, "split_group": name, "split": side} for name, side in (("a", "train"), ("b", split))])
+    went_on, found = run_check(tmp_path, users, conversations.one_side)
     assert went_on is found.passed is (split == "train")
 
 
@@ -476,9 +565,9 @@ def test_step0_check_reads_the_manifests_of_the_run(tmp_path: Path, loss: float)
         resources={"lake": lake, "settings": Settings(PLACE.profile)},
         raise_on_error=False,
     )
-    (evaluation,) = outcome.get_asset_check_evaluations()
-    assert evaluation.passed is (loss == 0.6931)
-    assert evaluation.metadata["dpo_recipes"].value == 1
+    found = {evaluation.partition: evaluation for evaluation in outcome.get_asset_check_evaluations()}
+    assert {recipe: each.passed for recipe, each in found.items()} == {first: True, second: loss == 0.6931}
+    assert found[second].metadata["dpo_recipes"].value == 1
 
 
 @pytest.mark.parametrize("trained", [8, 7])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from assets import conversations
 from rlhi_dagster import definitions, profiles
+from rlhi_dagster.graph import declare, partitions
 from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.training.settings import TrainingSettings
 from tests.built import built
@@ -39,6 +40,7 @@ def current(graph: dg.AssetGraph) -> dict[str, str | None]:
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test() as made:
+        partitions.add_months(made, partitions.months(), ["2023-04"])
         yield made
 
 
@@ -56,6 +58,8 @@ def made_with(instance: dg.DagsterInstance, graph: dg.AssetGraph, codes: Mapping
 
 
 def partition(node: Any) -> str | None:
+    if isinstance(node.partitions_def, dg.DynamicPartitionsDefinition):
+        return "2023-04"
     return node.partitions_def.get_first_partition_key() if node.partitions_def else None
 
 
@@ -74,6 +78,8 @@ def test_nothing_is_stale_after_a_run_with_the_same_settings(instance: dg.Dagste
 
 TRAINED = {"checkpoints", "online_candidates", "online_pairs", "online_policies", "token_budget"}
 NOTHING: set[str] = set()
+OF_JUDGES = {"benchmark_ratings", "judge_calibration", "judgements", "report"}
+OF_EVALUATION = {"eval_prompts", "judge_calibration", *(f"benchmark_{part}" for part in ("items", "ratings", "responses", "scores"))}
 FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_size": 999, "chunk_size": 9}
 """An engine of the role's own that gives the same answers."""
 
@@ -82,12 +88,14 @@ FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_s
     ("changes", "affected"),
     [
         ({"candidates": {"min_margin": 5}}, {"online_candidates", "online_pairs", "online_policies", "report", "reward_pairs"}),
-        ({"held_out_fraction": 0.1}, {"users"}),
+        ({"split": {"test": 0.1}}, {"users"}),
+        ({"evaluation": {"users": "tuning"}}, OF_EVALUATION | {"report"}),
         ({"dpo": {"beta": 0.9}}, TRAINED | {"report"}),
+        ({"kto": {"beta": 0.9}}, {"checkpoints", "token_budget"}),
         ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
-        ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, {"judgements", "report"}),
-        ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, {"judgements", "report"}),
-        ({"models": {"policy": {"builtin": "town", "engine": FASTER}}}, NOTHING),
+        ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, OF_JUDGES),
+        ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, OF_JUDGES),
+        ({"models": {"policy": {"folder": "data/sample/town-policy", "engine": FASTER}}}, NOTHING),
     ],
 )
 def test_a_changed_setting_makes_stale_what_reads_it_and_nothing_else(
@@ -129,4 +137,75 @@ def test_an_observation_makes_stale_what_was_made_of_other_files(
     assert observed("{}") == first
     assert stale(instance, graph, StaleCauseCategory.DATA) == set()
     assert observed("{} ") != first
-    assert stale(instance, graph, StaleCauseCategory.DATA) == {"conversations", "quarantine"}
+    assert stale(instance, graph, StaleCauseCategory.DATA) == {"conversations", "quarantine", "superseded", "explicit_feedback"}
+
+
+def reading(file: Path, name: str, read: Callable[[], object]) -> list[Any]:
+    """The definitions of the source ``wildchat``, a file, and of an artefact that is made of it by ``read``."""
+    sample = profiles.load("sample")
+    profile = sample.model_copy(update={"source": sample.source.model_copy(update={"location": str(file)})})
+
+    @declare.asset("probe", "conversations", set(), deps=[conversations.wildchat])
+    def single() -> dg.MaterializeResult[None]:
+        """One artefact."""
+        read()
+        return dg.MaterializeResult()
+
+    @declare.together(
+        "probing",
+        "month",
+        [declare.Out(each, "conversations", set(), "One row.") for each in ("probe", "other")],
+        deps=[conversations.wildchat],
+    )
+    def several() -> Iterator[dg.MaterializeResult[None]]:
+        """Two artefacts."""
+        read()
+        yield dg.MaterializeResult(asset_key="probe")
+        yield dg.MaterializeResult(asset_key="other")
+
+    return built(profile, conversations.wildchat, {"single": single, "several": several}[name])
+
+
+STEPS = {"single": (["probe"], None), "several": (["probe", "other"], "2023-04")}
+"""What a step makes, and the partition to make."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_files_put_back_as_they_were_make_stale_what_was_made_of_those_in_between(
+    step: str, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    file = tmp_path / "logs.jsonl"
+    made, (outs, month) = reading(file, step, lambda: None), STEPS[step]
+    graph = dg.Definitions(assets=made).resolve_asset_graph()
+
+    def observe(text: str) -> None:
+        file.write_text(text)
+        assert dg.materialize(made, selection=["wildchat"], instance=instance).success
+
+    def run(text: str) -> None:
+        file.write_text(text)
+        assert dg.materialize(made, selection=outs, instance=instance, partition_key=month).success
+
+    def is_stale() -> set[str]:
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        return {name for name in outs if resolver.get_stale_causes(dg.AssetKey(name), month)}
+
+    observe("a")
+    run("a")
+    assert is_stale() == set()
+    run("b")  # which nobody else observes
+    assert is_stale() == set()
+    observe("a")
+    assert is_stale() == set(outs)
+    run("a")
+    assert is_stale() == set()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_files_that_change_while_they_are_read_end_the_run(step: str, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    file = tmp_path / "logs.jsonl"
+    file.write_text("a")
+    made, (outs, month) = reading(file, step, lambda: file.write_text("b")), STEPS[step]
+    with pytest.raises(dg.Failure, match="the files of wildchat changed while they were read: launch again"):
+        dg.materialize(made, selection=outs, instance=instance, partition_key=month)
+    assert not any(instance.get_latest_materialization_event(dg.AssetKey(name)) for name in outs)

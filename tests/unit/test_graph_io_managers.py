@@ -17,8 +17,9 @@ from rlhi_dagster.base.tables import RESPONSES, TURNS, USERS, Table
 from rlhi_dagster.graph.io_managers import TableIOManager
 from rlhi_dagster.graph.metadata import result
 from rlhi_dagster.graph.partitions import against_base, months, recipes
+from tests.built import knowing
 
-MONTHS = months("2023-04")
+MONTHS = months()
 RECIPES = ("base", "sft", "dpo")
 SEEN: dict[str, list[str]] = {}
 
@@ -78,7 +79,7 @@ def sentence(failed: dg.ExecuteInProcessResult, asset: str) -> str:
 
 @pytest.fixture
 def instance():
-    with dg.DagsterInstance.ephemeral() as ephemeral:
+    with knowing("2023-04", "2023-05", "2023-06", "2023-07") as ephemeral:
         yield ephemeral
 
 
@@ -90,12 +91,12 @@ def test_one_run_over_three_months_reports_each_month_and_the_unpartitioned_tabl
     assert counts == {"2023-04": 2, "2023-05": 0, "2023-06": 3}
     assert all(event.metadata["template_fraction"].value == 0.25 for event in events.values())
     digests = {month: event.metadata["content_sha256"].value for month, event in events.items()}
-    assert digests["2023-04"] == fingerprint(Lake(root=str(tmp_path)).scan("turns", ["2023-04"]).collect())
+    assert digests["2023-04"] == fingerprint(Lake(root=str(tmp_path)).scan("turns", ["2023-04"]).collect())[:16]
     assert len(set(digests.values())) == 3
     (users,) = outcome.asset_materializations_for_node("users")
     assert users.metadata["dagster/row_count"].value == 3
     assert users.tags is not None
-    assert users.tags["dagster/data_version"] == users.metadata["content_sha256"].value
+    assert users.tags["dagster/data_version"][:16] == users.metadata["content_sha256"].value
 
 
 def test_data_version_of_a_single_month_is_its_content_and_stays_when_it_is_made_again(
@@ -105,7 +106,7 @@ def test_data_version_of_a_single_month_is_its_content_and_stays_when_it_is_made
     for _ in range(2):
         (event,) = run(tmp_path, instance, "2023-04", "2023-04", [turns_asset]).asset_materializations_for_node("turns")
         assert event.tags is not None
-        assert event.tags["dagster/data_version"] == event.metadata["content_sha256"].value
+        assert event.tags["dagster/data_version"][:16] == event.metadata["content_sha256"].value
         versions.append(event.tags["dagster/data_version"])
     assert versions[0] == versions[1]
 

@@ -51,7 +51,7 @@ def test_result_conforms_versions_and_reports() -> None:
 
 def test_bars_are_scaled_and_empty_counts_are_legal() -> None:
     lines = bars({"short|long": 1_000, "none": 0}, width=10).md_str.splitlines()
-    assert lines[2] == "| short\\|long | 1,000 | ██████████ |"
+    assert lines[2] == "| `short\\|long` | 1,000 | ██████████ |"
     assert lines[3] == "| none | 0 |  |"
     assert bars({}).md_str.count("\n") == 1
 
@@ -60,9 +60,29 @@ def test_markdown_table_escapes_shortens_and_counts_what_it_leaves_out() -> None
     frame = pl.DataFrame({"recipe": ["a|b", "x" * 100, None], "value": [0.123456, 2.0, 3.0]})
     lines = markdown_table(frame, max_rows=2).md_str.splitlines()
     assert lines[1] == "|---|--:|"
-    assert lines[2] == "| a\\|b | 0.1235 |"
+    assert lines[2] == "| `a\\|b` | 0.1235 |"
     assert "x" * 80 not in lines[3]
-    assert lines[-1] == "1 more rows"
+    assert lines[-1].strip() == "1 more rows"
+
+
+def test_numbers_are_read_without_exponents_and_what_rounding_leaves_of_0_is_0() -> None:
+    frame = pl.DataFrame({"value": [1.388e-17, 0.00012345, 12345.678, 1.5]})
+    assert [line.strip("| ") for line in markdown_table(frame).md_str.splitlines()[2:]] == ["0", "0.0001234", "12,346", "1.5"]
+
+
+def test_a_wide_table_of_few_rows_is_turned_so_that_it_fits_and_one_of_many_rows_is_not() -> None:
+    names = [f"a_rather_long_name_{number}" for number in range(6)]
+    frame = pl.DataFrame({"strategy": ["feedback", "scratch"]} | {name: [1.0, 2.0] for name in names})
+    lines = markdown_table(frame).md_str.splitlines()
+    assert lines[0] == "| strategy | feedback | scratch |"
+    assert lines[2] == "| a_rather_long_name_0 | 1 | 2 |"
+    assert len(lines) == 2 + len(names)
+    assert len(markdown_table(frame).md_str) < 1_000, "shown in place"
+    many = pl.concat([frame] * 10)
+    assert markdown_table(many).md_str.splitlines()[0].startswith("| strategy | a_rather_long_name_0")
+    reasons = ["a reason of a good many words, more than fit", "and another of more"]
+    few_columns = pl.DataFrame({"reason": reasons, "share": [0.5, 0.25], "n": [1, 2]})
+    assert len(markdown_table(few_columns).md_str) == 1_000, "too wide for the page, so it is opened"
 
 
 def test_plot_embeds_a_small_png_with_all_colours_and_refuses_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:

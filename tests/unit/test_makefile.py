@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -22,14 +23,14 @@ case "$1" in months) echo 2023-04...2023-09;; recipes) echo a...z;; *) echo "$(b
 """
 
 
-def make(folder: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, target: str, overridden: Sequence[str] = (), **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a target; ``variables`` are the environment's."""
     for name in ("rlhi", "dg"):
         (folder / name).write_text(STAND_IN)
         (folder / name).chmod(0o755)
     (folder / "installed").touch()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHI_", "DAGSTER_", "MAKE"))}
-    command = ["make", target, f"BIN={folder}", f"INSTALLED={folder / 'installed'}"]
+    command = ["make", target, f"BIN={folder}", f"INSTALLED={folder / 'installed'}", *overridden]
     if target == "lock":
         command.append(f"TESTED_SET={folder / 'set'}")
     return subprocess.run(command, cwd=profiles.ROOT, env=env | variables, capture_output=True, text=True, check=False)
@@ -44,13 +45,27 @@ def test_demo_launches_all_months_then_all_recipes(tmp_path: Path) -> None:
     ], done.stderr
 
 
-def test_recipes_are_all_there_are() -> None:
+def test_village_is_the_demo_with_its_profile(tmp_path: Path) -> None:
+    (tmp_path / "smollm2").touch()
+    variables = [f"SMOLLM2={tmp_path / 'smollm2'}", "VILLAGE=echo simulate"]
+    demo, whole = (make(tmp_path, target, variables).stdout.splitlines() for target in ("demo", "village"))
+    assert whole == demo
+    small = make(tmp_path, "village-small", variables).stdout.splitlines()
+    assert small[0] == "simulate --out data/village/small --replies data/village --users 24"
+    assert small[1:] == demo
+
+
+@pytest.mark.parametrize(("profile", "only"), [("sample", None), ("town", recipes.names())])
+def test_recipes_are_the_profiles(profile: str, only: list[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHI_PROFILE", profile)
+    loaded = profiles.load(profile)
     first, last = main.recipes().split("...")
-    assert declare.Place(profiles.load("sample")).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)) == recipes.names()
+    whole = declare.Place(loaded).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
+    assert whole == (only or sorted(loaded.project_recipes or ()))
 
 
 def test_no_file_spells_out_the_range_of_all_recipes() -> None:
-    files = [profiles.ROOT / "Makefile", profiles.ROOT / "README.md", *(profiles.ROOT / "docs").glob("*.md")]
+    files = [profiles.ROOT / "Makefile", profiles.ROOT / "README.md", *(profiles.ROOT / "docs").rglob("*.md")]
     assert [file.name for file in files if f"{recipes.names()[0]}..." in file.read_text()] == []
 
 
@@ -61,10 +76,20 @@ def test_data_of_the_sample_profile_needs_a_source(tmp_path: Path, variables: di
     assert "usage: make data RLHI_SOURCE=" in done.stderr
 
 
-@pytest.mark.parametrize("variables", [{"RLHI_SOURCE": "logs.parquet"}, {"RLHI_PROFILE": "laptop"}, {"RLHI_PROFILE": "mine.yaml"}])
-def test_data_of_a_source_or_of_another_profile_is_launched(tmp_path: Path, variables: dict[str, str]) -> None:
+LAUNCHED = ["dg launch --job preference_data --partition-range 2023-04...2023-09", "rlhi summary"]
+
+
+@pytest.mark.parametrize("variables", [{"RLHI_PROFILE": "laptop"}, {"RLHI_PROFILE": "mine.yaml"}])
+def test_data_of_another_profile_is_launched(tmp_path: Path, variables: dict[str, str]) -> None:
     done = make(tmp_path, "data", **variables)
-    assert done.stdout.splitlines() == ["dg launch --job preference_data --partition-range 2023-04...2023-09", "rlhi summary"], done.stderr
+    assert done.stdout.splitlines() == LAUNCHED, done.stderr
+
+
+def test_data_of_a_source_says_first_what_the_logs_hold(tmp_path: Path) -> None:
+    done = make(tmp_path, "data", RLHI_SOURCE="my logs.parquet")
+    assert done.stdout.splitlines() == ["rlhi logs my logs.parquet --out //logs.html", *LAUNCHED], (
+        done.stderr
+    )  # the stand-in for home is /nowhere
 
 
 PYTHON = f"""#!/bin/sh
@@ -136,6 +161,17 @@ def test_there_are_two_doors_for_tests(tmp_path: Path) -> None:
     }
     assert said == {"test": [*lint, f"{pytest_} -m not slow"], "test-all": [*lint, pytest_]}
     assert {line.split()[1] for line in make(tmp_path, "help").stdout.splitlines()} >= {"test", "test-all", "lock"}
+
+
+def test_docs_writes_pages_and_notebooks_and_then_the_site(tmp_path: Path) -> None:
+    for name in ("python", "mkdocs"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$(basename $0) $*"\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "docs").touch()
+    done = make(tmp_path, "docs", [f"DOCS={tmp_path / 'docs'}"])
+    pages, notebooks, site = [line for line in done.stdout.splitlines() if line.startswith(("python ", "mkdocs "))]
+    assert (pages, notebooks) == ("python -m tests.documents", "python -m tests.notebooks"), done.stderr
+    assert site.startswith("mkdocs build --quiet --strict --config-file docs/mkdocs.yml")
 
 
 def test_lock_writes_what_is_installed_without_local_builds(tmp_path: Path) -> None:

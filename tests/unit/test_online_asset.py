@@ -17,7 +17,7 @@ from assets import training
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.launching import command
-from rlhi_dagster.base.tables import PERSONAS, PREFERENCE_PAIRS, TURNS, USERS
+from rlhi_dagster.base.tables import PERSONAS, PREFERENCE_PAIRS, THUMB_EXAMPLES, TURNS, USERS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.engines.stats import CallStats
@@ -54,6 +54,7 @@ def lake(tmp_path: Path) -> Lake:
     ]
     lake.write("preference_pairs", pl.DataFrame(pairs, schema=PREFERENCE_PAIRS.schema, orient="row"))
     users = [dict.fromkeys(USERS.columns) | {"user_id": f"u{number}", "split": "train"} for number in range(REQUESTS)]
+    lake.write("thumb_examples", THUMB_EXAMPLES.empty())
     lake.write("users", pl.DataFrame(users, schema=USERS.schema, orient="row"))
     lake.write("personas", PERSONAS.empty())
     lake.write("turns", TURNS.empty(), ["2023-04"])
@@ -61,7 +62,8 @@ def lake(tmp_path: Path) -> Lake:
 
 
 SAMPLE = profiles.load("sample")
-PROFILE = SAMPLE.model_copy(update={"candidates": SAMPLE.candidates.model_copy(update={"count": 6, "min_margin": 0.5})})
+CANDIDATES = SAMPLE.candidates.model_copy(update={"count": 6, "min_margin": 0.5})
+PROFILE = SAMPLE.model_copy(update={"candidates": CANDIDATES, "project_recipes": None})
 
 
 def workers(lake: Lake, asked: list[str], runs: list[TrainingRun]) -> Workers:
@@ -94,7 +96,7 @@ def materialize(lake: Lake, names: list[str], partition: str = RECIPE) -> tuple[
     outcome = dg.materialize(
         [
             *built(PROFILE, module.online_rounds, training.checkpoints, *checked),
-            *upstream(PROFILE, "policy", "reward_model", "preference_pairs", "users", "personas", "turns"),
+            *upstream(PROFILE, "policy", "reward_model", "preference_pairs", "thumb_examples", "users", "personas", "turns"),
         ],
         selection=dg.AssetSelection.assets(*names),
         partition_key=partition,

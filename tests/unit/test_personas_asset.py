@@ -23,6 +23,7 @@ from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.io_managers import TableIOManager
 from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.personas.settings import PersonaSettings
+from rlhi_dagster.personas.snapshots import personas_at
 from tests.built import built, playing, upstream
 
 START = datetime(2023, 4, 1, tzinfo=UTC)
@@ -53,7 +54,8 @@ def run(
     """Materialize; return the lines, the metadata, and whether all checks passed."""
 
     root = Path(lake.root).parent
-    profile = playing(profiles.load("sample"), persona_writer=writer).model_copy(update={"personas": PersonaSettings(**chosen)})
+    personas = PersonaSettings(**{"wish_conversations": 1, **chosen})
+    profile = playing(profiles.load("sample"), persona_writer=writer).model_copy(update={"personas": personas})
     profile = profile.placed(root, {})
 
     class FakeWorkers(Workers):
@@ -95,6 +97,21 @@ def test_the_extractive_writer_calls_no_model(lake: Lake) -> None:
     assert "| extractive | 2 |" in told["lines_by_writer"]
     assert "| 2 | 1 |" in told["users_by_current_lines"]
     assert not [name for name in told if name.startswith(("calls/", "corrections/"))]
+
+
+@pytest.mark.parametrize(("writer", "line"), [("extractive", "Prefers short answers."), ({"hub": f"writer@{COMMIT}"}, "Likes it short.")])
+@pytest.mark.parametrize("is_timed", [True, False])
+def test_a_last_word_makes_a_line_only_if_it_is_known_when_it_was_said(lake: Lake, is_timed: bool, writer: Any, line: str) -> None:
+    last_word = {"message_id": "c:2", "role": "user", "content": "…", "sent_at": START + timedelta(minutes=2) if is_timed else None}
+    lake.write(
+        "conversations", fill(CONVERSATIONS, [{"conversation_id": "c", "has_last_word": True, "messages": [last_word]}]), ["2023-04"]
+    )
+    reply = {"withdrawn": [], "revised": [], "new": [{"line": line, "citations": [{"message": 2, "quote": "shorten it"}]}]}
+    lines, _, passed = run(lake, reply, writer=writer)
+    assert passed
+    moments = pl.DataFrame({"user_id": ["ann"] * 2, "asked_at": [START + timedelta(minutes=m) for m in (2, 3)]})
+    shown = personas_at(lines, moments.cast({"asked_at": TURNS.schema["asked_at"]}))["persona"].to_list()
+    assert shown == ["", f"- {line}" if is_timed else ""], "for the next conversation, not for the message itself"
 
 
 def test_a_model_writes_and_tells_what_was_dropped_and_what_it_cost(lake: Lake) -> None:

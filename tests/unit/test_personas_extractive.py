@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_dagster.base.tables import CONVERSATIONS, PERSONAS, TIME
+from rlhi_dagster.base.tables import CONVERSATIONS, PERSONAS, SOURCE_MESSAGES, TIME
+from rlhi_dagster.conversations.turns import timed
 from rlhi_dagster.engines.embedding import MiniLM
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.personas import extractive
@@ -46,7 +47,7 @@ def nothing(texts: Sequence[str]) -> np.ndarray:
 
 
 def persona_lines(turns: pl.LazyFrame, labels: pl.LazyFrame, **settings: Any) -> pl.DataFrame:
-    """Wishes only, if nothing else is said."""
+    """Wishes only, said once, if nothing else is said."""
     return written(turns, labels, **{"extracts": ("wishes",), **settings}).lines
 
 
@@ -54,7 +55,8 @@ def written(
     turns: pl.LazyFrame, labels: pl.LazyFrame, conversations: pl.LazyFrame | None = None, embed: Embed = nothing, **settings: Any
 ) -> Written:
     empty = CONVERSATIONS.empty().lazy()
-    return extractive.persona_lines(turns, labels, empty if conversations is None else conversations, PersonaSettings(**settings), embed)
+    chosen = PersonaSettings(**{"wish_conversations": 1, **settings})
+    return extractive.persona_lines(turns, labels, empty if conversations is None else conversations, chosen, embed)
 
 
 def random_town(seed: int, size: int = 120) -> tuple[pl.LazyFrame, pl.LazyFrame]:
@@ -65,6 +67,23 @@ def random_town(seed: int, size: int = 120) -> tuple[pl.LazyFrame, pl.LazyFrame]
         label = str(generator.choice([WANTED, "continuation"], p=[0.8, 0.2])) if turn > 1 else None
         rows.append((f"u{generator.integers(0, 4)}", int(generator.integers(0, 60)), turn, str(generator.choice(TEXTS)), label))
     return messages(rows)
+
+
+def with_last_words(turns: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, dict[str, datetime]]:
+    """Conversations in which half of the follow-ups are last words, half of them without a time; and when each message was said.
+
+    Of those without one ``asked_at`` says too little: they were said up to 30 hours later.
+    """
+    generator = np.random.default_rng(seed)
+    rows, said_at = [], {}
+    for row in turns.collect().iter_rows(named=True):
+        is_last, is_timed = (bool(drawn < 0.5) for drawn in generator.random(2))
+        is_last = is_last and row["turn"] > 1
+        messages = [{"message_id": row["turn_id"], "role": "user", "sent_at": row["asked_at"] if is_timed else None}]
+        rows.append({"conversation_id": row["conversation_id"], "has_last_word": is_last, "messages": messages})
+        later = timedelta(hours=int(generator.integers(1, 30)) if is_last and not is_timed else 0)
+        said_at[row["turn_id"]] = row["asked_at"] + later
+    return pl.LazyFrame(rows, schema_overrides={"messages": SOURCE_MESSAGES}), said_at
 
 
 def test_a_run_of_the_same_wish_gathers_evidence_and_a_change_starts_anew() -> None:
@@ -97,17 +116,19 @@ def test_of_wishes_at_the_same_moment_the_later_stands_and_keys_stay_unique() ->
 @pytest.mark.parametrize("seed", range(8))
 def test_no_persona_uses_the_message_itself_or_a_later_one(seed: int) -> None:
     turns, labels = random_town(seed)
-    asked_at = dict(turns.select("turn_id", "asked_at").collect().iter_rows())
-    lines = persona_lines(turns, labels)
+    conversations, said_at = with_last_words(turns, seed)
+    lines = persona_lines(timed(turns, conversations), labels)
     assert lines["persona_line_id"].is_unique().all()
     evidence = dict(lines.select("persona_line_id", "evidence").iter_rows())
     moments = turns.select("turn_id", "user_id", "asked_at").collect()
     shown = personas_at(lines, moments)
     for row in shown.iter_rows(named=True):
         cited = [turn_id for line in row["persona_line_ids"] for turn_id in evidence[line]]
-        assert all(asked_at[turn_id] < row["asked_at"] for turn_id in cited)
+        assert all(said_at[turn_id] < row["asked_at"] for turn_id in cited)
         assert row["turn_id"] not in cited
     assert shown["persona_line_ids"].list.len().sum() > 0
+    last_words = conversations.filter("has_last_word").select(pl.col("messages").list.last().struct.field("message_id"))
+    assert set(last_words.collect().to_series()) & {turn_id for cited in evidence.values() for turn_id in cited}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -159,6 +180,57 @@ def test_wishes_quote_the_words_that_say_them() -> None:
     assert lines["quotes"].to_list() == [["Use bullet points"], ["too long"]]
     assert lines["writer"].unique().to_list() == ["extractive"]
     assert lines["call_id"].null_count() == len(lines)
+
+
+def lines_of(rows: list[tuple[str, int, int, str, str | None]], **settings: Any) -> list[tuple[str, int, list[str]]]:
+    lines = persona_lines(*messages(rows), **settings).sort("valid_from", "slot")
+    return [(line, since.hour, cited) for line, since, cited in lines.select("line", "valid_from", "evidence").iter_rows()]
+
+
+def test_a_wish_makes_a_line_once_it_was_said_in_a_second_conversation() -> None:
+    rows = [("u", 1, 2, "Too long.", WANTED), ("u", 2, 2, "Use bullet points.", WANTED), ("u", 3, 2, "Shorter!", WANTED)]
+    assert lines_of(rows, wish_conversations=2) == [("Prefers short answers.", 3, ["c0:2", "c2:2"])]
+    assert lines_of(rows, wish_conversations=3) == []
+
+
+def test_in_one_conversation_a_wish_is_said_once_however_often() -> None:
+    turns, labels = messages([("u", 1, 2, "Too long.", WANTED), ("u", 2, 3, "Still too long.", WANTED)])
+    one = turns.with_columns(conversation_id=pl.lit("c"))
+    assert persona_lines(one, labels, wish_conversations=2).is_empty()
+    assert len(persona_lines(turns, labels, wish_conversations=2)) == 1
+
+
+def test_a_wish_that_is_said_to_hold_in_general_needs_no_second_conversation() -> None:
+    rows = [("u", 1, 2, "From now on keep your answers short.", WANTED), ("u", 2, 2, "More formal, please.", WANTED)]
+    assert lines_of(rows, wish_conversations=2) == [("Prefers short answers.", 1, ["c0:2"])]
+
+
+def test_a_single_wish_to_the_contrary_leaves_a_line_and_a_repeated_one_replaces_it() -> None:
+    rows = [
+        ("u", 1, 2, "Too long.", WANTED),
+        ("u", 2, 2, "Shorter!", WANTED),
+        ("u", 3, 2, "Longer, please.", WANTED),
+        ("u", 4, 2, "too short", WANTED),
+        ("u", 5, 2, "Too long.", WANTED),
+    ]
+    found = lines_of(rows, wish_conversations=2)
+    assert found == [("Prefers short answers.", 2, ["c0:2", "c1:2"]), ("Prefers long, detailed answers.", 4, ["c2:2", "c3:2"])]
+
+
+def test_a_request_that_is_sent_again_in_another_conversation_is_one_wish() -> None:
+    request = "Tell me about the moons of Jupiter in simple words."
+    rows: list[tuple[str, int, int, str, str | None]] = [("u", 1, 1, request, None), ("u", 2, 1, request, None)]
+    assert lines_of(rows, wish_conversations=2) == []
+    rows.append(("u", 3, 1, "Tell me about comets in simple words.", None))
+    assert lines_of(rows, wish_conversations=2) == [("Prefers simple words.", 3, ["c0:1", "c2:1"])]
+
+
+def test_a_request_for_something_new_later_in_a_conversation_counts_as_an_opening_one_does() -> None:
+    rows = [
+        ("u", 1, 2, "How do I sort a list in Python?", "new_request"),
+        ("u", 2, 3, "Write a Python script that renames files.", "new_request"),
+    ]
+    assert lines_of(rows, wish_conversations=2) == [("Prefers code in Python.", 2, ["c0:2", "c1:3"])]
 
 
 def conversations_in(*languages: str | None) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:

@@ -38,7 +38,7 @@ def line(user: str) -> dict[str, Any]:
     return {"persona_line_id": f"p-{user}", "user_id": user, "slot": "length", "line": f"{user} likes it short.", "valid_from": before}
 
 
-USERS_FRAME = table(USERS, [{"user_id": name, "split": "held_out" if name == "eve" else "train"} for name in ("ann", "bob", "cid", "eve")])
+USERS_FRAME = table(USERS, [{"user_id": name, "split": "test" if name == "eve" else "train"} for name in ("ann", "bob", "cid", "eve")])
 PERSONAS_FRAME = table(PERSONAS, [line(user) for user in ("ann", "bob", "eve")])
 
 

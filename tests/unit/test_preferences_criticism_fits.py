@@ -13,9 +13,9 @@ from rlhi_dagster.preferences.criticism_fits import (
     town_follow_up_applies,
     town_rewrite_meets,
 )
-from rlhi_dagster.simulation.content import TOPICS
-from rlhi_dagster.simulation.dialogue import ASKS
-from rlhi_dagster.simulation.style import VALUES, Style, render
+from rlhi_dagster.simulation.town.content import TOPICS
+from rlhi_dagster.simulation.town.dialogue import ASKS
+from rlhi_dagster.simulation.town.style import VALUES, Style, render
 
 LIST = "Here:\n- salt\n- rice\n- water"
 PROSE = "Cook the rice with salt in the water for ten minutes and serve it."

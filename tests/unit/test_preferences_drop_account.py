@@ -51,13 +51,13 @@ def pairs(*given: tuple[str, list[DropReason]]) -> pl.DataFrame:
 LABELS = table(
     FEEDBACK_LABELS,
     [
-        {"turn_id": f"t{number}", "user_id": user, "label": name, "reattempt_probability": probability}
+        {"turn_id": f"t{number}", "user_id": user, "label": name, "reattempt_probability": probability, "is_unanswered": number in (1, 2)}
         for number, (user, name, probability) in enumerate(
             [("ann", ASKED, 0.9), ("ann", ASKED, 0.6), ("ann", ASKED, 0.4), ("eve", ASKED, 0.9), ("ann", "positive", 0.9)]
         )
     ],
 )
-USERS_FRAME = table(USERS, [{"user_id": "ann", "split": "train"}, {"user_id": "eve", "split": "held_out"}])
+USERS_FRAME = table(USERS, [{"user_id": "ann", "split": "train"}, {"user_id": "eve", "split": "test"}])
 
 
 def test_each_step_says_what_is_left_and_the_first_reason_counts() -> None:
@@ -109,6 +109,14 @@ def test_shares_are_of_the_strategys_pairs_in_the_order_of_reasons() -> None:
         ("feedback", "identical_sides", 4, 1, 0.25, 1, 0.25),
         ("feedback", "length_ratio", 4, 1, 0.25, 2, 0.5),
     ]
+
+
+def test_only_the_logged_replies_lose_what_nobody_answered() -> None:
+    found = account(12, LABELS, USERS_FRAME, pairs(("feedback", []), ("logged", []), ("scratch", [])), 0.5)
+    steps = ["of training users", "that got a reply", "replies to rewrite"]
+    shown = found.filter(pl.col("step").is_in(steps)).select("strategy", "step", "dropped", "left")
+    assert shown.filter(strategy="logged").rows() == [("logged", steps[0], 1, 2), ("logged", steps[1], 1, 1), ("logged", steps[2], 0, 1)]
+    assert steps[1] not in shown.filter(pl.col("strategy") != "logged")["step"].to_list()
 
 
 def test_the_picture_has_a_panel_for_each_strategy_and_a_bar_for_each_step() -> None:

@@ -11,7 +11,16 @@ import pytest
 from assets import preferences
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.base.tables import EVAL_PROMPTS, PREFERENCE_PAIRS, REASONING_PAIRS, REWARD_PAIRS, REWRITE_PAIRS, Table
+from rlhi_dagster.base.tables import (
+    EVAL_PROMPTS,
+    EXPLICIT_PAIRS,
+    PREFERENCE_PAIRS,
+    REASONING_PAIRS,
+    REWARD_PAIRS,
+    REWRITE_PAIRS,
+    USERS,
+    Table,
+)
 from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.io_managers import TableIOManager
 from rlhi_dagster.graph.metadata import result
@@ -49,10 +58,14 @@ def unite(
     items: list[dict[str, Any]] = [],  # noqa: B006
     fraction: float = 0.2,
     jaccard: float = 0.9,
+    users: list[dict[str, Any]] = [],  # noqa: B006
+    explicit: list[dict[str, Any]] = [],  # noqa: B006
 ) -> pl.DataFrame:
-    offered = merge.offered_pairs(table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning))
+    offered = merge.offered_pairs(
+        table(REWRITE_PAIRS, rewrites), table(REWARD_PAIRS, rewards), table(REASONING_PAIRS, reasoning), table(EXPLICIT_PAIRS, explicit)
+    )
     found = hits(offered, table(EVAL_PROMPTS, items), 13, None, lambda texts: pytest.fail("nothing is embedded"))
-    frame = merge.preference_pairs(offered, found, jaccard, fraction)
+    frame = merge.preference_pairs(offered, found, table(USERS, users), jaccard, fraction)
     assert frame.schema == PREFERENCE_PAIRS.schema
     assert frame["pair_id"].to_list() == offered["pair_id"].to_list()
     return frame
@@ -73,7 +86,8 @@ def test_every_source_arrives_with_its_provenance() -> None:
         for condition in ("own", "shuffled", "none")
     ]
     reasoning = [pair("e", error_id="e1", user_id=None, turn_id=None)]
-    rows = {row["pair_id"]: row for row in unite(rewrites, rewards, reasoning).to_dicts()}
+    explicit = [pair(f"x-{kind}", kind=kind, is_off_policy=True, model="logged") for kind in ("edit", "regeneration", "choice")]
+    rows = {row["pair_id"]: row for row in unite(rewrites, rewards, reasoning, explicit=explicit).to_dicts()}
     assert {name: (row["source"], row["strategy"]) for name, row in rows.items()} == {
         "r": ("rewrites", "feedback"),
         "s": ("rewrites_from_scratch", "scratch"),
@@ -82,6 +96,9 @@ def test_every_source_arrives_with_its_provenance() -> None:
         "w-shuffled": ("rewards_shuffled", "best_of_n"),
         "w-none": ("rewards_none", "best_of_n"),
         "e": ("reasoning", "corrected"),
+        "x-edit": ("edits", "edit"),
+        "x-regeneration": ("siblings", "regeneration"),
+        "x-choice": ("drafts", "choice"),
     }
     assert {row["source"] for row in rows.values()} == {source.value for source in Source}
     shown = ("follow_up_id", "persona_line_ids", "meets_feedback", "chosen_reward", "is_off_policy", "call_ids")
@@ -89,6 +106,7 @@ def test_every_source_arrives_with_its_provenance() -> None:
     assert rows["l"]["is_off_policy"]
     assert [rows["w-own"][name] for name in ("chosen_reward", "rejected_reward", "reward_model")] == [1.5, 0.5, "rm"]
     assert [rows["e"][name] for name in ("error_id", "user_id", "persona", "persona_line_ids")] == ["e1", None, "", []]
+    assert [rows["x-edit"][name] for name in ("is_off_policy", "model", "call_ids", "follow_up_id")] == [True, "logged", [], None]
     assert all(row["is_kept"] and row["drop_reasons"] == [] for row in rows.values())
 
 
@@ -156,6 +174,16 @@ def test_the_split_is_by_user_and_stays_as_data_grows() -> None:
     assert {name for name in map(str, range(500)) if split_of(name, 0.1) == "validation"} < wider
 
 
+def test_users_who_may_be_one_person_validate_together() -> None:
+    many = [pair(str(user), user_id=f"u{user}") for user in range(60)]
+    alone = dict(unite(many).select("user_id", "split").iter_rows())
+    users = [{"user_id": f"u{user}", "split_group": f"u{user - user % 3}"} for user in range(60)]
+    assert dict(unite(many, users=users).select("user_id", "split").iter_rows()) == {
+        row["user_id"]: alone[row["split_group"]] for row in users
+    }
+    assert unite(many, users=[{"user_id": name, "split_group": name} for name in alone]).equals(unite(many))
+
+
 def test_pairs_without_a_user_are_split_one_by_one() -> None:
     frame = unite(reasoning=[pair(f"e{number}", user_id=None, prompt=asked(f"sum {number}")) for number in range(80)])
     assert set(frame["split"]) == {"train", "validation"}
@@ -177,6 +205,7 @@ SOURCES = [
     table(REWRITE_PAIRS, [pair("a"), pair("b", chosen="good a"), pair("x", is_kept=False)]),
     table(REWARD_PAIRS, [pair("c")]),
     REASONING_PAIRS.empty(),
+    table(EXPLICIT_PAIRS, [pair("d", kind="edit")]),
 ]
 
 
@@ -184,16 +213,16 @@ SOURCES = [
     ("change", "numbers"),
     [
         (lambda frame: frame, {}),
-        (lambda frame: frame.filter(pl.col("pair_id") != "b"), {"pairs": 2, "lost_pairs": 1}),
-        (lambda frame: pl.concat([frame, frame.filter(pl.col("pair_id") == "c")]), {"pairs": 4, "made_up_pairs": 1}),
+        (lambda frame: frame.filter(pl.col("pair_id") != "b"), {"pairs": 3, "lost_pairs": 1}),
+        (lambda frame: pl.concat([frame, frame.filter(pl.col("pair_id") == "c")]), {"pairs": 5, "made_up_pairs": 1}),
         (lambda frame: frame.with_columns(pl.col("pair_id").replace({"b": "x"})), {"lost_pairs": 1, "made_up_pairs": 1}),
         (lambda frame: frame.with_columns(is_kept=pl.lit(True)), {"pairs_without_a_word_why": 1}),
     ],
 )
 def test_no_offered_pair_is_lost_or_made_up_or_dropped_without_a_word(change: Any, numbers: dict[str, int]) -> None:
-    frame = unite([pair("a"), pair("b", chosen="good a")], [pair("c", condition="own")])
+    frame = unite([pair("a"), pair("b", chosen="good a")], [pair("c", condition="own")], explicit=[pair("d", kind="edit")])
     finding = pair_checks.offered_pairs_are_conserved(change(frame).lazy(), *(source.lazy() for source in SOURCES))
-    base = {"offered_pairs": 3, "pairs": 3, "lost_pairs": 0, "made_up_pairs": 0, "pairs_without_a_word_why": 0}
+    base = {"offered_pairs": 4, "pairs": 4, "lost_pairs": 0, "made_up_pairs": 0, "pairs_without_a_word_why": 0}
     assert finding.numbers == base | numbers
     assert finding.passed is not bool(numbers)
 
@@ -243,6 +272,7 @@ def test_the_checks_block_what_comes_after(tmp_path: Any, fault: str) -> None:
     lake.write("rewrite_pairs", table(REWRITE_PAIRS, offered).with_columns(month=pl.lit("2023-04")), ["2023-04"])
     lake.write("reward_pairs", REWARD_PAIRS.empty(), ["2023-04"])
     lake.write("reasoning_pairs", REASONING_PAIRS.empty())
+    lake.write("explicit_pairs", EXPLICIT_PAIRS.empty(), ["2023-04"])
     lake.write("eval_prompts", table(EVAL_PROMPTS, items))
     frame = unite(offered, items=[] if fault == "leak" else items)
     frame = frame.filter("is_kept") if fault == "loss" else frame
@@ -257,7 +287,7 @@ def test_the_checks_block_what_comes_after(tmp_path: Any, fault: str) -> None:
 
     sample, names = profiles.load("sample"), {"offered_pairs_are_conserved", "pairs_are_decontaminated"}
     profile = sample.model_copy(update={"pairs": PairSettings(decontamination=DEFAULTS)})
-    specs = upstream(profile, "rewrite_pairs", "reward_pairs", "reasoning_pairs", "eval_prompts")
+    specs = upstream(profile, "rewrite_pairs", "reward_pairs", "reasoning_pairs", "explicit_pairs", "eval_prompts")
     definitions = dg.Definitions(
         assets=[preference_pairs, after, *specs],
         asset_checks=built(profile, *(each for each in preferences.pairs_are_sound if each.name in names)),

@@ -26,8 +26,8 @@ from rlhi_dagster.preferences.pair_judge import (
     RulePairJudge,
     TownPairJudge,
 )
-from rlhi_dagster.simulation.content import TOPICS
-from rlhi_dagster.simulation.style import VALUES, Style, render
+from rlhi_dagster.simulation.town.content import TOPICS
+from rlhi_dagster.simulation.town.style import VALUES, Style, render
 from tests.servers import Asked, Told, completion, serving
 
 PLACEHOLDERS = {"applicability": ("request", "reply", "follow_up"), "meets_feedback": ("request", "original", "follow_up", "rewrite")}

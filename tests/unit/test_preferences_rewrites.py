@@ -28,8 +28,11 @@ def table(declared: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame([{name: row.get(name) for name in declared.columns} for row in rows], schema=declared.schema, orient="row")
 
 
-def chat(conversation: str, user: str, *turns: tuple[str, str | None], applies: bool | None = True) -> list[dict[str, Any]]:
+def chat(
+    conversation: str, user: str, *turns: tuple[str, str | None], applies: bool | None = True, last_word: str | None = None
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    said = [prompt for prompt, _ in turns] + ([last_word] if last_word else [])
     history: list[dict[str, str]] = []
     for number, (prompt, reply) in enumerate(turns):
         rows.append(
@@ -44,7 +47,8 @@ def chat(conversation: str, user: str, *turns: tuple[str, str | None], applies: 
                 "history": list(history),
                 "reply": reply,
                 "logged_reply": f"logged {reply}",
-                "follow_up_id": f"{conversation}:{2 * number + 2}" if number + 1 < len(turns) else None,
+                "follow_up_id": f"{conversation}:{2 * number + 2}" if number + 1 < len(said) else None,
+                "follow_up": said[number + 1] if number + 1 < len(said) else None,
                 "follow_up_applies": applies,
             }
         )
@@ -56,7 +60,7 @@ def label(turn_id: str, name: str = ASKED, probability: float = 0.9) -> dict[str
     return {"turn_id": turn_id, "label": name, "probability": probability, "reattempt_probability": probability}
 
 
-USERS_FRAME = table(USERS, [{"user_id": "ann", "split": "train"}, {"user_id": "eve", "split": "held_out"}])
+USERS_FRAME = table(USERS, [{"user_id": "ann", "split": "train"}, {"user_id": "eve", "split": "test"}])
 PERSONAS_FRAME = table(
     PERSONAS,
     [
@@ -191,6 +195,22 @@ def test_the_logged_strategy_is_about_the_logged_conversation_and_asks_no_model(
     assert (found["model"], found["is_off_policy"], found["follow_up_applies"]) == ("logged", True, True)
     assert (found["meets_feedback"], found["call_ids"]) == (1.0, [])
     assert judge.seen[0] == Rewritten(found["prompt"], "logged r2", "Too long.", "logged r3")
+
+
+def test_an_unanswered_complaint_gets_rewrites_but_no_logged_one() -> None:
+    said = chat("c", "ann", ("q", "r1"), ("Too long.", "r2"), last_word="In a list.")
+    rows = select(said, [label("c:2"), label("c:4")], settings(strategies=("feedback", "scratch", "logged")))
+    assert rows.select("turn_id", "strategy", "feedback", "original", "logged_rewrite").rows() == [
+        ("c:0", "feedback", "Too long.", "r1", None),
+        ("c:0", "logged", "Too long.", "logged r1", "logged r2"),
+        ("c:0", "scratch", "Too long.", "r1", None),
+        ("c:2", "feedback", "In a list.", "r2", None),
+        ("c:2", "scratch", "In a list.", "r2", None),
+    ]
+    assert rows["follow_up_id"].to_list() == ["c:2"] * 3 + ["c:4"] * 2
+    model = Model(lambda _: "new")
+    rewrites(rows, Rewriter("m", model, "dialogue"), Judge())
+    assert [contents(request)[-1] for request in model.requests if len(request.messages) > 4] == [("user", "In a list.")]
 
 
 def test_in_a_dialogue_the_feedback_is_the_last_turn_and_the_control_answers_anew() -> None:

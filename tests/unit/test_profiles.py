@@ -57,7 +57,7 @@ def models(found: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseMo
 
 
 def test_the_shipped_profiles_are_known() -> None:
-    assert profiles.available() == ["laptop", "paper", "sample"]
+    assert profiles.available() == ["laptop", "paper", "sample", "town", "village", "village-small"]
 
 
 @pytest.mark.parametrize("name", profiles.available())
@@ -83,7 +83,7 @@ def test_every_settings_model_refuses_unknown_settings() -> None:
 
 
 def test_an_unknown_profile_lists_the_known_ones() -> None:
-    with pytest.raises(ProfileError, match=r"RLHI_PROFILE=smaple: no such profile; there are laptop, paper, sample"):
+    with pytest.raises(ProfileError, match=r"RLHI_PROFILE=smaple: no such profile; there are laptop, paper, sample, town, village, "):
         profiles.load("smaple")
     with pytest.raises(ProfileError, match=r"nowhere\.yaml"):
         profiles.load("nowhere.yaml")
@@ -96,12 +96,14 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         ({"candidates__cuont": 3}, r"candidates\.cuont"),
         ({"dpo__beta": 0}, r"dpo\.beta"),
         ({"candidates__count": 1}, r"candidates\.count"),
-        ({"held_out_fraction": 1.0}, "held_out_fraction"),
+        ({"held_out_fraction": 0.3}, r"held_out_fraction is no setting any more; write split: \{tuning: SHARE, test: SHARE\}"),
+        ({"split__test": 0.9}, r"split: .*tuning 0\.15 and test 0\.9 leave no user to train on"),
+        ({"split__tuning": 0, "evaluation__users": "tuning"}, r"evaluation\.users: tuning is nobody"),
         ({"first_month": "April"}, "first_month"),
         ({"engine__kind": "llamacpp"}, r"engine: .*kind"),
         ({"seed": None}, "seed"),
         ({"sampling__top_p": None}, r"sampling\.top_p"),
-        ({"policy": None}, r"models\.policy: town is trained here and needs the section policy"),
+        ({"models__policy": "town"}, r"models\.policy: town is trained here and needs the section policy"),
         ({"models__judge": "chat"}, r"models\.judge: .*chat is neither a role nor a program"),
         ({"models__reward": {"hub": "a b"}}, r"models\.reward\.hub: .*'a b' is no model of the Hub"),
         ({"models__judge": None}, r"models\.judge: Field required"),
@@ -151,8 +153,9 @@ def test_profiles_of_one_file_name_have_folders_of_their_own(monkeypatch: pytest
         file.touch()
     roots = [profiles.data_root(os.environ | {"RLHI_PROFILE": str(file)}) for file in files]
     roots += [profiles.data_root(os.environ | {"RLHI_PROFILE": name}) for name in profiles.available()]
-    assert len(set(roots)) == len(files) + 3
-    assert roots[-3].name.startswith("laptop-logs-") if source else roots[-3] == tmp_path / "data" / "profiles" / "laptop"
+    assert len(set(roots)) == len(files) + len(profiles.available())
+    laptop = roots[len(files)]
+    assert laptop.name.startswith("laptop-logs-") if source else laptop == tmp_path / "data" / "profiles" / "laptop"
 
 
 def test_a_profile_has_one_folder_however_its_path_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -172,8 +175,8 @@ def test_real_logs_need_a_secret_salt(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv("RLHI_SALT", "")
     with pytest.raises(ProfileError, match="RLHI_SALT"):
         profiles.salt(profiles.load(name))
-    monkeypatch.setenv("RLHI_SALT", "a secret")
-    assert profiles.salt(profiles.load(name)) == "a secret"
+    monkeypatch.setenv("RLHI_SALT", secret := "9f2d41c07be8653a90d7e1f4b62c8a53")
+    assert profiles.salt(profiles.load(name)) == secret
 
 
 def test_the_town_has_a_public_salt() -> None:

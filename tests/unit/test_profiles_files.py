@@ -113,7 +113,11 @@ def test_a_profile_that_extends_itself_is_told_with_the_way_round(tmp_path: Path
 @pytest.mark.parametrize(
     ("base", "told"),
     [
-        ("smaple", "mine.yaml: extends: smaple: no such profile; there are laptop, paper, sample, or give the path of a YAML file"),
+        (
+            "smaple",
+            "mine.yaml: extends: smaple: no such profile; there are laptop, paper, sample, town, village, village-small, or give the path "
+            "of a YAML file",
+        ),
         ("gone.yaml", "mine.yaml: extends: gone.yaml: no such profile"),
         (["sample"], r"mine.yaml: extends: name one profile, or the path of one, not \['sample'\]"),
     ],
@@ -188,7 +192,7 @@ def test_the_text_says_where_each_value_is_from_and_what_it_means(tmp_path: Path
     text = files.text(mine, mine.origins)
     lines = {line.strip().partition(":")[0]: line for line in text.splitlines()}
     assert lines["seed"] == "seed: 8 # mine.yaml: Seed of everything that is drawn."
-    assert lines["held_out_fraction"].startswith("held_out_fraction: 0.35 # sample.yaml: ")
+    assert lines["tuning"].strip().startswith("tuning: 0.15 # sample.yaml: ")
     assert lines["near_duplicate_jaccard"].strip().partition("# ")[2].startswith("default: ")
     again = profiles.load(written(tmp_path / "again.yaml", text))
     assert again.players("judge") == mine.players("judge")

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -17,8 +18,12 @@ import pytest
 from rlhi_dagster.base.tables import TURNS
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
 from rlhi_dagster.engines.questions import Block, question, template
+from rlhi_dagster.evaluation import Criterion
+from rlhi_dagster.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench, rating
+from rlhi_dagster.evaluation.benchmarks.rating import Scale
 from rlhi_dagster.evaluation.judges import ChatJudge
 from rlhi_dagster.feedback.labels.chat_labeller import LETTERS, ChatLabeller
+from rlhi_dagster.feedback.wishes.names import ChatNamer
 from rlhi_dagster.personas.chat_writer import ChatWriter
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.personas.settings import PersonaSettings
@@ -61,15 +66,20 @@ def meets_feedback(said: str) -> str:
 
 def labelled(said: str) -> list[str]:
     ear = Ear(ChatAnswer("A", None, "stop", 1, 1, [1.0] + [0.0] * (len(LETTERS) - 1)))
-    row = dict.fromkeys(("turn_id", "conversation_id", "user_id", "month"), "x") | {"turn": 2}
+    row = dict.fromkeys(("turn_id", "conversation_id", "user_id", "month"), "x") | {"turn": 2, "is_unanswered": False}
     row |= dict.fromkeys(("follow_up", "previous_prompt", "previous_reply"), said)
     ChatLabeller.with_default_prompts("m", ear).label(pl.DataFrame([row]))
     return ear.asked
 
 
-def judge(said: str) -> str:
-    item = {"persona": said, "prompt": dialogue(said), "first_reply": said, "second_reply": said}
-    return ChatJudge.with_default_prompt("m", Ear()).request(item).messages[0]["content"]
+def group_name(said: str) -> str:
+    ChatNamer.with_default_prompt(ear := Ear()).names([[("ann", said), ("bob", said), ("ann", "not shown")]], "what the users ask for")
+    return ear.asked[0]
+
+
+def judge(said: str, criterion: Criterion = Criterion.OVERALL) -> str:
+    item = {"known_of_user": said, "prompt": dialogue(said), "first_reply": said, "second_reply": said}
+    return ChatJudge.with_default_prompts("m", Ear()).request(item, criterion).messages[0]["content"]
 
 
 def persona(said: str) -> str:
@@ -126,12 +136,23 @@ def rewrite_repair(said: str) -> str:
     return asks.repair(row, said).messages[0]["content"]
 
 
+def rated(scale: Scale, said: str) -> str:
+    row = {"prompt": dialogue(said), "reference": said, "reply": said, "first_reply": said, "second_reply": said}
+    return rating.request(row, scale, template(scale.prompt)).messages[0]["content"]
+
+
 CASES: dict[str, Callable[[str], str]] = {
+    "alpaca_eval": lambda said: rated(alpaca_eval.SCALE, said),
     "applicability": applicability,
+    "arena_hard": lambda said: rated(arena_hard.SCALE, said),
     "feedback": lambda said: labelled(said)[0],
     "feedback_span": lambda said: labelled(said)[1],
+    "group_name": group_name,
     "judge": judge,
+    "judge_personalization": partial(judge, criterion=Criterion.PERSONALIZATION),
+    "judge_instruction_following": partial(judge, criterion=Criterion.INSTRUCTION_FOLLOWING),
     "meets_feedback": meets_feedback,
+    "mt_bench": lambda said: rated(mt_bench.SCALE, said),
     "persona": persona,
     "persona_writer": persona_writer,
     "reasoning_correction": reasoning_correction,

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from rlhi_dagster.cli import why_command
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.provenance import Lineage
 from rlhi_dagster.provenance.lookup import Rows
+from rlhi_dagster.provenance.messages import why_message
 from rlhi_dagster.provenance.pairs import why
 from rlhi_dagster.provenance.replies import why_reply
 from rlhi_dagster.provenance.words import text
 from rlhi_dagster.store import erase
 from tests.lakes import ANN, EVE, JUDGE, POLICY, REWARD, SHARED, World, assistant, user, world
 
-DOCS = Path(__file__).parents[2] / "docs" / "lineage.md"
+DOCS = Path(__file__).parents[2] / "docs" / "concepts" / "lineage.md"
 REWRITE, SCRATCH = digest_of("rewrite", "ca"), digest_of("scratch", "ca")
 RANKED = digest_of("reward", "ca2", "own")
 EVALUATED = "dpo_rewrites/user_eval:ce:0"
@@ -66,6 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
             benchmark="user_eval",
             user_id=EVE,
             judge=JUDGE.identity,
+            criterion="overall",
             order=order,
             verdict=verdict,
             error=None if verdict else "prompt_too_long: 9",
@@ -201,6 +204,27 @@ def test_an_answer_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
     assert text(after).count("not in the store any more") == 2
 
 
+def test_a_pair_of_what_was_said_outright_shows_it_all(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    ids = {"turn_id": "x:0", "user_id": ANN, "month": "2023-04"}
+    sides = {"prompt": [user("Hi")], "chosen": "Hello.", "rejected": "Yo.", "is_kept": True, "drop_reasons": [], "persona_line_ids": []}
+    made.add("explicit_pairs", pair_id="abc", feedback_id="f2", kind="regeneration", evidence="strong", **ids, **sides, model="logged")
+    for number, (kind, value, said) in enumerate([("thumb", 1.0, None), ("regeneration", None, "Yo.")]):
+        given = {"kind": kind, "value": value, "text": said, "giver": "end_user", "given_at": datetime(2023, 4, 3 - number, tzinfo=UTC)}
+        made.add("explicit_feedback", feedback_id=f"f{number + 1}", conversation_id="x", reply_id="x:1", **ids, **given)
+    made.written()
+    found = of(made, "abc")
+    assert (found.table, found.source, found.strategy, found.evidence) == ("explicit_pairs", "siblings", "regeneration", "strong")
+    assert [(each.feedback_id, each.kind, each.value, each.text) for each in found.outright] == [
+        ("f2", "regeneration", None, "Yo."),
+        ("f1", "thumb", 1.0, None),
+    ]
+    assert found.calls == []
+    shown = text(found)
+    assert "said of the logged reply outright (strong evidence)\n  regeneration by end_user, 2023-04-02 00:00:00:\n    Yo.\n" in shown
+    assert "  thumb +1 by end_user, 2023-04-03 00:00:00\n" in shown
+
+
 def test_tables_that_are_not_there_leave_gaps_and_no_error(tmp_path: Path) -> None:
     made = World(tmp_path)
     ids = {"pair_id": "abc", "turn_id": "x:0", "user_id": ANN, "month": "2023-04", "follow_up_id": "x:2", "strategy": "logged"}
@@ -247,7 +271,62 @@ def test_the_command_prints_text_or_json(made: World, monkeypatch: pytest.Monkey
     assert told.keys() == asdict(of(made, REWRITE)).keys()
     assert told["follow_up"]["asked_at"] == "2023-04-03T12:01:00+00:00"
     assert run(EVALUATED[:14]).startswith(f"evaluated reply {EVALUATED}\n")
+    assert run("ca:2").startswith("message ca:2\n  user a1")
+    assert json.loads(run("ca:2", "--json"))["topic"] == "mint"
+    with pytest.raises(ValueError, match="2 messages begin with ca:"):
+        run("ca:")
     assert json.loads(run(EVALUATED, "--json"))["judgements"][1]["opponent_probability"] == 0.7
+
+
+# Messages
+
+
+def test_a_complaint_leads_to_the_messages_around_it_its_groups_and_lines(made: World) -> None:
+    found = why_message(made.lake, made.store, "ca:2")
+    assert (found.user_id, found.wish, found.topic, found.is_resolved, found.turns) == (ANN, "short answers", "mint", None, 2)
+    assert [(said.turn_id, said.prompt, said.reply, said.label, said.probability) for said in found.messages] == [
+        ("ca:0", SHARED, "Logged one a1.", None, None),
+        ("ca:2", "Shorter, please.", "Logged two a1.", "reattempt_with_feedback", 0.8),
+    ]
+    assert [(line.persona_line_id, line.evidence[0].quote) for line in found.persona] == [("line-a1", "Shorter, please.")]
+    assert [call.did for call in found.calls] == [
+        "label of the follow-up",
+        "span of the feedback",
+        "name of the group of complaints",
+        "persona line",
+    ]
+    shown = text(found)
+    for words in (
+        "complaint: short answers, on mint; nothing follows",
+        "conversation (2 of 2 messages of the user)",
+        "> ca:2 user, turn 2, 2023-04-03 12:01:00",
+        'reattempt_with_feedback with probability 0.80, by m@1, in the words "Shorter, please."',
+        "wants short answers (a1)",
+    ):
+        assert words in shown
+
+
+def test_a_message_that_is_no_complaint(made: World) -> None:
+    found = why_message(made.lake, made.store, "ce:0")
+    assert (found.wish, found.persona, found.calls, len(found.messages)) == (None, [], [], 1)
+    assert "complaint" not in text(found)
+    assert "persona lines that rest on it: none" in text(found)
+
+
+def test_of_a_long_conversation_the_opening_and_what_is_near_is_shown(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    for n in range(9):
+        shared = {"turn_id": f"a/b: c:{2 * n}", "conversation_id": "a/b: c", "user_id": ANN, "month": "2023-04", "turn": n + 1}
+        made.add("turns", **shared, prompt=f"message {n}", reply="ok" if n < 8 else None)
+    made.written()
+    found = why_message(made.lake, made.store, "a/b: c:10")
+    assert [said.turn for said in found.messages] == [1, 4, 5, 6, 7, 8]
+    assert "6 of 9 messages" in text(found)
+    assert "no reply:" in text(why_message(made.lake, made.store, "a/b: c:16"))
+    with pytest.raises(ValueError, match="no messages begin with zz"):
+        why_message(made.lake, made.store, "zz")
+    with pytest.raises(ValueError, match="9 messages begin with a/b:: a/b: c:0, a/b: c:10, "):
+        why_message(made.lake, made.store, "a/b:")
 
 
 # Evaluation
@@ -272,7 +351,7 @@ def test_an_evaluated_reply_leads_to_its_item_its_verdicts_and_all_their_calls(m
     assert found.calls[2].settings["choices"] == ["A", "B", "C"]
     shown = text(found)
     for words in (
-        "against base, opponent_first, by town/judge@j1: opponent, probability of recipe 0.20",
+        "against base, opponent_first, overall, by town/judge@j1: opponent, probability of recipe 0.20",
         "by town/judge@j1: no verdict (prompt_too_long: 9), malformed: no",
         "Bake a cake.",
         "persona shown: none",

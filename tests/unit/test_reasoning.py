@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from rlhi_dagster.reasoning.corrections import correction_requests, corrections,
 from rlhi_dagster.reasoning.math_answers import Grade, Solution, grade
 from rlhi_dagster.reasoning.prm800k import ErroneousSolution, erroneous_solutions, read_records
 from rlhi_dagster.reasoning.simulated_user import fault, remark_requests, spoken, templated
-from rlhi_dagster.simulation.arithmetic import prm800k
+from rlhi_dagster.simulation.town.arithmetic import prm800k
 
 PUBLISHED = Path(__file__).parents[2] / "../shared/data/prm800k"
 EXAMPLES, DECODED = PUBLISHED / "original_schema_examples.json", PUBLISHED / "solutions.jsonl"
+ODD = Path(__file__).parents[2] / "../shared/data/odd_inputs/H0_prm800k"
 
 
 def step(text: str, rating: int = 1, *, chosen: bool = True) -> dict[str, Any]:
@@ -172,6 +175,97 @@ def test_lines_that_are_no_object_are_reported_with_their_place(tmp_path: Path) 
     assert list(read_records(str(tmp_path / "*.jsonl"))) == [("a.jsonl:1", None), ("b.jsonl:1", {"a": 1}), ("b.jsonl:2", None)]
     with pytest.raises(ValueError, match=r"nothing\*\.jsonl.*prm800k"):
         list(read_records(str(tmp_path / "nothing*.jsonl")))
+
+
+def test_no_line_ends_a_run(tmp_path: Path) -> None:
+    good = json.dumps(record(*WRONG))
+    lines = [
+        f"\ufeff{good}".encode(),
+        f"{good}\r".encode(),
+        b"",
+        good.replace("What", "Whät").encode("latin-1"),
+        b"[" * 100_000,
+        b'{"label": ' * 100_000,
+        b'{"n": ' + b"9" * 5000 + b"}",
+        good.replace('"3"', "NaN").encode(),
+        b"\x00\x00",
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    found = list(read_records(str(tmp_path / "a.jsonl")))
+    assert [where for where, each in found if each] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:8"]
+    assert [where for where, each in found if each is None] == [f"a.jsonl:{number}" for number in (4, 5, 6, 7, 9)]
+    _, fates = erroneous_solutions(iter(found), 10)
+    assert fates == {"selected": 1, "duplicate": 2, "unreadable_line": 5}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fates"),
+    [
+        (lambda whole: whole, {"selected": 2}),
+        (lambda whole: whole + bytes(64), {"selected": 2}),
+        (lambda whole: whole + b"trailing", {"selected": 2}),
+        (lambda whole: whole + gzip.compress(b"\n" + json.dumps(record(*WRONG, problem="c")).encode()), {"selected": 3}),
+        (lambda whole: whole[:-6], {"selected": 2, "unreadable_line": 1}),
+        (lambda whole: whole[:-8] + bytes(4) + whole[-4:], {"selected": 2, "unreadable_line": 1}),
+    ],
+)
+def test_a_compressed_file_is_read_as_far_as_it_goes(spoil: Callable[[bytes], bytes], fates: dict[str, int], tmp_path: Path) -> None:
+    plain = "".join(json.dumps(record(*WRONG, problem=problem)) + "\n" for problem in "ab")
+    (tmp_path / "a.jsonl.gz").write_bytes(spoil(gzip.compress(plain.encode())))
+    assert erroneous_solutions(read_records(str(tmp_path)), 10)[1] == fates
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ground_truth_answer": 3}, "3"),
+        ({"ground_truth_answer": 3.0}, "3"),
+        ({"ground_truth_answer": 0.5}, "0.5"),
+        ({"ground_truth_answer": float("nan")}, None),
+        ({"ground_truth_answer": None}, None),
+        ({"ground_truth_answer": " "}, None),
+        ({"ground_truth_answer": ["3"]}, "malformed_record"),
+        ({"problem": 3}, "malformed_record"),
+        ({"problem": ["What?"]}, "malformed_record"),
+    ],
+)
+def test_a_known_answer_is_a_text_or_a_number(changes: dict[str, Any], expected: str | None) -> None:
+    given = record(*WRONG)
+    given["question"] |= changes
+    found, fates = solutions_of(given)
+    assert fates == {expected: 1} if expected == "malformed_record" else [each.answer for each in found] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("first", "fate"),
+    [
+        ({"chosen_completion": 0.0}, "selected"),
+        ({"chosen_completion": float("nan")}, "selected"),
+        ({"chosen_completion": -1}, "malformed_record"),
+        ({"chosen_completion": 7}, "malformed_record"),
+        ({"chosen_completion": "0"}, "malformed_record"),
+        ({"completions": [{"text": None, "rating": 1}]}, "malformed_record"),
+        ({"completions": [{"text": 3, "rating": 1}]}, "malformed_record"),
+        ({"completions": [{"text": "a", "rating": "1"}]}, "malformed_record"),
+        ({"completions": [{"text": "half \ud83d", "rating": 1.0}]}, "selected"),
+        ({"completions": []}, "malformed_record"),
+        ({"completions": 3}, "malformed_record"),
+    ],
+)
+def test_an_odd_step_costs_its_record_at_most(first: dict[str, Any], fate: str) -> None:
+    rows, fates = errors_of(record(step("1 + 2 = 3") | first, WRONG[1]))
+    assert fates == {fate: 1}
+    assert all("\ud83d" not in row["solution"] for row in rows)
+
+
+def test_odd_files_are_read_without_an_error() -> None:
+    if not ODD.is_dir():
+        pytest.skip("no odd PRM800K files (odd_inputs/H0_prm800k) beside the repository")
+    one = {"selected": 1}
+    expected = {"bom": one, "crlf": one, "gz": one, "nan": one, "one": one, "latin1": {"selected": 1, "duplicate": 1, "unreadable_line": 1}}
+    found = {file.name.partition(".")[0]: erroneous_solutions(read_records(str(file)), 10)[1] for file in sorted(ODD.glob("*.jsonl*"))}
+    assert found.pop("deep") == {"selected": 1, "unreadable_line": 1}
+    assert found == expected
 
 
 SOLUTION = ErroneousSolution("What is 17 + 25 + 100?", ("17 + 25 = 52", "52 + 100 = 152"), "142")

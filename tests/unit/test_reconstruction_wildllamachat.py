@@ -38,10 +38,15 @@ def table(declared: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame([{name: row.get(name) for name in declared.columns} for row in rows], schema=declared.schema, orient="row")
 
 
+LAST = "last: "
+"""Begins a message that nobody answered."""
+
+
 def turns(**conversations: list[str]) -> pl.DataFrame:
     rows = [
         {"turn_id": f"{name}:{2 * number}", "conversation_id": name, "user_id": f"u-{name}", "month": "2023-04", "turn": number + 1}
-        | {"asked_at": NOON + timedelta(seconds=number), "prompt": text, "reply": f"logged {name}{number}"}
+        | {"asked_at": NOON + timedelta(seconds=number), "prompt": text.removeprefix(LAST)}
+        | {"reply": None if text.startswith(LAST) else f"logged {name}{number}"}
         for name, said in conversations.items()
         for number, text in enumerate(said)
     ]
@@ -78,7 +83,8 @@ def test_every_turn_has_its_reply_on_the_regenerated_history() -> None:
     assert [message["content"] for message in third["history"]] == ["plan a day", "r0", "shorter", "r1"]
     assert (third["logged_reply"], third["reply"], third["call_id"], third["follow_up_id"]) == ("logged a2", "r2", "k2", "a:6")
     last = found.row(by_predicate=pl.col("turn_id") == "a:6", named=True)
-    assert (last["follow_up_id"], last["applies_judge"]) == (None, None)
+    assert (last["follow_up_id"], last["follow_up"], last["applies_judge"]) == (None, None, None)
+    assert found["follow_up"].to_list() == ["shorter", "again", "in a list", None, None]
     assert found["call_id"].to_list() == ["k0", "k1", "k2", "k3", None]
     assert user_messages(SAID) == {"a": ["plan a day", "shorter", "again", "in a list"], "b": ["hello"]}
 
@@ -115,6 +121,21 @@ def test_a_reply_that_could_not_be_regenerated_is_an_error_row_that_nobody_judge
     assert (first["reply"], first["error"], first["applies_judge"]) == (None, "prompt_too_long: 9", None)
     assert [message["content"] for message in found.row(1, named=True)["history"]] == ["plan a day", ""]
     assert len(judge.asked) == 1
+
+
+def test_a_last_word_criticises_the_reply_before_it_and_gets_no_row_of_its_own() -> None:
+    said = turns(a=["plan a day", "shorter", f"{LAST}in a list"], b=["hello"])
+    assert user_messages(said) == {"a": ["plan a day", "shorter"], "b": ["hello"]}, "nobody is asked to answer it"
+    judge = Judge(r0=Judged(True), r1=Judged(False))
+    given = labels(a_2=(WITH, 0.9), a_4=(WITH, 0.9))
+    found = wildllamachat(said, given, {"a": [answer("r0"), answer("r1")], "b": [answer("s0")]}, "m", judge, 0.5)
+    assert found.select("turn_id", "follow_up_id", "follow_up", "follow_up_applies").rows() == [
+        ("a:0", "a:2", "shorter", True),
+        ("a:2", "a:4", "in a list", False),
+        ("b:0", None, None, None),
+    ]
+    assert [item.follow_up for item in judge.asked] == ["shorter", "in a list"]
+    assert mismatches(found).filter(of="wish format")["mismatched"].to_list() == [1]
 
 
 def test_nothing_in_nothing_out() -> None:

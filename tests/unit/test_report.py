@@ -1,6 +1,8 @@
 """The report page: self-contained, escaped, the same bytes every time, and complete about what is missing."""
 
+import html
 import re
+import shlex
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from rlhi_dagster.base.tables import (
     CONVERSATIONS,
     EVAL_PROMPTS,
     FEEDBACK_LABELS,
+    JUDGE_CALIBRATION,
     PREFERENCE_PAIRS,
     QUARANTINE,
     REATTEMPT_RATES,
@@ -25,10 +28,14 @@ from rlhi_dagster.base.tables import (
     REWRITE_PAIRS,
     REWRITES,
     SCORES,
+    TURNS,
+    UNMET_WISHES,
     USERS,
     Table,
 )
-from rlhi_dagster.evaluation.judges import ReplyVerdict, TownJudge, judge_pairs
+from rlhi_dagster.evaluation import COLD_START
+from rlhi_dagster.evaluation.judge_quality import judge_quality
+from rlhi_dagster.evaluation.judges import ReplyVerdict, TruthJudge, judge_pairs
 from rlhi_dagster.evaluation.scores import scores
 from rlhi_dagster.report.data import ReportData, marks
 from rlhi_dagster.report.page import render
@@ -109,7 +116,7 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
                 }
             )
     all_responses = filled(RESPONSES, responses)
-    judge = TownJudge(lambda prompt_id, reply: truth[prompt_id, reply])
+    judge = TruthJudge(lambda prompt_id, reply: truth[prompt_id, reply], "town")
     base = all_responses.filter(recipe=BASE)
     judgements = pl.concat(judge_pairs(eval_prompts, all_responses.filter(recipe=recipe), base, judge) for recipe in RECIPES)
     candidates = [
@@ -137,7 +144,7 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
             REATTEMPT_RATES,
             [
                 {"dimension": dimension, "level": level, "denominator": denominator, "templates": templates, "n": 900 - 100 * order}
-                | {"users": 80, "value": share, "ci_low": share - 0.03, "ci_high": share + 0.04}
+                | {"unanswered": 60 - order, "users": 80, "value": share, "ci_low": share - 0.03, "ci_high": share + 0.04}
                 for order, (dimension, level) in enumerate(LEVELS)
                 for denominator, lift in (("user_messages", 0.0), ("follow_ups", 0.2), ("conversations", 0.3), ("users", 0.4))
                 for templates, extra in (("included", 0.0), ("excluded", 0.03))
@@ -162,6 +169,8 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
             ],
         ),
         feedback_labels=filled(FEEDBACK_LABELS, [{"turn_id": f"t{i}", "label": labels[i % 5]} for i in range(3000)]).lazy(),
+        unmet_wishes=filled(UNMET_WISHES, complaints(attack)),
+        turns=filled(TURNS, [{"turn_id": row["turn_id"], "prompt": f"Said {row['turn_id']}.{attack}"} for row in complaints()]).lazy(),
         rewrites=filled(
             REWRITES,
             [
@@ -194,6 +203,24 @@ def made_up(users: int = 40, *, show_samples: bool = True, attack: str = "") -> 
         checkpoints={recipe: manifest(recipe, rng) for recipe in RECIPES if recipe != BASE},
         show_samples=show_samples,
     )
+
+
+def complaints(attack: str = "") -> list[dict]:
+    """Complaints of 30 users in two months: 60 short answers, 20 of errors, 4 of 4 users about cats, 9 without a wish."""
+    wishes = [*["short answers"] * 60, *["it does not work"] * 20, *["cats"] * 4, *["other wishes"] * 9]
+    return [
+        {
+            "turn_id": f"it's {n}:2",
+            "conversation_id": f"it's {n}",
+            "user_id": f"u{n % (4 if wish == 'cats' else 30)}",
+            "month": f"2023-0{4 + n % 2}",
+            "wish": wish + attack,
+            "topic": "gardens" if n % 3 else "other topics",
+            "is_resolved": [True, False, None][n % 3],
+            "call_ids": [],
+        }
+        for n, wish in enumerate(wishes)
+    ]
 
 
 def manifest(recipe: str, rng: np.random.Generator) -> dict:
@@ -232,7 +259,7 @@ def test_text_of_conversations_is_escaped() -> None:
     page = render(made_up(users=4, attack=ATTACK))
     assert "<script" not in page
     assert "<img" not in page
-    for section in ("results", "samples"):  # the description of a recipe; a request, a persona and replies
+    for section in ("results", "samples", "wishes"):  # the description of a recipe; a request, a persona and replies; complaints
         body = page[page.index(f'<section id="{section}">') :]
         assert "&lt;script&gt;" in body[: body.index("</section>")]
 
@@ -255,13 +282,43 @@ def test_same_inputs_give_the_same_bytes(page: str) -> None:
 
 def test_every_section_is_there_with_n_and_interval(page: str) -> None:
     results = ["results", "comparisons", "history", "reasoning", "samples"]
-    for anchor in [*results, "logs", "reattempts", "diversity", "pairs", "rewards", "training", "deviations"]:
+    for anchor in [*results, "logs", "wishes", "reattempts", "diversity", "pairs", "rewards", "training", "deviations"]:
         assert f'<section id="{anchor}">' in page
     assert re.search(r"<code>dpo_rewrites</code> minus <code>base</code>: <b>\+\d\d\.\d points \[\d+\.\d, \d+\.\d\]</b>, n = 120", page)
     assert 'class="missing"' not in page
     # Plots take their colours from the page, in light and in dark.
     assert not {colour for colour in plots.PALETTE.values() if colour in page[page.index("</style>") :]}
     assert "var(--s-2)" in page
+
+
+def test_other_personas_cold_start_and_judges_are_shown_with_their_remarks() -> None:
+    """Of the made-up items once more, asked under another persona and as if less were known."""
+    plain = made_up(users=12)
+    of_users = plain.eval_prompts.filter(benchmark="user_eval")  # type: ignore[union-attr]
+    judgements, frames = plain.judgements.lazy().collect(), []  # type: ignore[union-attr]
+    for name in ("user_eval_shuffled", "user_eval_empty", *COLD_START.values()):
+        renamed = pl.col("prompt_id").str.replace("user_eval", str(name), literal=True)
+        frames.append(
+            judgements.filter(benchmark="user_eval").with_columns(
+                prompt_id=renamed, benchmark=pl.lit(str(name)), judgement_id=pl.concat_str("judgement_id", pl.lit(str(name)))
+            )
+        )
+    every = pl.concat([judgements, *frames])
+    prompts = pl.concat([plain.eval_prompts, of_users.with_columns(benchmark=pl.lit("user_eval_after_0"), prompt_id=pl.lit("x"))])  # type: ignore[list-item]
+    told = scores(every, plain.responses, every.filter(recipe=BASE), failed={"town": "the judge failed its calibration"})  # type: ignore[arg-type]
+    quality = judge_quality(judgements, JUDGE_CALIBRATION.empty())
+    shown = render(replace(plain, judgements=every, eval_prompts=prompts, scores=told, judge_quality=quality))
+    for words in (
+        "Under other personas",
+        "the same requests of the same users",
+        "The judges",
+        "position bias",
+        "the judge failed its calibration",
+    ):
+        assert words in shown
+    assert "The judges" not in render(plain)
+    vanishing = told.filter(pl.col("metric") == "personal_win_rate")
+    assert vanishing["value"].to_list() == [0.0] * len(vanishing), "the same verdicts under every persona: nothing is personal"
 
 
 def test_pictures_have_the_pages_colours() -> None:
@@ -289,10 +346,13 @@ def test_no_treatment_is_drawn_as_a_control() -> None:
     arms = recipes.load_all()
     looks = marks(arms)
     assert {name for name, mark in looks.items() if mark.is_hollow} == {
+        "dpo_edits_no_persona",
         "dpo_rewards_shuffled_persona",
         "dpo_rewards_user_agnostic",
         "dpo_rewrites_from_scratch",
         "dpo_rewrites_no_persona",
+        "dpo_siblings_no_persona",
+        "kto_thumbs_shuffled",
     }
     assert len(set(looks.values())) == len(arms)
     of_rewards = [looks[name].tone for name in arms if name.startswith("dpo_rewards")]
@@ -324,6 +384,7 @@ def test_missing_inputs_are_named_with_their_assets() -> None:
         "scores",
         "judgements",
         "eval_prompts",
+        "unmet_wishes",
         "reattempt_rates",
         "contextual_diversity",
         "feedback_labels",
@@ -337,11 +398,67 @@ def test_all_readings_stand_beside_the_papers_figures(page: str) -> None:
     assert page.count("Nearest to ") == 2
     for reading in ("of the follow-ups after turn 5", "of the conversations longer than five turns, with at least one"):
         assert reading in page
+    assert "of them unanswered" in page
     for plot in ("by turn", "by month", "Labels of follow-ups", "Conversations by length", "Users by activity", "Rejected rows by month"):
         assert re.search(f'role="img" aria-label="[^"]*{plot}', page), plot
 
 
-TABLES = ["scores", "judgements", "eval_prompts", "responses", "rewrites", "rewrite_pairs", "preference_pairs", "candidate_rewards"]
+def wishes_of(page: str) -> str:
+    body = page[page.index('<section id="wishes">') :]
+    return body[: body.index("</section>")]
+
+
+def test_complaints_are_shown_by_wish_with_users_and_what_was_settled(page: str) -> None:
+    body = wishes_of(page)
+    assert "93 of 3,000 follow-ups (3\u202f%) ask for another attempt and say what to change: complaints of 30 users." in body
+    row = re.search(r"<tr><th[^>]*>short answers</th>(.*?)</tr>", body, re.S)
+    assert row
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.S)
+    assert cells[:3] == ["60", "65\u202f%", "30"]
+    assert re.search(r"50\.0.%<small>\[\d+\.\d, \d+\.\d\]</small><small>n = 40</small>", cells[3])
+    for picture in ("Complaints by wish", "Share of each month"):
+        assert re.search(f'role="img" aria-label="{picture}', body), picture
+
+
+def test_groups_of_fewer_users_are_not_shown_nor_their_words(page: str) -> None:
+    body = wishes_of(page)
+    assert "Groups of fewer than 5 users are not shown, 4 complaints in all." in body
+    hidden = [row["turn_id"] for row in complaints() if row["wish"] == "cats"]
+    assert "cats" not in body
+    assert not [turn_id for turn_id in hidden if f"Said {turn_id.replace(chr(39), '&#39;')}." in body]
+    assert "cats" in wishes_of(render(replace(made_up(), min_users=4)))
+
+
+def test_examples_are_of_different_users_and_lead_on(page: str) -> None:
+    body = wishes_of(page)
+    users = {f"it's {n}:2": f"u{n % 30}" for n in range(93)}
+    for wish in ("short answers", "it does not work", "other wishes"):
+        block = re.search(rf"<h4>{wish}</h4>(.*?)</ul>", body, re.S)
+        assert block
+        said = [html.unescape(text) for text in re.findall(r"<q>Said (.*?)\.</q>", block[1])]
+        assert len({users[turn_id] for turn_id in said}) == len(said) == 3
+        commands = [html.unescape(text) for text in re.findall(r"<code>(rlhi why .*?)</code>", block[1])]
+        assert [shlex.split(command)[2] for command in commands] == said
+
+
+def test_without_scores_the_page_begins_with_complaints() -> None:
+    data = made_up(users=2)
+    page = render(ReportData(unmet_wishes=data.unmet_wishes, turns=data.turns))
+    assert re.search(r'class="lede">93 ask for another attempt.*?href="#wishes"', page)
+
+
+TABLES = [
+    "unmet_wishes",
+    "turns",
+    "scores",
+    "judgements",
+    "eval_prompts",
+    "responses",
+    "rewrites",
+    "rewrite_pairs",
+    "preference_pairs",
+    "candidate_rewards",
+]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -353,7 +470,7 @@ def test_every_table_may_be_empty() -> None:
     data = made_up(users=2)
     frames = {field.name: getattr(data, field.name) for field in fields(ReportData)}
     empty = {name: frame.lazy().head(0) for name, frame in frames.items() if isinstance(frame, pl.DataFrame | pl.LazyFrame)}
-    assert len(empty) == 15
+    assert len(empty) == 17
     assert render(ReportData(**empty)).count('class="missing"') >= 8
 
 

@@ -19,7 +19,7 @@ EVERYWHERE = (
 )
 SAMPLE_ONLY = (
     "those of town",
-    "of 1.1 million parameters that is trained here",
+    "The policy is `town-policy`",
     "town's grammar tells",
     "logged reply is the rejected side",
     "goes on after the feedback",
@@ -94,6 +94,7 @@ def test_a_profile_says_what_is_true_of_it_and_nothing_else(name: str, there: tu
 
 
 SMOL = {"hub": f"HuggingFaceTB/SmolLM2-360M-Instruct@{'a' * 40}"}
+SIMULATED = {"truth": "data/sample/truth", "source": {"location": "data/sample/wildchat*.parquet"}}
 
 
 LOCAL = {"kind": "transformers", "device": "cpu", "dtype": "float32", "batch_size": 1, "chunk_size": 1}
@@ -135,7 +136,7 @@ LOCAL = {"kind": "transformers", "device": "cpu", "dtype": "float32", "batch_siz
         ({"dpo": {"sft_weight": 0.3}}, "", "of weight 0.3, beside the loss; the paper has none"),
         ({"dpo_on_rewards": {"beta": 0.2}}, "", "DPO on pairs by reward: beta 0.2 instead of 0.1"),
         ({"models": {"judge": SMOL}}, "The judge is `Qwen", "The judge is `HuggingFaceTB/SmolLM2-360M-Instruct`"),
-        ({"models": {"judge": [SMOL, "town"]}, "truth": "data/sample/truth"}, "The judge is `Qwen", "simulated users' own preferences"),
+        ({"models": {"judge": [SMOL, "town"]}, **SIMULATED}, "The judge is `Qwen", "simulated users' own preferences"),
         ({"evaluation": {"arithmetic_problems": 5}}, "MMLU-Pro).", "MMLU-Pro); 5 sums stand in"),
         ({"max_pairs": 50}, "", "50 at most, so that arms differ"),
     ],

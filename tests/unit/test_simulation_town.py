@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from rlhi_dagster.base.tables import PERSONAS
+from rlhi_dagster.conversations.ingest import ingest
+from rlhi_dagster.conversations.sources import SourceKind, SourceSettings, month_counts
+from rlhi_dagster.conversations.splits import SplitSettings
+from rlhi_dagster.conversations.turns import turns as turns_of
+from rlhi_dagster.conversations.users import users as users_of
 from rlhi_dagster.feedback import Feedback
-from rlhi_dagster.simulation.__main__ import write
-from rlhi_dagster.simulation.content import TOPICS
-from rlhi_dagster.simulation.dialogue import ASKS, Habits, converse
-from rlhi_dagster.simulation.style import ASPECTS, VALUES, Reply, Style, read, render, topic_of
-from rlhi_dagster.simulation.town import WILDCHAT_SCHEMA, Town, TownSettings, build
-from rlhi_dagster.simulation.truth import verdict
+from rlhi_dagster.personas.snapshots import personas_at
+from rlhi_dagster.preferences.explicit_pairs import explicit_pairs
+from rlhi_dagster.preferences.settings import ExplicitPairSettings
+from rlhi_dagster.simulation.town.__main__ import write
+from rlhi_dagster.simulation.town.clicks import Clicking
+from rlhi_dagster.simulation.town.content import TOPICS
+from rlhi_dagster.simulation.town.dialogue import ASKS, Habits, converse
+from rlhi_dagster.simulation.town.logs import Town, TownSettings, build
+from rlhi_dagster.simulation.town.style import ASPECTS, VALUES, Reply, Style, read, render, topic_of
+from rlhi_dagster.simulation.town.truth import verdict
+from rlhi_dagster.simulation.wildchat import CLICKS, WILDCHAT_SCHEMA, Click
 
 SAMPLE = Path(__file__).parents[2] / "data/sample"
 REAL = Path(__file__).parents[2] / "../shared/data/wildchat/wildchat_sample.parquet"
@@ -40,12 +54,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_the_committed_sample_is_regenerated_bit_for_bit(tmp_path: Path) -> None:
     write(tmp_path, TownSettings())
-    assert len(digests(tmp_path)) == 5
-    assert digests(tmp_path) == digests(SAMPLE)
+    assert len(digests(tmp_path)) == 7
+    assert digests(tmp_path) == {name: digest for name, digest in digests(SAMPLE).items() if not name.startswith("town-policy/")}
 
 
 def test_the_sample_is_small() -> None:
-    assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) <= 3_000_000
+    assert sum(file.stat().st_size for file in SAMPLE.rglob("*") if file.is_file()) <= 6_000_000
 
 
 def test_another_seed_gives_another_town(town: Town) -> None:
@@ -107,15 +121,122 @@ def test_every_kind_of_broken_row_is_there(town: Town) -> None:
 
 
 def test_users_have_two_to_forty_conversations(town: Town) -> None:
-    per_user = town.preferences.join(connections(town), on=PERSON).group_by(PERSON).len()["len"]
+    per_user = town.preferences.head(TownSettings().users).join(connections(town), on=PERSON).group_by(PERSON).len()["len"]
     assert (len(per_user), per_user.min()) == (TownSettings().users, 2)
     assert per_user.max() <= 40
     assert per_user.max() > 20
 
 
+def test_the_preference_of_everybody_who_may_be_asked_is_known(town: Town) -> None:
+    ordinary = town.logs.filter(~pl.col("conversation").list.first().struct.field("content").str.contains("/paint").fill_null(value=False))
+    people = ordinary.select("hashed_ip", pl.col("header").struct.unnest()).unique()
+    assert len(people) > TownSettings().users
+    assert people.join(town.preferences, on=PERSON, how="anti").is_empty()
+
+
 def test_truth_is_not_in_the_logs(town: Town) -> None:
     named = {name for dtype in town.logs.schema.items() for name in str(dtype).split("'")}
     assert not {*ASPECTS, "label", "preference"} & (named - {"language"})
+
+
+def preferred(town: Town) -> dict[str, Style]:
+    """The preference of the user of each ordinary conversation."""
+    rows = (
+        connections(town)
+        .join(town.preferences.head(TownSettings().users).rename({aspect: f"{aspect}_wanted" for aspect in ASPECTS}), on=PERSON)
+        .to_dicts()
+    )
+    return {row["conversation_hash"]: Style(*(row[f"{aspect}_wanted"] for aspect in ASPECTS)) for row in rows}
+
+
+def is_likely(hits: int, of: int, probability: float) -> bool:
+    """Whether a count is within four standard deviations of a binomial's mean."""
+    return abs(hits - of * probability) <= 4 * math.sqrt(of * probability * (1 - probability))
+
+
+def test_clicks_change_nothing_that_is_said(town: Town) -> None:
+    never = Clicking(thumbs=0, edits=0, regenerates=0)
+    quiet = build(TownSettings(clicking=never))
+    assert quiet.clicks == []
+    assert quiet.logs.equals(town.logs)
+    assert quiet.labels.equals(town.labels)
+    assert build(TownSettings()).clicks == town.clicks
+
+
+def test_users_click_as_often_and_as_wrongly_as_they_are_said_to(town: Town) -> None:
+    habits, wanted = TownSettings().clicking, preferred(town)
+    said = {row["conversation_hash"]: row["conversation"] for row in connections(town).to_dicts()}
+    replies = [
+        len(wanted[name].unmet(reply.style))
+        for name in wanted
+        for message in said[name]
+        if message["role"] == "assistant" and (reply := read(message["content"]))
+    ]
+    by_kind = {kind: [click for click in town.clicks if click.kind == kind] for kind in ("thumb", "edit", "regeneration")}
+    clear = sum(missed == 0 or missed >= 2 for missed in replies)
+    counted = (("thumb", clear, habits.thumbs), ("edit", sum(map(bool, replies)), habits.edits), ("regeneration", len(replies), 0.1))
+    for kind, chances, rate in counted:
+        assert is_likely(len(by_kind[kind]), chances, rate), kind
+    assert is_likely(sum(click.is_noise for click in by_kind["thumb"]), len(by_kind["thumb"]), habits.slips)
+    edits = [click for click in by_kind["edit"] if len(wanted[click.conversation_id].unmet(_reply(said, click).style)) < 4]
+    saves = sum(str(click.text).endswith("\n") for click in edits)
+    assert is_likely(saves, len(edits), habits.saves)
+    assert is_likely(sum(click.is_noise for click in edits), len(edits), habits.saves + habits.careless)
+    empty = sum(click.text == "" for click in by_kind["regeneration"])
+    same = sum(click.text == said[click.conversation_id][click.message_index]["content"] for click in by_kind["regeneration"])
+    for count in (empty, same):
+        assert is_likely(count, len(by_kind["regeneration"]), habits.fails / 2)
+    told = sum(click.value is not None for click in by_kind["regeneration"])
+    assert is_likely(told, len(by_kind["regeneration"]) - empty - same, habits.tells)
+
+
+def test_a_click_is_noise_if_it_says_something_else_than_the_preference(town: Town) -> None:
+    wanted = preferred(town)
+    said = {row["conversation_hash"]: row["conversation"] for row in connections(town).to_dicts()}
+    for click in town.clicks:
+        preference, reply = wanted[click.conversation_id], _reply(said, click)
+        here, there = (len(preference.unmet(each.style)) if each else 5 for each in (reply, read(click.text or "", reply.topic)))
+        says = {"thumb": (here == 0) == (click.value == 1.0), "edit": there < here, "regeneration": here < there}
+        assert says[click.kind] is not click.is_noise, click
+        assert click.given_at > said[click.conversation_id][click.message_index]["timestamp"]
+    assert 0.05 < sum(click.is_noise for click in town.clicks) / len(town.clicks) < 0.2
+
+
+def test_pairs_of_clicks_agree_with_the_preference_as_often_as_they_are_said_to(town: Town, tmp_path: Path) -> None:
+    town.logs.write_parquet(tmp_path / "logs.parquet")
+    pl.DataFrame([click.row() for click in town.clicks], schema=CLICKS).write_parquet(tmp_path / "clicks.parquet")
+    start = datetime(2023, 4, 1, tzinfo=UTC)
+    settings = SourceSettings(name="town", kind=SourceKind.WILDCHAT, location=str(tmp_path), assumed_start=start)
+    found = ingest(settings, list(month_counts(settings)), "salt")
+    accepted = set(found.conversations["conversation_id"])
+    assert len(found.explicit_feedback) == sum(click.conversation_id in accepted for click in town.clicks) > 2_000
+    turns, users = turns_of(found.conversations), users_of(found.conversations.lazy(), SplitSettings(tuning=0.15, test=0.2))
+    ids = pl.format("{}:{}", "conversation_hash", "message_index")
+    known = turns.join(town.labels.select(turn_id=ids, label="label"), on="turn_id")
+    labels = known.select("turn_id", "conversation_id", "turn", "label")
+    pairs = explicit_pairs(found.explicit_feedback, turns, labels, users, PERSONAS.empty(), ExplicitPairSettings(), personas_at)
+    noise = {f"{click.conversation_id}:{click.message_index}/{click.kind}/{click.text or ''}": click.is_noise for click in town.clicks}
+    side = pl.when(pl.col("kind") == "edit").then("chosen").otherwise("rejected")
+    reply = pl.col("feedback_id").str.extract("^([^/]+)/")
+    told = pairs.with_columns(key=pl.format("{}/{}/{}", reply, "kind", side))
+    told = told.with_columns(is_noise=pl.col("key").replace_strict(noise, return_dtype=pl.Boolean()))
+    kept = told.filter("is_kept")
+    shares = dict(kept.group_by("kind").agg(pl.col("is_noise").mean()).iter_rows())
+    # What is left of the noise once saves without a change and failed tries are dropped.
+    habits, edits = TownSettings().clicking, kept.filter(kind="edit")
+    assert 0 < shares["edit"] < 0.2
+    assert is_likely(int(edits["is_noise"].sum()), len(edits), habits.careless / (1 - habits.saves))
+    strong, weak = (kept.filter(kind="regeneration", evidence=evidence)["is_noise"].mean() for evidence in ("strong", "weak"))
+    assert isinstance(strong, float) and isinstance(weak, float)  # noqa: PT018
+    assert strong < weak
+    dropped = told.filter(~pl.col("is_kept"))
+    assert {reason for reasons in dropped["drop_reasons"] for reason in reasons} >= {"contradicted", "empty_original", "identical_sides"}
+
+
+def _reply(said: dict[str, Any], click: Click) -> Reply:
+    found = read(said[click.conversation_id][click.message_index]["content"])
+    assert found is not None
+    return found
 
 
 def test_users_ask_only_for_their_own_unmet_preference(town: Town) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,13 +128,19 @@ def test_only_partials_that_nobody_writes_any_more_are_removed(store: ResponseSt
     old, new = store.folder / "segment-1.partial", store.folder / "segment-2.partial"
     for file in (old, new):
         file.write_bytes(b"PAR1")
-    os.utime(old, (time.time() - 3_700,) * 2)
+    program = "import sys, time; from rlhi_dagster.base import owned; f = owned.own(open(sys.argv[1])); print(flush=True); time.sleep(99)"
+    writer = subprocess.Popen([sys.executable, "-c", program, new], cwd=ROOT, stdout=subprocess.PIPE)
+    assert writer.stdout
+    writer.stdout.readline()
     # One whose writer finishes between its listing and the look at its age.
     (store.folder / "segment-3.partial").symlink_to("gone")
     assert [problem.file for problem in verify("chat", store.folder)] == [old]
     assert compact(store.folder, "chat").partial_files == 1
     assert new.exists()
     assert not old.exists()
+    writer.kill()
+    writer.communicate()
+    assert (store.sweep(), new.exists()) == (1, False)
 
 
 @pytest.mark.parametrize("how", ["compact", "gc", "remove"])

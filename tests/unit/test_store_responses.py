@@ -17,7 +17,7 @@ from rlhi_dagster.engines.models import ModelRef, digest_of
 from rlhi_dagster.engines.read import NotAnsweredError, read_chat, read_rewards
 from rlhi_dagster.engines.replay import replay
 from rlhi_dagster.engines.stats import CallStats, Standing
-from rlhi_dagster.store import search
+from rlhi_dagster.store import search, segments
 from rlhi_dagster.store.compaction import compact
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.store.segments import SCHEMAS, DamagedSegmentError, listing
@@ -185,6 +185,18 @@ def test_an_error_of_the_moment_is_asked_again_and_the_newest_is_read(store: Res
     store.append(rows([second]))
     assert store.missing(asked).to_list() == [first]
     assert store.lookup(asked).filter(key=second)["text"].to_list() == [second]
+
+
+def test_the_first_answer_counts_although_the_clock_went_back(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    [key] = random_keys(1, 0)
+    store.append(rows([key], "first "))
+    monkeypatch.setattr(segments.time, "time_ns", lambda: 1_600_000_000_000_000_000)
+    store.append(rows([key], "second "))
+    store.append(rows([key], "third "))
+    assert store.lookup(pl.Series("key", [key]))["text"].to_list() == [f"first {key}"]
+    assert len(listing(store.folder, "segment")) == 3
+    compact(store.folder, "chat")
+    assert store.lookup(pl.Series("key", [key]))["text"].to_list() == [f"first {key}"]
 
 
 def test_a_chunk_with_both_kinds_of_answers_makes_two_segments(store: ResponseStore) -> None:

@@ -63,6 +63,19 @@ def test_any_sound_snapshot_is_better_than_any_unsound_one_and_of_those_the_leas
     assert sound_but_bad < barely_unsound < unsound < very_unsound
 
 
+def test_a_reward_model_is_chosen_by_the_pairs_that_it_tells_right_and_among_equals_by_its_loss() -> None:
+    def told(step: int, loss: float, right: float) -> dict[str, Any]:
+        return evaluated(step, loss) | {"eval_accuracy": right}
+
+    history = [told(0, 0.7, 0.5), told(2, 0.61, 0.74), told(4, 0.65, 0.79), told(6, 0.63, 0.79)]
+    found = {point["step"]: gates.standing([history[0], point], SFT, chosen_tokens=1) for point in history}
+    assert found[4].wrong == pytest.approx(0.21)
+    assert sorted(found, key=lambda step: found[step].selection) == [6, 4, 2, 0]
+    memorising = gates.standing([history[0], {"loss": 0.1, "step": 5}, told(6, 0.7, 1.0)], SFT, chosen_tokens=1)
+    assert found[0].selection < memorising.selection
+    assert gates.choice(history, 6, 6, SFT)["why"] == "most held-out pairs told right"
+
+
 def test_at_a_bound_is_within_it() -> None:
     assert gates.excesses({"displacement": 0.2, "memorisation": 0.5}, DPO.model_dump()) == {}
     assert set(gates.excesses({"displacement": 0.21, "memorisation": 0.51}, DPO.model_dump())) == {"displacement", "memorisation"}

@@ -13,10 +13,11 @@ from rlhi_dagster.graph.resources import TrainingRun
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.profiles import load
 from rlhi_dagster.training import recipes
-from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, unfit
+from rlhi_dagster.training.pair_sets import TRAINING_ROWS, drawn_sets, equal_count, pair_set, shares, without_data
 from rlhi_dagster.training.recipes import Recipe, RecipeError
 from rlhi_dagster.training.settings import TrainingSettings
 
+KTO = ["kto_thumbs", "kto_thumbs_shuffled"]
 OWN = Recipe(description="own", method="dpo", sources=(Source.REWRITES,))
 NONE = Recipe(description="none", method="dpo", sources=(Source.REWRITES,), persona="none")
 BOTH = Recipe(description="both", method="dpo", sources=(Source.REWRITES, Source.REWARDS))
@@ -48,6 +49,8 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
     found = {name: (recipe.method, recipe.sources, recipe.persona) for name, recipe in recipes.load_all().items()}
     assert found == {
         "base": ("none", (), "own"),
+        "dpo_edits": ("dpo", ("edits",), "own"),
+        "dpo_edits_no_persona": ("dpo", ("edits",), "none"),
         "dpo_reasoning": ("dpo", ("reasoning",), "own"),
         "dpo_rewards": ("dpo", ("rewards",), "own"),
         "dpo_rewards_online": ("dpo", ("rewards",), "own"),
@@ -57,14 +60,21 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
         "dpo_rewrites_and_rewards": ("dpo", ("rewrites", "rewards"), "own"),
         "dpo_rewrites_from_scratch": ("dpo", ("rewrites_from_scratch",), "own"),
         "dpo_rewrites_no_persona": ("dpo", ("rewrites",), "none"),
+        "dpo_siblings": ("dpo", ("siblings",), "own"),
+        "dpo_siblings_no_persona": ("dpo", ("siblings",), "none"),
+        "kto_thumbs": ("kto", ("thumbs",), "own"),
+        "kto_thumbs_shuffled": ("kto", ("thumbs_shuffled",), "own"),
         "sft_rewrites": ("sft", ("rewrites",), "own"),
     }
     assert [name for name, recipe in recipes.load_all().items() if recipe.rounds] == ["dpo_rewards_online"]
-    assert [name for name, recipe in recipes.load_all().items() if recipe.pairs == "all"] == ["dpo_reasoning"]
+    assert [name for name, recipe in recipes.load_all().items() if recipe.pairs == "all"] == [
+        *("dpo_edits", "dpo_edits_no_persona", "dpo_reasoning", "dpo_siblings", "dpo_siblings_no_persona"),
+        *KTO,
+    ]
 
 
 def test_what_is_compared_with_what() -> None:
-    assert recipes.comparisons(recipes.load_all()) == [
+    assert [claim[:2] for claim in recipes.comparisons(recipes.load_all())] == [
         ("dpo_rewrites", "base"),
         ("dpo_rewrites", "sft_rewrites"),
         ("dpo_rewrites", "dpo_rewrites_from_scratch"),
@@ -75,6 +85,12 @@ def test_what_is_compared_with_what() -> None:
         ("dpo_rewards_online", "base"),
         ("dpo_rewards_online", "dpo_rewards"),
         ("dpo_reasoning", "base"),
+        ("dpo_edits", "base"),
+        ("dpo_edits", "dpo_edits_no_persona"),
+        ("dpo_siblings", "base"),
+        ("dpo_siblings", "dpo_siblings_no_persona"),
+        ("kto_thumbs", "base"),
+        ("kto_thumbs", "kto_thumbs_shuffled"),
         ("dpo_rewrites_and_rewards", "base"),
         ("dpo_rewrites_and_rewards", "dpo_rewrites"),
         ("dpo_rewrites_and_rewards", "dpo_rewards"),
@@ -87,7 +103,12 @@ def test_a_recipe_says_how_it_is_shown_or_is_a_treatment_of_its_sources() -> Non
     control = OWN.model_copy(update={"role": recipes.Role.CONTROL, "against": ("own", "base")})
     arms = {"base": recipes.load("base"), "own": OWN, "control": control, "both": BOTH}
     assert recipes.ranked(arms) == ["base", "own", "control", "both"]
-    assert recipes.comparisons(arms) == [("own", "base"), ("own", "control"), ("control", "base"), ("both", "base")]
+    assert recipes.comparisons(arms) == [
+        ("own", "base", "rewrites"),
+        ("own", "control", "rewrites"),
+        ("control", "base", "rewrites"),
+        ("both", "base", "rewrites and rewards"),
+    ]
 
 
 def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +156,10 @@ def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, mon
         ("method: none\n", "description"),
         ("description: x\nmethod: dpo\n", "source"),
         ("description: x\nmethod: none\nsources: [rewrites]\n", "source"),
+        ("description: x\nmethod: kto\nsources: [thumbs]\n", "method kto needs .*pairs all"),
+        ("description: x\nmethod: kto\nsources: [rewrites]\npairs: all\n", r"method kto needs sources \[thumbs\]"),
+        ("description: x\nmethod: dpo\nsources: [thumbs]\npairs: all\n", "no other method takes"),
+        ("description: x\nmethod: kto\nsources: [thumbs]\npairs: all\nsettings: {sft_weight: 1}\n", r"settings\.sft_weight"),
         ("description: x\nmethod: none\nrole: contrl\n", "role: .*'treatment', 'control' or 'baseline'"),
         ("description: x\nmethod: none\nagainst: base\n", "against"),
         ("description: x\nmethod: none\nagainst: [bas, mine]\n", "against: no other recipe bas, mine; there are mine"),
@@ -155,7 +180,7 @@ def test_settings_that_do_not_go_with_the_profiles_name_both(tmp_path: Path, mon
 
 
 def test_adding_a_recipe_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert declare.Place(load("sample")).recipes.get_partition_keys() == recipes.names()
+    assert declare.Place(load("town")).recipes.get_partition_keys() == recipes.names()
     for name in recipes.names():
         (tmp_path / f"{name}.yaml").write_text((recipes._folder() / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")
@@ -172,6 +197,17 @@ def test_a_file_that_is_no_mapping_names_itself(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
     with pytest.raises(RecipeError, match=r"mine\.yaml"):
         recipes.load("mine")
+
+
+def test_a_profile_trains_those_of_the_project_that_it_names_and_all_of_its_own(tmp_path: Path) -> None:
+    for name in ("mine", "dpo_edits"):
+        (tmp_path / f"{name}.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\n")
+    assert recipes.names(None, ["sft_rewrites"]) == ["base", "sft_rewrites"]
+    assert recipes.names(str(tmp_path), ["sft_rewrites"]) == ["base", "dpo_edits", "mine", "sft_rewrites"]
+    assert recipes.names(str(tmp_path), []) == ["base", "dpo_edits", "mine"]
+    assert recipes.load_all(str(tmp_path), [])["dpo_edits"].description == "mine"
+    with pytest.raises(RecipeError, match=r"project_recipes: no recipe mine; there are base, .*sft_rewrites"):
+        recipes.names(str(tmp_path), ["mine"])
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
@@ -225,8 +261,10 @@ def test_a_recipe_on_all_its_pairs_takes_none_from_the_others() -> None:
 def test_a_recipe_without_a_pair_says_so_with_its_source_and_where_to_look() -> None:
     offered = pl.concat([pairs(3), pairs(2, "rewards").with_columns(is_kept=False), pairs(2, "rewards", "validation")])
     arms = {"own": OWN, "both": BOTH, "base": Recipe(description="c", method="none")}
-    told = unfit(offered, arms)
-    assert told == ["recipe both: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs"]
+    told = without_data(offered, arms)
+    assert told == {
+        "both": "recipe both: no kept training pair of source rewards; see the drop reasons in reward_pairs and preference_pairs"
+    }
 
 
 def test_pairs_that_are_not_kept_are_neither_drawn_nor_counted() -> None:

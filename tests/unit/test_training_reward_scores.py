@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_dagster.base.tables import REWARD_MODEL_SCORES, REWRITE_PAIRS
+from rlhi_dagster.base.tables import REWARD_MODEL_SCORES, REWRITE_PAIRS, USERS
 from rlhi_dagster.engines.base import RewardAnswer
 from rlhi_dagster.graph import metadata
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
@@ -72,7 +72,7 @@ def test_the_reward_model_is_trained_on_sound_rewrites_of_opening_requests_that_
         {"pair_id": "control", "strategy": "scratch"},
         {"pair_id": "logged", "strategy": "logged"},
     )
-    assert set(reward_model_pairs(rows, 0.3)["pair_id"]) == {"used", "logged"}
+    assert set(reward_model_pairs(rows, USERS.empty(), 0.3)["pair_id"]) == {"used", "logged"}
 
 
 def test_pairs_of_one_turn_are_each_scored_once_under_every_persona() -> None:
@@ -85,7 +85,7 @@ def test_pairs_of_one_turn_are_each_scored_once_under_every_persona() -> None:
 
 def test_the_reward_models_sets_share_no_user() -> None:
     rows = unscored(*({"pair_id": f"{user}-{number}", "user_id": f"u{user}"} for user in range(50) for number in range(2)))
-    pairs = reward_model_pairs(rows, 0.3)
+    pairs = reward_model_pairs(rows, USERS.empty(), 0.3)
     train, validation = reward_model_sets(pairs, None, 7, PersonaPlacement.SYSTEM)
     users = [{pair_id.split("-")[0] for pair_id in frame["pair_id"]} for frame in (train, validation)]
     assert users[0]
@@ -96,9 +96,19 @@ def test_the_reward_models_sets_share_no_user() -> None:
     assert len(reward_model_sets(pairs, 7, 7, PersonaPlacement.SYSTEM)[0]) == 7
 
 
+def test_the_reward_model_is_tried_on_nobody_who_may_be_one_it_was_trained_on() -> None:
+    rows = unscored(*({"pair_id": f"{user}", "user_id": f"u{user}"} for user in range(60)))
+    users = pl.DataFrame(
+        [dict.fromkeys(USERS.columns) | {"user_id": f"u{user}", "split_group": f"u{user % 20}"} for user in range(60)], USERS.schema
+    )
+    split = dict(reward_model_pairs(rows, users, 0.3).select("user_id", "split").iter_rows())
+    assert set(split.values()) == {"train", "validation"}
+    assert all(split[f"u{user}"] == split[f"u{user % 20}"] for user in range(60))
+
+
 @pytest.mark.parametrize("placement", PersonaPlacement)
 def test_the_reward_model_learns_with_the_persona_where_it_will_be_asked_with_it(placement: PersonaPlacement) -> None:
-    pairs = reward_model_pairs(unscored({}), 0.3)
+    pairs = reward_model_pairs(unscored({}), USERS.empty(), 0.3)
     seen = [prompt for frame in reward_model_sets(pairs, None, 7, placement) for prompt in frame["prompt"].to_list()]
     assert seen == [with_persona(OPENING, "- short", placement)]
     rows = held_out_rows(held_out(1), 7).filter(condition="own")

@@ -29,7 +29,7 @@ def town(pytestconfig: pytest.Config) -> ModelRef:
     """The town's policy after a part of its corpus; it is silent when told to. Kept in pytest's cache for the next time."""
     script = Path(__file__).with_name("train_town.py")
     package = ROOT / "rlhi_dagster"
-    makers = [script, package / "workers/train_policy.py", package / "training/policy.py", package / "profiles/sample.yaml"]
+    makers = [script, package / "workers/train_policy.py", package / "training/policy.py", package / "profiles/town.yaml"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in makers)).hexdigest()[:12]
     folder = Path(pytestconfig.cache.mkdir(f"town-{digest}"))
     if not (folder / "town/manifest.json").is_file():

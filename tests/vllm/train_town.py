@@ -18,7 +18,7 @@ SILENCE = [{"role": "user", "content": "Say nothing."}, {"role": "assistant", "c
 
 
 def main(folder: Path, dialogues: int) -> None:
-    policy = profiles.load("sample").policy
+    policy = profiles.load("town").policy
     rows = pl.read_parquet(policy.corpus).head(dialogues)
     silences = pl.DataFrame({"messages": [SILENCE] * (dialogues // 20)}, schema=rows.schema)
     path = folder / "corpus.parquet"

@@ -240,12 +240,13 @@ def test_without_the_package_that_reads_it(tmp_path: Path, file: GgufFile, monke
         convert.convert(file, tmp_path / "out", "tiny")
 
 
+@pytest.mark.slow
 def test_the_worker_makes_the_folder_and_says_a_failure_in_one_sentence(tmp_path: Path, file: GgufFile) -> None:
     def run(given: GgufFile) -> dg.ExecuteInProcessResult:
         @dg.asset
         def policy(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             job = {"file": given.to_dict(), "out": str(tmp_path / "policy"), "name": "tiny"}
-            pipes.run(context, "convert", [sys.executable, "-m", "rlhi_dagster.workers.convert"], job)
+            pipes.run(context, "convert", [sys.executable, "-m", "rlhi_dagster.workers.convert"], [job])
             return dg.MaterializeResult()
 
         return dg.materialize([policy], raise_on_error=False)

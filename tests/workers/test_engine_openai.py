@@ -226,7 +226,7 @@ def test_a_sample_that_never_comes_is_an_error_row() -> None:
 
     one, two = ask(Server(reply), [said("a"), said("a", 1)])
     assert one.text == f"a {said('a').seed(MODEL, SAMPLING)}"
-    assert (two.text, two.error, two.is_retryable) == (None, "malformed_response: no usable choice", True)
+    assert (two.text, two.error, two.is_retryable) == (None, "malformed_response: choices[0].index is 1, and 1 asked for", True)
 
 
 def test_a_server_that_knows_its_context_and_cuts_all_the_same_gets_an_error_row() -> None:
@@ -383,7 +383,7 @@ def test_a_prompt_that_does_not_fit_is_a_final_error_row() -> None:
         assert (answer.text, answer.is_retryable, len(server.bodies)) == (None, False, 1)
 
 
-def test_other_refusals_are_final_error_rows_without_the_prompt() -> None:
+def test_other_refusals_are_error_rows_without_the_prompt_and_asked_again_by_the_next_run() -> None:
     secret = "My doctor says that the results are not what we hoped."
 
     def reply(body: dict[str, Any]) -> Told:
@@ -396,7 +396,7 @@ def test_other_refusals_are_final_error_rows_without_the_prompt() -> None:
     assert short.error == "http_422: the server's message quotes the prompt"
     assert str(other.error).startswith("http_422: role `tulip` is unknown")
     assert len(str(other.error)) <= 210
-    assert not any(answer.is_retryable for answer in (quoted, short, other))
+    assert all(answer.is_retryable for answer in (quoted, short, other))
 
 
 def test_a_refusal_that_quotes_the_prompt_teaches_nothing() -> None:
@@ -530,7 +530,7 @@ def test_a_server_that_asks_to_wait_too_long_gets_no_further_try() -> None:
         (Told(payload=[]), "malformed_response: not an object"),
         (Told(payload={"error": {"message": "upstream"}}), "malformed_response: an error with status 200"),
         (Told(payload={"choices": []}), "malformed_response: no choice"),
-        (Told(payload=completion("x", finish_reason="tool_calls")), "malformed_response: no usable choice"),
+        (Told(payload=completion("x", finish_reason="error")), "malformed_response: choices[0].finish_reason is error"),
         (Told(content=b'{"choices": [{"ind'), "malformed_response: not JSON"),
         (Told(content=b"[" * 100_000), "malformed_response: not JSON"),
         (Told(payload=completion("x"), headers={"content-encoding": "gzip"}), "malformed_response: a broken encoding"),

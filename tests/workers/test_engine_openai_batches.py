@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -92,7 +93,8 @@ class BatchServer:
         text = body["messages"][-1]["content"]
         told = {
             "moment": (500, {"error": {"message": "oops"}}),
-            "final": (400, {"error": {"message": "role unknown"}}),
+            "final": (400, {"error": {"message": "no", "code": "content_filter"}}),
+            "refused": (400, {"error": {"message": "role unknown"}}),
             "long": (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}),
             "unfinished": (0, {}),
         }
@@ -144,13 +146,14 @@ def test_calls_are_lines_of_batches_and_answers_come_back_by_key(tmp_path: Path,
 
 def test_errors_of_lines_are_error_rows_and_only_those_of_the_moment_are_asked_again(tmp_path: Path) -> None:
     server = BatchServer()
-    names = ["fine", "moment", "final", "long", "unfinished"]
+    names = ["fine", "moment", "final", "refused", "long", "unfinished"]
     with serving(server) as address:
         found = dict(zip(names, ask(address, tmp_path, [said(name) for name in names]), strict=True))
         assert found["fine"].error is None
         assert {name: (str(a.error).split(":")[0], a.is_retryable) for name, a in found.items() if a.error} == {
             "moment": ("http_500", True),
-            "final": ("http_400", False),
+            "final": ("content_filter", False),
+            "refused": ("http_400", True),
             "long": ("prompt_too_long", False),
             "unfinished": ("batch_ended", True),
         }
@@ -159,6 +162,101 @@ def test_errors_of_lines_are_error_rows_and_only_those_of_the_moment_are_asked_a
         again = ask(address, tmp_path, [said("moment"), said("unfinished"), said("fine")])
     assert [answer.text for answer in again] == ["now", "now", found["fine"].text]
     assert len(server.paid) == 2
+
+
+class FailingServer(BatchServer):
+    """The first batches fail whole, or are forgotten."""
+
+    def __init__(self, ends_as: str, times: int, errors: Any = None) -> None:
+        super().__init__(polls=1)
+        self.first_end, self.times, self.errors = ends_as, times, errors
+
+    def _look(self, name: str) -> dict[str, Any]:
+        if int(name.split("-")[1]) >= self.times:
+            return super()._look(name)
+        self.looks[name] += 1
+        return self.batches[name] | {"status": self.first_end, "errors": self.errors}
+
+    async def __call__(self, asked: Asked) -> Told:
+        told = await super().__call__(asked)
+        is_look = asked.method == "GET" and "/batches/batch-" in asked.path
+        return Told(404) if is_look and told.payload["status"] == "forgotten" else told
+
+
+SAYS = {"object": "list", "data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached.", "line": None}]}
+
+
+@pytest.mark.parametrize(
+    ("ends_as", "errors", "told"),
+    [("failed", SAYS, ": Enqueued token limit reached."), ("expired", None, ""), ("forgotten", None, ""), ("failed", "no", ": no")],
+)
+def test_a_batch_that_came_to_nothing_is_submitted_again_as_it_was(
+    ends_as: str, errors: Any, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, requests = FailingServer(ends_as, 2, errors), [said("a"), said("b")]
+    with serving(server) as address, caplog.at_level(logging.WARNING):
+        answers = ask(address, tmp_path, requests)
+    assert [answer.text for answer in answers] == [f"{r.messages[0]['content']} {r.seed(MODEL, SAMPLING)}" for r in requests]
+    assert len(server.batches) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{address}/v1 town/model@r1: batch batch-{n} ended as {ends_as}, 2 of its 2 requests are submitted again{told}" for n in (0, 1)
+    ]
+
+
+def test_a_batch_that_always_fails_ends_as_error_rows_with_the_reason(tmp_path: Path) -> None:
+    server = FailingServer("failed", 99, SAYS)
+    with serving(server) as address:
+        [answer] = ask(address, tmp_path, [said("a")])
+        expected = "batch_ended: the batch ended as failed without a response to this line: Enqueued token limit reached."
+        assert (answer.error, answer.is_retryable, len(server.batches)) == (expected, True, 4)
+        server.times = 0
+        assert ask(address, tmp_path, [said("a")])[0].error is None
+    assert len(server.batches) == 5
+
+
+def test_a_reason_that_quotes_a_prompt_is_not_shown(tmp_path: Path) -> None:
+    server = FailingServer("failed", 99, {"data": [{"message": "Cannot read: My doctor says that the results are bad."}]})
+    with serving(server) as address:
+        _, answer = ask(address, tmp_path, [said("My doctor says that the results are not."), said("b")], attempts=1)
+    assert str(answer.error).endswith(": the server's message quotes the prompt")
+
+
+def test_a_batch_that_somebody_cancelled_is_not_submitted_again_by_the_same_run(tmp_path: Path) -> None:
+    server = FailingServer("cancelled", 1)
+    with serving(server) as address:
+        [answer] = ask(address, tmp_path, [said("a")])
+        assert (str(answer.error).split(":")[0], answer.is_retryable, len(server.batches)) == ("batch_ended", True, 1)
+        assert ask(address, tmp_path, [said("a")])[0].error is None
+
+
+def test_results_that_the_server_has_deleted_are_asked_for_again(tmp_path: Path) -> None:
+    server = BatchServer(polls=1)
+    with serving(server) as address:
+        ask(address, tmp_path, [said("a")])
+        server.files.pop("output-batch-0")
+
+        async def without(asked: Asked) -> Told:
+            name = asked.path.split("/")[3] if "/files/" in asked.path else ""
+            return await server(asked) if name in {"", *server.files} else Told(404)
+
+    with serving(without) as other:
+        for file in tmp_path.glob("*.json"):
+            file.write_text(file.read_text().replace(address, other))
+        [lost] = ask(other, tmp_path, [said("a")])
+        assert (str(lost.error).split(":")[0], lost.is_retryable) == ("batch_ended", True)
+        assert ask(other, tmp_path, [said("a")])[0].error is None
+
+
+@pytest.mark.parametrize("content", ['{"token": "a", "own', "", "[]", '{"token": "a"}', '{"token": null, "keys": null}', "\xff"])
+def test_a_damaged_record_is_put_aside_and_said(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.json").write_bytes(content.encode("latin-1"))
+    with serving(BatchServer()) as address, caplog.at_level(logging.WARNING):
+        [answer] = ask(address, tmp_path, [said("a")])
+        assert answer.error is None
+        ask(address, tmp_path, [said("b")])
+    assert (tmp_path / "a.damaged").is_file()
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{tmp_path / 'a.json'} remembers a batch and is damaged: it is now a.damaged")
 
 
 def test_a_field_that_lines_refuse_is_left_out_in_the_next_batch(tmp_path: Path) -> None:

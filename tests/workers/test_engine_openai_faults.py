@@ -1,6 +1,7 @@
 """A job of 2,000 requests against a server with every fault that servers are known for: all answered or error rows, none twice.
 
-The figures of docs/openai_engine.md are this test's log: ``pytest tests/workers/test_engine_openai_faults.py --log-cli-level=INFO``.
+The figures of docs/decisions/openai_engine.md are this test's log:
+``pytest tests/workers/test_engine_openai_faults.py --log-cli-level=INFO``.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ REASONS = {
     "filtered": "content_filter",
 }
 """Every fault, and the reason of the error row that it leads to if it stays; none where the requests can be answered all the same."""
-FINAL = {"prompt_too_long", "http_400", "content_filter"}
+FINAL = {"prompt_too_long", "content_filter"}
 OVERLOAD, OVERLOAD_ALLOWS = range(300, 900), 6
 """While the server counts these requests it takes no more than so many at once."""
+KEY = "sk-made-up-key-of-a-test"
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +66,7 @@ def fault(messages: list[dict[str, str]]) -> tuple[str | None, int]:
         return None, 0
     kind = kinds[number // 11 % len(kinds)]
     times = (1, 1, 2, FOR_EVER)[number // (11 * len(kinds)) % 4]
-    return kind, FOR_EVER if REASONS[kind] in FINAL else 1 if kind == "busy_for_a_second" else times
+    return kind, FOR_EVER if REASONS[kind] in {*FINAL, "http_400"} else 1 if kind == "busy_for_a_second" else times
 
 
 def told(kind: str, texts: list[str]) -> Told:
@@ -145,12 +147,23 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "FIRST_WAIT_SECONDS", 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hurried")
-def test_of_2000_requests_each_ends_once_and_the_limit_recovers(tmp_path: Path) -> None:
+def test_of_2000_requests_each_ends_once_and_the_limit_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    caplog.set_level(logging.INFO)
     server, store = Faulty(), ResponseStore(tmp_path, "chat", MODEL.identity)
     with serving(server) as address:
         settings = OpenAISettings(
-            base_url=f"{address}/v1", chunk_size=100, max_concurrency=32, timeout_seconds=1.5, attempts=ATTEMPTS, max_error_fraction=1
+            base_url=f"{address}/v1",
+            api_key_variable="TEST_KEY",
+            chunk_size=100,
+            max_concurrency=32,
+            timeout_seconds=1.5,
+            attempts=ATTEMPTS,
+            max_error_fraction=1,
         )
         engine = OpenAIChatEngine(MODEL, settings)
         wanted = {request.key(MODEL, SAMPLING, settings.identity): request for request in requests()}
@@ -181,6 +194,8 @@ def test_of_2000_requests_each_ends_once_and_the_limit_recovers(tmp_path: Path) 
         assert server.samples == Counter(wanted[key].messages[-1]["content"] for key in again)
         assert set(stored(store, "segment").values()) == {1}
         assert len(stored(store, "segment")) == 2000
+    assert not [word for word in (KEY, "question 1", "candidates 1", "Be brief") if word in caplog.text], "no key and no prompt is logged"
+    assert not [file for file in tmp_path.rglob("*.parquet") if KEY in pl.read_parquet(file).write_ndjson()]
 
 
 def check_rows(wanted: dict, answers: dict) -> set[str]:

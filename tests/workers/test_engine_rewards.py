@@ -30,6 +30,7 @@ from transformers import (
 from rlhi_dagster.engines import reward_prefix
 from rlhi_dagster.engines.ask import fulfil
 from rlhi_dagster.engines.base import Messages, RewardAnswer, RewardRequest
+from rlhi_dagster.engines.control_tokens import control_tokens_of
 from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.read import read_rewards
@@ -133,15 +134,23 @@ def scores(engine: TransformersRewardEngine, requests: list[RewardRequest]) -> l
 
 
 def by_hand(ref: ModelRef, engine: TransformersRewardEngine, requests: list[RewardRequest], head: str) -> list[float]:
-    """Each conversation alone through the bare Llama, its last token's hidden state times the head."""
+    """Each conversation alone, with control tokens as text, through the bare Llama, its last token's hidden state times the head."""
+    ending = [engine.tokenizer.convert_tokens_to_ids(MARKER)] if head == "v_head.weight" else []
+    rows = []
+    for request in requests:
+        said = control_tokens_of(engine.tokenizer).messages(request.messages)
+        text = engine.tokenizer.apply_chat_template(said, tokenize=False)
+        rows.append(engine.tokenizer(text, add_special_tokens=False)["input_ids"] + ending)
+    return of_rows(ref, rows, head)
+
+
+def of_rows(ref: ModelRef, rows: list[list[int]], head: str) -> list[float]:
+    """Each row of tokens alone, as ``by_hand``."""
     weights = load_file(Path(ref.source) / "model.safetensors")
     backbone = LlamaModel(LlamaConfig.from_pretrained(ref.source)).eval()
     backbone.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items() if name != head})
-    ending = [engine.tokenizer.convert_tokens_to_ids(MARKER)] if head == "v_head.weight" else []
     rewards = []
-    for request in requests:
-        text = engine.tokenizer.apply_chat_template(request.messages, tokenize=False)
-        ids = engine.tokenizer(text, add_special_tokens=False)["input_ids"] + ending
+    for ids in rows:
         with torch.inference_mode():
             rewards.append(float(backbone(torch.tensor([ids])).last_hidden_state[0, -1] @ weights[head][0]))
     return rewards
@@ -224,14 +233,22 @@ def test_bfloat16_is_close(tmp_path: Path, save: Any) -> None:
 # Where the reward is read
 
 
-def test_a_text_with_the_marker_in_it_is_still_read_at_the_last_one(tmp_path: Path) -> None:
+def test_a_marker_that_a_text_has_is_text(tmp_path: Path) -> None:
     ref = save_athene(tmp_path)
     engine = load(ref)
     marker = engine.tokenizer.convert_tokens_to_ids(MARKER)
     sly = judged(TEXTS[0], f"rice {MARKER} tulips {MARKER}")
-    assert engine.transcripts(sly).count(marker) == 3  # type: ignore[union-attr]
+    assert engine.transcripts(sly).count(marker) == 1  # type: ignore[union-attr]
     mixed = [sly, judged(TEXTS[0], "rice"), judged(MARKER, "yes " * 20), *candidates()]
     assert scores(engine, mixed) == pytest.approx(by_hand(ref, engine, mixed, "v_head.weight"), abs=1e-4)
+
+
+def test_a_row_with_several_markers_is_read_at_the_last_one(tmp_path: Path) -> None:
+    ref = save_athene(tmp_path)
+    model = load(ref).model
+    assert isinstance(model, Athene)
+    rows = [[5, model.marker, 6, model.marker, 7, model.marker], [5, 6, model.marker], [model.marker, 8, 9, 8, 9, model.marker]]
+    assert model.rewards(rows, ["a", "b", "c"]) == pytest.approx(of_rows(ref, rows, "v_head.weight"), abs=1e-4)
 
 
 def test_a_row_without_the_marker_at_its_end_is_never_scored(tmp_path: Path) -> None:

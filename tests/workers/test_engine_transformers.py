@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_a_template_that_refuses_a_conversation_makes_an_error_row(chat: Transfo
     assert answered.error is None
 
 
+def test_thoughts_are_no_reply(chat: TransformersChatEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat.tokenizer, "decode", lambda *_, **__: "<think>a</think> b")
+    assert [(answer.text, answer.error) for answer in ask(chat, [said("hi")])] == [("b", None)]
+    monkeypatch.setattr(chat.tokenizer, "decode", lambda _, **how: "a" if how else "<assistant>\n<think>\n")
+    thinks, chooses = ask(chat, [said("hi"), choice("hi")], Sampling(0.6, 0.9, 1, 7))
+    assert (thinks.text, thinks.is_retryable, chooses.error) == (None, False, None)
+    assert str(thinks.error).startswith("only_thoughts: the reply is thoughts and nothing else")
+
+
 def test_an_answer_does_not_depend_on_its_batch(chat: TransformersChatEngine) -> None:
     requests = [said(text * repeats, index) for text in TEXTS for repeats in (1, 3) for index in range(3)]
     together = ask(chat, requests)
@@ -89,6 +99,24 @@ def test_an_answer_does_not_depend_on_its_batch(chat: TransformersChatEngine) ->
 def test_two_batch_sizes_say_the_same(chat: TransformersChatEngine, chat_model: ModelRef) -> None:
     requests = [said(TEXTS[index % 3] * (1 + index % 2), index) for index in range(9)]
     assert ask(TransformersChatEngine(chat_model, settings(batch_size=2)), requests) == ask(chat, requests)
+
+
+def test_rows_that_go_on_without_those_that_ended_say_what_they_say_alone(chat_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, alone = (TransformersChatEngine(chat_model, settings(batch_size)) for batch_size in (40, 1))
+    for engine in (together, alone):
+        engine.model.generation_config.eos_token_id = [engine.tokenizer.eos_token_id, *range(10, 300, 15)]
+    passes: list[int] = []
+    generate = together.model.generate
+    monkeypatch.setattr(together.model, "generate", lambda rows, **given: passes.append(len(rows)) or generate(rows, **given))
+    schema = '{"type": "object", "properties": {"likes": {"type": "string", "maxLength": 9}}, "required": ["likes"]}'
+    requests = [ChatRequest(said(text).messages, index) for text in TEXTS for index in range(10)]
+    requests += [ChatRequest(said(text).messages, json_schema=schema) for text in TEXTS]
+    answers = ask(together, requests)
+    assert answers == ask(alone, requests)
+    assert len({answer.completion_tokens for answer in answers}) > 5
+    assert passes[0] == 33
+    assert len(passes) > 2
+    assert all(later <= earlier / 2 for earlier, later in pairwise(passes))
 
 
 def test_samples_follow_the_models_distribution(chat: TransformersChatEngine) -> None:

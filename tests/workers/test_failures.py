@@ -24,7 +24,7 @@ def outcome(body: str, job: dict[str, object] | None = None) -> tuple[str, bool,
 
     @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
     def asks(context: dg.AssetExecutionContext) -> None:
-        pipes.run(context, "verify", [sys.executable, "-c", body], job or {})
+        pipes.run(context, "verify", [sys.executable, "-c", body], [job or {}])
 
     with dg.instance_for_test() as instance:
         result = dg.materialize([asks], instance=instance, raise_on_error=False)
@@ -113,6 +113,7 @@ def job(tmp_path: Path, save_tiny_llama: Callable[..., None]) -> dict[str, objec
     }
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_midway_is_told_and_leaves_nothing_half_written(job: dict[str, object]) -> None:
     out = Path(str(job["out"]))
     given = {"jobs": [job], "later": []}
@@ -124,7 +125,7 @@ def test_a_disk_that_is_full_midway_is_told_and_leaves_nothing_half_written(job:
 
     @dg.asset
     def trains(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        pipes.run(context, "train_dpo", [sys.executable, "-m", "rlhi_dagster.workers.train_dpo"], given)
+        pipes.run(context, "train_dpo", [sys.executable, "-m", "rlhi_dagster.workers.train_dpo"], [given])
         return dg.MaterializeResult()
 
     assert dg.materialize([trains]).success

@@ -126,6 +126,7 @@ class Job:
         return sum(pl.scan_parquet(file).select(pl.len()).collect().item() for file in files)
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_points_leave_the_table_of_an_undisturbed_run(tmp_path: Path, model: ModelRef) -> None:
     job = Job(tmp_path, model, 240)
     done = forked.run(*job.program(KILL))

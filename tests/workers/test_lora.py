@@ -20,6 +20,7 @@ from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, LoraSettings, TrainingSettings
 from rlhi_dagster.workers.weights import merged
 from tests import forked
+from tests.unpaired import unpaired
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SETTINGS = DPOSettings(
@@ -76,7 +77,8 @@ def start(tmp_path_factory: pytest.TempPathFactory, save_tiny_llama: Callable[..
 def job(start: Path, out: Path, method: str, **changed: Any) -> dict[str, Any]:
     model = ModelRef("tiny", weights_digest(start / "model"), str(start / "model"))
     settings = SETTINGS.model_copy(update=changed).model_dump(include=None if method == "dpo" else set(TrainingSettings.model_fields))
-    paths = {"train": str(start / "train.parquet"), "validation": str(start / "validation.parquet"), "store": str(out.parent / "store")}
+    train, validation = (unpaired(file) if method == "kto" else file for file in (start / "train.parquet", start / "validation.parquet"))
+    paths = {"train": str(train), "validation": str(validation), "store": str(out.parent / "store")}
     facts = {"name": "tiny", "method": method, "model": model.to_dict(), "settings": settings, "inputs": "v1", "extra": {}, "origin": {}}
     return facts | paths | {"out": str(out)}
 
@@ -92,7 +94,8 @@ def load(folder: Path, method: str) -> PreTrainedModel:
     return kind.from_pretrained(folder).eval()
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward"])
 def test_a_killed_run_with_adapters_ends_as_an_undisturbed_one_in_plain_weights(start: Path, tmp_path: Path, method: str) -> None:
     whole, broken = (job(start, tmp_path / name / "tiny", method) for name in ("whole", "broken"))
     run(broken, dies_at=3)

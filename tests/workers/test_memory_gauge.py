@@ -114,12 +114,13 @@ def test_a_shape_comes_from_the_configuration_alone(start: Path, tmp_path: Path)
     assert shape_of(model, has_head=False).parameters == shape.parameters - 4000 * 384
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changed"),
     [
         ("dpo", {}),
-        pytest.param("dpo", {"gradient_checkpointing": True}, marks=pytest.mark.slow),
-        pytest.param("dpo", {"lora": {"rank": 16}, "bf16": True}, marks=pytest.mark.slow),
+        ("dpo", {"gradient_checkpointing": True}),
+        ("dpo", {"lora": {"rank": 16}, "bf16": True}),
     ],
 )
 def test_the_forecast_is_near_what_training_takes(start: Path, tmp_path: Path, method: str, changed: dict[str, Any]) -> None:

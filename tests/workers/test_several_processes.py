@@ -24,6 +24,7 @@ from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from rlhi_dagster.workers import train_reward, train_sft
 from rlhi_dagster.workers.job import TrainingJob
+from tests.unpaired import unpaired
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
@@ -86,7 +87,8 @@ class Setup:
         if method != "dpo":
             settings = {name: value for name, value in settings.items() if name in TrainingSettings.model_fields}
         validation = self.validation.with_stem("validation-dpo") if method == "dpo" else self.validation
-        paths = {"train": str(self.train), "validation": str(validation), "out": str(out), "store": str(out.parent / "store")}
+        train, validation = (unpaired(file) if method == "kto" else file for file in (self.train, validation))
+        paths = {"train": str(train), "validation": str(validation), "out": str(out), "store": str(out.parent / "store")}
         job = {
             "name": "tiny",
             "method": method,
@@ -276,13 +278,23 @@ def test_shards_with_adapters_and_a_shared_prefix_train_as_one_process_does(setu
     assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny")
 
 
-@pytest.mark.parametrize("method", ["sft", pytest.param("reward", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "reward"])
 def test_shards_train_as_one_process_does_whatever_the_method(setup: Setup, tmp_path: Path, method: str) -> None:
     settings: dict[str, Any] = {"epochs": 2, "learning_rate": 1e-2}
     run(setup.job(tmp_path / "shared/tiny", method, processes=2, sharding="fsdp2", **settings), tmp_path / "shared/pipes")
     whole = TrainingJob.from_dict(setup.job(tmp_path / "whole/tiny", method, **settings))
     {"sft": train_sft, "reward": train_reward}[method].train(whole, lambda line: None)
     assert_alike(tmp_path / "shared/tiny", tmp_path / "whole/tiny", steps=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["replicate", "fsdp2"])
+def test_several_processes_train_on_thumbs(setup: Setup, tmp_path: Path, sharding: str) -> None:
+    found = run(setup.job(tmp_path / "tiny", "kto", processes=2, sharding=sharding, epochs=2), tmp_path / "pipes")
+    assert (found["world_size"], found["trained_rows"], found["thumbs"]["up"]) == (2, 24, 12)
+    assert found["step0_loss"] == pytest.approx(0.5, abs=1e-4)
+    assert found["validation"]["rewards/margins"] > 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -137,6 +138,7 @@ def _maps(pid: int, library: str) -> bool:
     return library in Path(f"/proc/{pid}/maps").read_text()
 
 
+@pytest.mark.slow
 def test_a_forked_worker_is_what_a_fresh_one_would_be(environment: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "seen", "3"]
     own = {"DAGSTER_PIPES_CONTEXT": "c", "DAGSTER_PIPES_MESSAGES": "m"}
@@ -204,6 +206,31 @@ def test_it_is_told_to_stop_when_the_run_is_killed(environment: dict[str, str], 
     assert not worker.is_running()
     assert not forks.is_running()
     assert (tmp_path / "pid.stopped").is_file(), "it was told, not killed"
+
+
+def test_a_fresh_worker_whose_run_was_killed_while_it_was_imported_ends(environment: dict[str, str]) -> None:
+    program = """
+import os, sys
+from rlhi_dagster.graph import starting
+sys.platform = "elsewhere"  # so that nothing is forked
+worker = "import os; from rlhi_dagster.workers import parent; print(os.environ[parent.STARTED_BY], os.getppid(), flush=True);"
+worker += "os.environ[parent.STARTED_BY] = os.environ.get('DEAD', os.environ[parent.STARTED_BY]); parent.end_with_parent(); print('works')"
+sys.exit(starting.start([sys.executable, "-c", worker], dict(os.environ), os.getcwd()).wait())
+"""
+    for dead in ({}, {"DEAD": "1"}):
+        run = subprocess.run([sys.executable, "-c", program], env=environment | dead, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        told, *rest = run.stdout.splitlines()
+        assert len(set(told.split())) == 1, "it knows who started it"
+        assert (run.returncode, rest) == ((1, []) if dead else (0, ["works"])), run.stderr
+        assert ("the run that started this worker has ended" in run.stderr) == bool(dead)
+
+
+def test_every_program_of_a_worker_ends_with_its_run() -> None:
+    for file in sorted((ROOT / "rlhi_dagster" / "workers").glob("*.py")):
+        mains = [each for each in ast.parse(file.read_text()).body if isinstance(each, ast.FunctionDef) and each.name == "main"]
+        for main in mains if file.stem not in {"parent"} else ():
+            first = ast.unparse(main.body[1])
+            assert first == "end_with_parent()" or file.stem.startswith("train_"), f"{file.name}: main does {first} first"
 
 
 def test_a_parent_that_was_killed_is_told_by_how_it_ended_and_another_takes_its_place(environment: dict[str, str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ ITEMS = [
     Solution("3", "1 + 2 = 3", announced_only=True),
     Solution(r"\frac{1}{2}", r"Thus \boxed{0.5}."),
     Solution("3", "Answer: 4"),
+    Solution("3", "Answer: 4", tolerance=1.0),
     Solution("3", "1 + 2 = 3\nAnswer: 3"),
 ]
 
@@ -33,8 +34,8 @@ def verified(root: Path, items: list[Solution], kind: type[Workers] = Workers) -
 
 def test_a_worker_verifies_and_equal_solutions_once(tmp_path: Path) -> None:
     found = verified(tmp_path, ITEMS)
-    assert [found[item] for item in ITEMS] == [Grade.RIGHT, Grade.NO_ANSWER, Grade.RIGHT, Grade.WRONG, Grade.RIGHT]
-    assert len(found) == 4
+    assert [found[item] for item in ITEMS] == [Grade.RIGHT, Grade.NO_ANSWER, Grade.RIGHT, Grade.WRONG, Grade.RIGHT, Grade.RIGHT]
+    assert len(found) == 5
 
 
 def test_nothing_to_verify_starts_no_worker(tmp_path: Path) -> None:

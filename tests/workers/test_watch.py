@@ -163,6 +163,7 @@ def test_sampling_does_not_change_what_is_trained(model: Path, undisturbed: Any,
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_one_line(model: Path, undisturbed: Any, tmp_path: Path) -> None:
     out = tmp_path / "killed/tiny"
     given = job(model, out)
@@ -313,7 +314,7 @@ def test_what_a_worker_tells_is_observed_while_it_works(tmp_path: Path) -> None:
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
     def checkpoints(context):
-        messages.extend(pipes.run(context, "worker", [sys.executable, "-c", WORKER, str(tmp_path / "seen")], {}))
+        messages.extend(*pipes.run(context, "worker", [sys.executable, "-c", WORKER, str(tmp_path / "seen")], [{}]))
         return dg.MaterializeResult()
 
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:

@@ -17,13 +17,28 @@ PLAUSIBLE_FROM = datetime(2022, 11, 1, tzinfo=UTC)
 
 
 class SourceKind(StrEnum):
-    """The layouts of source rows that can be read."""
+    """The layouts of source rows that can be read (``layouts``)."""
 
     WILDCHAT = "wildchat"
     REALHUMANEVAL = "realhumaneval"
     LMSYS = "lmsys"
+    ARENA = "arena"
+    OASST = "oasst"
+    CHATGPT = "chatgpt"
+    CLAUDE_CODE = "claude_code"
+    CODEX = "codex"
+    LANGFUSE = "langfuse"
+    LANGSMITH = "langsmith"
+    OPEN_WEBUI = "open_webui"
+    LIBRECHAT = "librechat"
+    OPENINFERENCE = "openinference"
+    OTEL = "otel"
+    LITELLM = "litellm"
+    HELICONE = "helicone"
+    OPENAI_RESPONSES = "openai_responses"
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
     MESSAGES = "messages"
-    SHAREGPT = "sharegpt"
 
 
 class SourceField(StrEnum):
@@ -48,10 +63,11 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     kind: SourceKind = Field(description="Layout of the rows.")
     location: str = Field(
         min_length=1,
-        description="Parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst): path, folder, glob, or `hf://datasets/…` path or glob.",
+        description="Parquet, Arrow or JSON (.jsonl, .ndjson, .json; .gz, .zst): path, folder, glob, or `hf://datasets/…` path or glob.",
     )
     fields: dict[SourceField, str] = Field(
-        default_factory=dict, description="Columns of the source that are named differently than usual for the kind, by our name."
+        default_factory=dict,
+        description="Columns of the source that are named differently than usual, by our name; within a column with a dot: `meta.user`.",
     )
     assumed_start: AwareDatetime = Field(description="Start of a conversation whose row has no time; with a time zone, 2022-11 or later.")
     assumed_model: str | None = Field(
@@ -63,7 +79,14 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     max_message_characters: int = Field(default=20_000, ge=1, description="A conversation with a longer message is quarantined.")
     max_messages: int = Field(default=200, ge=2, description="A conversation with more messages is quarantined.")
     drop_toxic: bool = Field(default=True, description="Quarantine conversations that the source itself flags as toxic.")
-
+    thumbs: tuple[str, ...] = Field(
+        default=(
+            "user-feedback", "feedback", "user-score", "thumbs", "thumb", "thumbs-up", "thumb-feedback", "helpful", "like", "liked", "vote",
+            "reaction",
+        ),  # not "rating": one star of five would be a thumb up
+        description="Names of the scores that are the end users' thumbs, where a source keeps feedback as scores; capitals, hyphens and"
+        " underscores do not matter.",
+    )  # fmt: skip
     redaction: RedactionSettings = Field(default=RedactionSettings(), description="What is replaced in messages.")
 
     def deviations(self) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCall, ChatCalls
-from rlhi_dagster.engines.openai.reading import Judge, MalformedError, parse, server_error
+from rlhi_dagster.engines.openai.payloads import MalformedError, parse
+from rlhi_dagster.engines.openai.reading import Judge, server_error
 from rlhi_dagster.engines.openai.server import Finished, ServerRefusedError, check_access, pause, time_limits
 from rlhi_dagster.engines.openai.wording import Dialect
 from rlhi_dagster.engines.settings import OpenAISettings
@@ -30,12 +33,15 @@ MOST_UNDER_WAY = 4
 """Batches at the server at once."""
 POLL_SECONDS = 30.0
 _RUNNING = {"validating", "in_progress", "finalizing", "cancelling"}
+_LOST = {"failed", "expired", "forgotten"}
+"""How a batch ends whose requests without a response are submitted again; the last word is ours, for one that the server does not know."""
 _TOKEN = "rlhi_token"
 """Name under which a batch carries our word for it, by which it is found again among the latest ``_LISTED`` ones."""
 _LISTED = 100
 _SECONDS_KEPT = 30 * 24 * 3600
 """For as long as servers keep results we remember a batch."""
 _Read = TypeVar("_Read")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,9 @@ class Pending:
         owner: Server and model.
         submitted_at: Seconds since 1970.
         keys: Of the calls that are answered in it, or may be.
-        tries: Batches that these calls were in before.
+        tries: Batches that these calls were in before, in other words.
         batch_id: The server's word for it; ``None`` while it is being submitted.
+        losses: Batches that these calls were in before, and that came to nothing.
     """
 
     token: str
@@ -57,6 +64,7 @@ class Pending:
     keys: list[str]
     tries: int = 0
     batch_id: str | None = None
+    losses: int = 0
 
     def remember(self, folder: Path) -> None:
         """Write it into a file of its own, which replaces the one before at once; one without keys is forgotten.
@@ -75,6 +83,7 @@ class Pending:
         file.with_suffix(".partial").rename(file)
 
 
+_PENDING = TypeAdapter(Pending)
 _Job = tuple[Pending, dict[str, ChatCall]]
 """A batch, and the calls by key that wait for it."""
 
@@ -89,7 +98,7 @@ class Batches:
     def __init__(self, settings: OpenAISettings, headers: dict[str, str], dialect: Dialect, judge: Judge, folder: Path) -> None:
         self.settings, self.dialect, self.judge, self.folder = settings, dialect, judge, folder
         self._http = httpx.Client(base_url=settings.base_url, headers=headers, timeout=time_limits(settings.timeout_seconds))
-        self._owner = f"{settings.base_url} {dialect.model.identity}"
+        self._owner = f"{settings.address} {dialect.model.identity}"
 
     def answer(self, calls: ChatCalls) -> Iterator[Finished]:
         """See ``ChatEngine.answer``; takes as many calls as ``MOST_UNDER_WAY`` batches hold.
@@ -106,12 +115,15 @@ class Batches:
                     waiting += jobs
                 running = []
                 for pending, awaited in waiting:
-                    batch = self._tried(lambda told: dict(told.json()), "GET", f"batches/{pending.batch_id}")
+                    batch = self._tried(
+                        lambda told: dict(told.json()), "GET", f"batches/{pending.batch_id}", unknown={"status": "forgotten"}
+                    )
                     if batch.get("status") in _RUNNING:
                         running.append((pending, awaited))
                         continue
-                    answers, again = self._ended(pending, awaited, batch)
-                    running += [self._submitted(again, pending.tries + 1)] if again else []
+                    answers, again, lost = self._ended(pending, awaited, batch)
+                    running += [self._submitted(again, pending.tries + 1, pending.losses)] if again else []
+                    running += [self._submitted(lost, pending.tries, pending.losses + 1)] if lost else []
                     if answers:
                         yield answers
                 waiting = running
@@ -121,8 +133,8 @@ class Batches:
     def _remembered(self) -> dict[str, Pending]:
         """Batches by key, the latest of each. Of one that was being submitted as the run ended, the server says whether it got it."""
         found: dict[str, Pending] = {}
-        batches = [Pending(**json.loads(file.read_text())) for file in self.folder.glob("*.json")]
-        for pending in sorted((each for each in batches if each.owner == self._owner), key=lambda each: each.submitted_at):
+        batches = [each for file in self.folder.glob("*.json") if (each := _pending(file)) and each.owner == self._owner]
+        for pending in sorted(batches, key=lambda each: each.submitted_at):
             is_kept = pending.submitted_at >= time.time() - _SECONDS_KEPT
             batch_id = (pending.batch_id or self._find(pending.token)) if is_kept else None
             known = replace(pending, batch_id=batch_id, keys=pending.keys if batch_id else [])
@@ -142,11 +154,11 @@ class Batches:
                 fresh[call[0]] = call
             count, size = count + 1, size + len(self._line(call, 0))
         is_open = count == MOST_LINES or size >= MOST_BYTES
-        return [*known.values(), *([self._submitted(fresh, 0)] if fresh else [])], is_open
+        return [*known.values(), *([self._submitted(fresh, 0, 0)] if fresh else [])], is_open
 
-    def _submitted(self, calls: dict[str, ChatCall], tries: int) -> _Job:
+    def _submitted(self, calls: dict[str, ChatCall], tries: int, losses: int) -> _Job:
         """Upload lines and submit them as a batch. A try that failed may have been heard: then the batch is found."""
-        pending = Pending(uuid4().hex, self._owner, time.time(), list(calls), tries)
+        pending = Pending(uuid4().hex, self._owner, time.time(), list(calls), tries, losses=losses)
         pending.remember(self.folder)
         lines = b"".join(self._line(call, tries) for call in calls.values())
         form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("batch.jsonl", lines)}}
@@ -166,28 +178,40 @@ class Batches:
         line = {"custom_id": call[0], "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(line).encode() + b"\n"
 
-    def _ended(self, pending: Pending, calls: dict[str, ChatCall], batch: dict[str, Any]) -> tuple[Finished, dict[str, ChatCall]]:
-        """Answers of a batch that has ended, and calls to submit once more. What has no final answer is not looked for there again."""
+    def _ended(
+        self, pending: Pending, calls: dict[str, ChatCall], batch: dict[str, Any]
+    ) -> tuple[Finished, dict[str, ChatCall], dict[str, ChatCall]]:
+        """Answers of a batch that has ended, calls to submit in other words, and lost ones to submit as they were.
+
+        What has no final answer is not looked for there again.
+        """
         responses = self._responses(batch)
         asked = copy.deepcopy(self.dialect)  # as the lines were worded: one of them may teach what the next one names, too
         answers: Finished = []
         again: dict[str, ChatCall] = {}
-        lost = f"batch_ended: the batch ended as {str(batch.get('status'))[:40]} without a response to this line"
+        status, may_repeat = str(batch.get("status"))[:40], pending.losses + 1 < self.settings.attempts
+        why = f"the batch ended as {status} without a response to this line{_reason(batch, calls)}"
+        lost = {key: call for key, call in calls.items() if key not in responses and status in _LOST and may_repeat}
+        if lost:
+            told = "%s: batch %s ended as %s, %s of its %s requests are submitted again%s"
+            _log.warning(told, self._owner, pending.batch_id, status, f"{len(lost):,}", f"{len(calls):,}", _reason(batch, calls))
         for key, call in calls.items():
-            answer = self._answer(call, responses[key], asked, pending.tries) if key in responses else _of_the_moment(lost)
+            if key in lost:
+                continue
+            answer = self._answer(call, responses[key], asked, pending.tries) if key in responses else _of_the_moment(f"batch_ended: {why}")
             if answer is None:
                 again[key] = call
             else:
                 answers.append((key, answer))
-        dropped = {*again, *(key for key, answer in answers if answer.is_retryable)}
+        dropped = {*again, *lost, *(key for key, answer in answers if answer.is_retryable)}
         replace(pending, keys=[key for key in pending.keys if key not in dropped]).remember(self.folder)
-        return answers, again
+        return answers, again, lost
 
     def _responses(self, batch: dict[str, Any]) -> dict[str, tuple[int, Any]]:
         """Status and payload of each well-formed line of a batch's output and error files, by custom id."""
         found: dict[str, tuple[int, Any]] = {}
         for file_id in (batch.get("error_file_id"), batch.get("output_file_id")):
-            text = self._tried(lambda told: told.text, "GET", f"files/{file_id}/content") if file_id else ""
+            text = self._tried(lambda told: told.text, "GET", f"files/{file_id}/content", unknown="") if file_id else ""
             for line in text.split("\n"):
                 try:
                     told = json.loads(line)
@@ -209,11 +233,12 @@ class Batches:
                 return _of_the_moment(f"http_{status}: the server failed at this line")
             if may_repeat and not error.is_too_long and self.dialect.learn(error, body, request):
                 return None
-            return ChatAnswer(None, error.row(request.messages), None, 0, 0)
+            return error.answer(request.messages)
         try:
-            judged = self.judge([call], body, parse(payload, 1))
+            judged = self.judge([call], body, parse(payload, 1, is_json="response_format" in body))
         except MalformedError as error:
-            return _of_the_moment(f"malformed_response: {error}")
+            spent = self.judge.cost(error.spent) if error.spent else 0.0
+            return replace(_of_the_moment(f"malformed_response: {error}"), cost_usd=spent)
         if may_repeat and judged.lacks_scores:
             self.dialect.lacks_scores()
             return None
@@ -233,20 +258,26 @@ class Batches:
         path: str,
         *,
         instead: Callable[[], _Read | None] | None = None,
+        unknown: _Read | None = None,
         **what: Any,
     ) -> _Read:
-        """Send a request and read the response, again after faults of the moment; ``instead`` says whether a failed try was heard."""
+        """Send a request and read the response, again after faults of the moment.
+
+        ``instead`` says whether a failed try was heard; ``unknown`` stands for what the server does not have.
+        """
         name = path.split("/")[0]
         for tries in range(1, self.settings.attempts + 1):
             try:
                 response = self._http.request(method, path, **what)
                 if response.is_success:
                     return read(response)
+                if response.status_code in {404, 410} and unknown is not None:
+                    return unknown
                 error = server_error(response.status_code, None)
                 if not error.is_of_the_moment:
                     check_access(self.settings, self.dialect.model.name, error, has_answered=True)
                     told = f"refuses {method} {name} of its batch endpoint (status {error.status})"
-                    raise ServerRefusedError(f"{self.settings.base_url} {told}")
+                    raise ServerRefusedError(f"{self.settings.address} {told}")
             except (httpx.RequestError, KeyError, TypeError, ValueError):
                 pass  # as good as a fault of the moment
             if instead or tries < self.settings.attempts:
@@ -254,7 +285,27 @@ class Batches:
             if instead and (found := instead()):
                 return found
         told = f"failed {self.settings.attempts} times; launch again to go on with the batches under way"
-        raise ServerRefusedError(f"{self.settings.base_url}/{name} {told}")
+        raise ServerRefusedError(f"{self.settings.address}/{name} {told}")
+
+
+def _pending(file: Path) -> Pending | None:
+    """What a file remembers; one that is damaged is put aside, so that nobody stumbles over it again."""
+    try:
+        return _PENDING.validate_json(file.read_bytes())
+    except ValidationError:
+        aside = file.with_suffix(".damaged")
+        _log.warning("%s remembers a batch and is damaged: it is now %s, and what it was waiting for is submitted again", file, aside.name)
+        file.rename(aside)
+        return None
+
+
+def _reason(batch: dict[str, Any], calls: dict[str, ChatCall]) -> str:
+    """Why a batch failed, as the server says; nothing of it if it quotes one of the prompts."""
+    errors = batch.get("errors")
+    listed = errors.get("data") if isinstance(errors, dict) else errors
+    error = server_error(0, listed or None)
+    quoted = next((call[1].messages for call in calls.values() if error.quotes(call[1].messages)), [])
+    return f": {error.shown(quoted)}" if error.message else ""
 
 
 def _id(told: httpx.Response) -> str:

@@ -2,7 +2,7 @@
 
 Calls go out as others come back, up to a limit that follows what the server can take. Samples of the same messages are one request with
 ``n``, so that their prompt is paid once. Requests run in an event loop in a thread of its own, so that the server is busy while answers
-are kept. What happens at each kind of fault: docs/openai_engine.md.
+are kept. What happens at each kind of fault: docs/decisions/openai_engine.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import httpx
 from rlhi_dagster.engines.base import ChatCall, ChatCalls, Sampling
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai.batches import Batches
+from rlhi_dagster.engines.openai.counting import TokenCount
 from rlhi_dagster.engines.openai.pacing import AdaptiveLimit, Line, RateLimits, Slots
 from rlhi_dagster.engines.openai.reading import Judge, server_error
 from rlhi_dagster.engines.openai.server import CONNECT_SECONDS, Connections, Finished, Server, ServerRefusedError, Tally, check_access
@@ -59,11 +60,12 @@ class OpenAIChatEngine:
         if variable := settings.api_key_variable:
             key = os.environ.get(variable, "").strip()
             if not key:
-                raise ServerRefusedError(f"the environment variable {variable} must hold the key of {settings.base_url}; it is not set")
+                raise ServerRefusedError(f"{settings.key_variable} must hold the key of {settings.address}; it is not set")
             self.headers = {"Authorization": f"Bearer {key}"}
         self.limit, self.tally = AdaptiveLimit(settings.max_concurrency), Tally()
         self.dialect = Dialect(model)
         self.rates = RateLimits(settings.requests_per_minute, settings.tokens_per_minute)
+        self.count = TokenCount(model.name)
         self.context: int | None = None
         self._is_known = False
 
@@ -79,7 +81,7 @@ class OpenAIChatEngine:
             return
         if not self._is_known:
             self._meet()
-        judge = Judge(self.ref, sampling, self.context, self.settings.prices.get(self.ref.name))
+        judge = Judge(self.ref, sampling, self.context, self.settings.prices.get(self.ref.name), self.count)
         if self.settings.uses_batches and self.folder:
             yield from Batches(self.settings, self.headers, self.dialect, judge, self.folder).answer(chain([first], calls))
         else:
@@ -103,16 +105,21 @@ class OpenAIChatEngine:
                     yield finished
 
     def _meet(self) -> None:
-        """Ask for the server's models once: whether it is there and lets us in, and what it says about the model. It need not have them."""
+        """Ask for the server's models once: whether it is there and lets us in, and what it says about the model. It need not have them.
+
+        A key may well be denied the list (403) and not the model.
+        """
         try:
             response = httpx.get(f"{self.settings.base_url.rstrip('/')}/models", headers=self.headers, timeout=CONNECT_SECONDS)
             payload = response.json() if response.is_success else None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            told = f"no server at {self.settings.base_url} to ask for the model {self.ref.name}: {error or type(error).__name__}"
+            # A URL that cannot be read may be quoted, with what lets people in.
+            why = type(error).__name__ if isinstance(error, httpx.InvalidURL) or not str(error) else error
+            told = f"no server at {self.settings.address} to ask for the model {self.ref.name}: {why}"
             raise ServerRefusedError(told) from error
         except (httpx.RequestError, ValueError):
             return
-        if response.status_code in {401, 402, 403}:
+        if response.status_code in {401, 402}:
             check_access(self.settings, self.ref.name, server_error(response.status_code, payload), has_answered=False)
         self._is_known = True
         cards = payload.get("data") if isinstance(payload, dict) else None

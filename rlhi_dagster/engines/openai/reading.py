@@ -1,31 +1,30 @@
-"""What comes back from a server of OpenAI's chat completions, from payloads to answers; nothing is taken on trust.
+"""What comes back from a server of OpenAI's chat completions, from responses to answers; nothing is taken on trust.
 
-What belongs here: shapes of payloads, what they mean for the calls that shared the request (choices, JSON, lengths, tokens, cost), and
-what errors mean. What does not: asking again for what is unusable (``server.py``, ``batches.py``).
+What belongs here: what responses mean for the calls that shared the request (choices, lengths, tokens, cost), and what errors mean. What
+does not: their shapes (``payloads.py``), and asking again for what is unusable (``server.py``, ``batches.py``).
 
-Probabilities of choices are read from the log-probabilities at the reply's first token: those of tokens that begin exactly one choice are
-added up, a choice that none of them begins counts as 0, and the rest is renormalised. vLLM gives them after its mask, so that all
-choices are among them and the pick is that of the engines in process. A server without a mask gives its 20 likeliest tokens.
+Probabilities of choices are read from the log-probabilities at the reply's first token, and renormalised. vLLM gives them after its mask,
+so that all choices are among them and the pick is that of the engines in process. A server without a mask gives its 20 likeliest
+tokens; where they leave the probabilities in doubt there are none, and the reply is no choice.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCall, ChatRequest, Messages, Sampling, too_long
-from rlhi_dagster.engines.choices import pick
+from rlhi_dagster.engines.choices import doubt, pick, shown_scores
 from rlhi_dagster.engines.models import ModelRef
-from rlhi_dagster.engines.schemas import checked
+from rlhi_dagster.engines.openai.payloads import Reply, Response
+from rlhi_dagster.engines.replies import replied
 from rlhi_dagster.engines.settings import Price
 
 _SHOWN = 200
@@ -34,96 +33,7 @@ _SHINGLE = 16
 """So many characters in a row that also stand in a message are part of it."""
 _TOO_LONG = re.compile(r"context[ _](length|window|size)|max_model_len|prompt is too long|input is too long", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(invalid|unknown) model|model\b.{0,80}\b(not found|not exist)", re.IGNORECASE)
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
-
-
-class MalformedError(ValueError):
-    """A payload is not what it has to be; the message says why, without any of its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One of a response's choices.
-
-    Attributes:
-        text: ``None`` where the server held it back.
-        finish_reason: `stop`, `length` or `content_filter`.
-        tokens: Its tokens, if the server tells them sample by sample.
-        first: Tokens and log-probabilities at the first place, if given.
-    """
-
-    text: str | None
-    finish_reason: str
-    tokens: int | None
-    first: dict[str, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response's good choices by their index, and the tokens of all together."""
-
-    replies: dict[int, Reply]
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-
-
-def parse(payload: Any, wanted: int) -> Response:
-    """Read a response. Choices with a wrong shape, an unknown index or an index that was there before are left out.
-
-    Raises:
-        MalformedError: There is no good choice.
-    """
-    if not isinstance(payload, dict):
-        raise MalformedError("not JSON" if payload is None else "not an object")
-    if payload.get("error"):
-        raise MalformedError("an error with status 200")
-    choices = payload.get("choices")
-    if not isinstance(choices, list):
-        raise MalformedError("no list of choices")
-    replies: dict[int, Reply] = {}
-    for choice in choices:
-        index, reply = choice.get("index") if isinstance(choice, dict) else None, _reply(choice)
-        if reply and type(index) is int and 0 <= index < wanted:
-            replies.setdefault(index, reply)
-    if not replies:
-        raise MalformedError("no usable choice" if choices else "no choice")
-    usage = payload.get("usage")
-    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-    prompt = _count(usage, "prompt_tokens")
-    return Response(replies, prompt, min(prompt, _count(details, "cached_tokens")), _count(usage, "completion_tokens"))
-
-
-def _reply(choice: Any) -> Reply | None:
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or choice.get("finish_reason") not in {"stop", "length", "content_filter"}:
-        return None
-    text, tokens = message.get("content"), choice.get("token_ids")
-    if not isinstance(text, str | None):
-        return None
-    is_held_back = choice["finish_reason"] == "content_filter" or message.get("refusal")
-    return Reply(
-        text=None if is_held_back else _LONE_SURROGATE.sub("\ufffd", text or ""),
-        finish_reason=choice["finish_reason"],
-        tokens=len(tokens) if isinstance(tokens, list) else None,
-        first=_first(choice.get("logprobs")),
-    )
-
-
-def _first(logprobs: Any) -> dict[str, float] | None:
-    """Log-probabilities at the first token: of the one written, and of the likeliest ones."""
-    try:
-        written = logprobs["content"][0]
-        return {entry["token"]: float(entry["logprob"]) for entry in (written, *(written.get("top_logprobs") or ()))}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _count(of: Any, name: str) -> int:
-    """A number of tokens; 0 where a server does not count."""
-    value = of.get(name) if isinstance(of, dict) else None
-    return value if type(value) is int and value >= 0 else 0
+_FILTERED = re.compile(r"content[ _](filter|policy|management)|moderation|flagged|data_?inspection|invalid_prompt", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -152,31 +62,46 @@ class Judge:
         sampling: Of the replies.
         context: Longest prompt plus reply, if the server says so.
         price: What the server charges.
+        count: Tokens of a text, where the server does not count.
     """
 
     model: ModelRef
     sampling: Sampling
     context: int | None
     price: Price | None
+    count: Callable[[str], int]
 
     def __call__(self, calls: Sequence[ChatCall], body: dict[str, Any], response: Response) -> Judged:
         """Judge the replies to ``calls``, which were asked for by ``body``; one reply stands for all calls if no more was asked for."""
-        count, replies = body.get("n", 1), response.replies
-        has_all = "logprobs" not in body or all(reply.first is not None for reply in replies.values() if reply.text)
-        judged = Judged(cost_usd=self._cost(response), lacks_scores=not has_all)
+        count, replies, told = body.get("n", 1), response.replies, response
+        response = self._counted(body, told)
+        has_all = "logprobs" not in body or all(reply.first for reply in replies.values() if reply.text)
+        judged = Judged(cost_usd=self.cost(response), lacks_scores=not has_all)
         for place, call in enumerate(calls):
             index = min(place, count - 1)
             if index not in replies:
                 continue
-            cached = response.cached_tokens if place == 0 else response.prompt_tokens
-            blank = ChatAnswer(None, None, None, response.prompt_tokens, _tokens(index, response, count), cached_tokens=cached)
             reply = replies[index]
-            answer = self._answer(call[1], reply, blank, is_counted=reply.tokens is not None or count == 1)
-            is_wrong = (answer.error or "").split(":")[0] in {"not_a_choice", "invalid_json"} and reply.finish_reason != "length"
+            blank = ChatAnswer(None, None, None, response.prompt_tokens, _tokens(index, response, count), is_estimated=response != told)
+            blank = replace(blank, cached_tokens=response.cached_tokens if place == 0 else response.prompt_tokens)
+            finish_reason = reply.finish_reason or ("stop" if blank.completion_tokens < self.sampling.max_new_tokens else "length")
+            is_exact = response == told and (reply.tokens is not None or count == 1)
+            answer = self._answer(call[1], reply, replace(blank, finish_reason=finish_reason), is_exact, "logprobs" in body)
+            reason = (answer.error or "").split(":")[0]
+            is_wrong = reason == "not_a_choice" or (reason == "invalid_json" and finish_reason != "length")
             (judged.unusable if is_wrong else judged.answers).append((call[0], answer))
         return judged
 
-    def _cost(self, response: Response) -> float:
+    def _counted(self, body: dict[str, Any], response: Response) -> Response:
+        """The response with a count of our own where the server has none."""
+        prompt = response.prompt_tokens or sum(self.count(message["content"]) for message in body["messages"])
+        written = response.completion_tokens or sum(
+            self.count(reply.thoughts + reply.text) if reply.tokens is None else reply.tokens for reply in response.replies.values()
+        )
+        return replace(response, prompt_tokens=prompt, completion_tokens=written)
+
+    def cost(self, response: Response) -> float:
+        """What the server charges for a response, in US dollars."""
         if (price := self.price) is None:
             return 0.0
         cached_price = price.prompt_usd_per_million if price.cached_usd_per_million is None else price.cached_usd_per_million
@@ -184,37 +109,34 @@ class Judge:
         charged = fresh * price.prompt_usd_per_million + response.cached_tokens * cached_price
         return (charged + response.completion_tokens * price.completion_usd_per_million) / 1e6
 
-    def _answer(self, request: ChatRequest, reply: Reply, blank: ChatAnswer, *, is_counted: bool) -> ChatAnswer:
-        if reply.text is None:
-            return replace(blank, error="content_filter: the server held the reply back")
-        if self.context and (refused := too_long(request, blank.prompt_tokens, self.sampling, self.context)):
+    def _answer(self, request: ChatRequest, reply: Reply, blank: ChatAnswer, is_exact: bool, is_scored: bool) -> ChatAnswer:
+        failed, most = replace(blank, finish_reason=None), self.sampling.max_new_tokens
+        if reply.error:
+            return replace(failed, error=reply.error, is_retryable=not reply.error.startswith(("content_filter", "no_reply")))
+        if self.context and not blank.is_estimated and (refused := too_long(request, blank.prompt_tokens, self.sampling, self.context)):
             return refused  # vLLM's server shortens the reply's room without a word
-        if request.choices:
-            return self._choice(request, reply.text.strip(), reply.first or {}, blank)
-        most = self.sampling.max_new_tokens
-        if is_counted and reply.finish_reason == "length" and 0 < blank.completion_tokens < most:
+        if is_scored and reply.first:
+            return self._drawn(request, reply.first, failed)
+        is_cut = is_exact and blank.finish_reason == "length" and not request.choices and not reply.thoughts
+        if is_cut and 0 < blank.completion_tokens < most:
             error = f"prompt_too_long: {blank.prompt_tokens} prompt + {most} new tokens; the server cut the reply before"
-            return replace(blank, error=error)
-        fenced = _FENCE.fullmatch(reply.text) if request.json_schema else None
-        text = fenced[1] if fenced else reply.text
-        return checked(request, replace(blank, text=text, finish_reason=reply.finish_reason))
+            return replace(failed, error=error)
+        answer = replied(request, replace(blank, text=reply.text), has_thoughts=bool(reply.thoughts))
+        if answer.text is None or not request.choices:
+            is_thoughts = (answer.error or "").startswith("only_thoughts")
+            return replace(answer, is_retryable=is_thoughts)  # whether its model thinks is the server's matter, which may be mended
+        if (text := answer.text.strip()) in request.choices:
+            return replace(answer, text=text, finish_reason="stop")
+        return replace(failed, error=f"not_a_choice: the reply is none of {len(request.choices)} choices")
 
-    def _choice(self, request: ChatRequest, text: str, first: dict[str, float], blank: ChatAnswer) -> ChatAnswer:
-        """Draw by the scores of the choices as all engines do; without scores the reply itself has to be a choice."""
-        scores = [-math.inf] * len(request.choices)
-        for token, score in first.items():
-            begun = token.strip()
-            matches = [place for place, choice in enumerate(request.choices) if choice == begun]
-            matches = matches or [place for place, choice in enumerate(request.choices) if begun and choice.startswith(begun)]
-            if len(matches) == 1 and not math.isnan(score):
-                scores[matches[0]] = float(np.logaddexp(scores[matches[0]], score))
-        if max(scores) > -math.inf:
-            draw = request.draw(self.model, self.sampling)
-            picked, probabilities = pick(torch.tensor(scores, dtype=torch.float64), self.sampling.temperature, draw)
-            return replace(blank, text=request.choices[picked], finish_reason="stop", probabilities=probabilities)
-        if text in request.choices:
-            return replace(blank, text=text, finish_reason="stop")
-        return replace(blank, error=f"not_a_choice: the reply is none of {len(request.choices)} choices")
+    def _drawn(self, request: ChatRequest, first: dict[str, float], blank: ChatAnswer) -> ChatAnswer:
+        """Draw by the scores of the choices as all engines do, unless they are in doubt."""
+        scores = shown_scores(request.choices, first)
+        if told := doubt(scores, first):
+            return replace(blank, error=f"not_a_choice: {told}")
+        draw = request.draw(self.model, self.sampling)
+        picked, probabilities = pick(torch.tensor(scores, dtype=torch.float64), self.sampling.temperature, draw)
+        return replace(blank, text=request.choices[picked], finish_reason="stop", probabilities=probabilities)
 
 
 def _tokens(index: int, response: Response, count: int) -> int:
@@ -222,18 +144,18 @@ def _tokens(index: int, response: Response, count: int) -> int:
     told, total = response.replies[index].tokens, response.completion_tokens
     if told is not None or count == 1:
         return total if told is None else told
-    ends = [0, *accumulate(1 + len(reply.text or "") for reply in response.replies.values())]
+    ends = [0, *accumulate(1 + len(reply.thoughts + reply.text) for reply in response.replies.values())]
     place = list(response.replies).index(index)
     return total * ends[place + 1] // ends[-1] - total * ends[place] // ends[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerError:
-    """What a server says about a request that it did not answer.
+    """What a server says about a request that it did not answer, or about a batch that failed.
 
     Attributes:
         status: Of HTTP.
-        message: May contain parts of the prompt: to be shown by ``row`` only.
+        message: May contain parts of the prompt: to be shown by ``shown`` only.
         code: The server's word for it.
         parameter: The field that it is about.
     """
@@ -256,8 +178,22 @@ class ServerError:
     @property
     def is_about_model(self) -> bool:
         """The server has no such model."""
-        is_said = self.status in {400, 404, 422} and bool(_NO_MODEL.search(self.message))
-        return self.code == "model_not_found" or self.parameter == "model" or is_said
+        return self.code == "model_not_found" or self.parameter == "model" or (self.status == 404 and self.names_no_model)
+
+    @property
+    def names_no_model(self) -> bool:
+        """The message speaks of a model that is not there; it may quote the prompt."""
+        return self.status in {400, 404, 422} and bool(_NO_MODEL.search(self.message))
+
+    @property
+    def is_unpaid(self) -> bool:
+        """The account has no credit left."""
+        return self.status == 402 or self.code in {"insufficient_quota", "billing_hard_limit_reached"}
+
+    @property
+    def may_be_about_prompt(self) -> bool:
+        """It looks like denied access or a missing model, and can yet be about what one prompt says."""
+        return not self.is_unpaid and (self.status == 403 or (self.names_no_model and not self.is_about_model))
 
     @property
     def is_misdirected(self) -> bool:
@@ -269,11 +205,25 @@ class ServerError:
         said = " ".join(self.message.split()).lower()
         return any(_shares_text(said, " ".join(message["content"].split()).lower()) for message in messages)
 
-    def row(self, messages: Messages) -> str:
-        """The error row of a request that a server refuses: the message in short, and nothing of it if it quotes the prompt."""
-        shown = "the server's message quotes the prompt" if self.quotes(messages) else " ".join(self.message.split())[:_SHOWN]
-        reason = "prompt_too_long" if self.is_too_long else "content_filter" if self.code == "content_filter" else f"http_{self.status}"
-        return f"{reason}: {shown or 'the server says nothing more'}"
+    def is_filtered(self, messages: Messages) -> bool:
+        """The server does not want to answer what it was asked."""
+        return bool(_FILTERED.search(self.code)) or (bool(_FILTERED.search(self.message)) and not self.quotes(messages))
+
+    def shown(self, messages: Messages) -> str:
+        """The message in short, and nothing of it if it quotes the prompt."""
+        if self.quotes(messages):
+            return "the server's message quotes the prompt"
+        return " ".join(self.message.split())[:_SHOWN] or "the server says nothing more"
+
+    def answer(self, messages: Messages) -> ChatAnswer:
+        """The error row of a request that a server refuses: final where that is the request's fault, else of the moment.
+
+        A refusal is the request's fault where it is too long or filtered. Of others nobody knows: the server may be mended by the next run.
+        """
+        is_filtered = self.is_filtered(messages)
+        reason = "prompt_too_long" if self.is_too_long else "content_filter" if is_filtered else f"http_{self.status}"
+        error = f"{reason}: {self.shown(messages)}"
+        return ChatAnswer(None, error, None, 0, 0, is_retryable=not (self.is_too_long or is_filtered))
 
 
 def _shares_text(said: str, text: str) -> bool:

@@ -20,7 +20,8 @@ import httpx
 
 from rlhi_dagster.engines.base import ChatAnswer, ChatCall
 from rlhi_dagster.engines.openai.pacing import RateLimits, Slots
-from rlhi_dagster.engines.openai.reading import Judge, MalformedError, Response, ServerError, parse, retry_after, server_error
+from rlhi_dagster.engines.openai.payloads import MalformedError, Response, parse
+from rlhi_dagster.engines.openai.reading import Judge, ServerError, retry_after, server_error
 from rlhi_dagster.engines.openai.wording import Dialect, run_length, tokens_guessed
 from rlhi_dagster.engines.settings import OpenAISettings
 
@@ -28,6 +29,8 @@ CONNECT_SECONDS = 10.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 PATIENCE_SECONDS = 600.0
 """A server that asks to wait longer gets no further try in this run."""
+DENIALS = 5
+"""So many requests that are denied before any is answered are no matter of single prompts."""
 _BUSY = {429, 503, 529}
 _ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 _sleep = asyncio.sleep
@@ -47,27 +50,35 @@ class FaultError(Exception):
         detail: The rest of it.
         is_busy: The server says that it has too much to do.
         wait: Seconds that the server asks to wait.
+        spent: The tokens that it counts all the same.
     """
 
-    def __init__(self, reason: str, detail: str, *, is_busy: bool = False, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, detail: str, *, is_busy: bool = False, wait: float = 0.0, spent: Response | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail, self.is_busy, self.wait = reason, detail, is_busy, wait
+        self.reason, self.detail, self.is_busy, self.wait, self.spent = reason, detail, is_busy, wait, spent
 
 
 def check_access(settings: OpenAISettings, model: str, error: ServerError, *, has_answered: bool) -> None:
     """Raise for what no request can succeed with.
 
+    Args:
+        settings: Of the server.
+        model: Name of the model.
+        error: What the server says.
+        has_answered: It has answered a request, so that address and model are right.
+
     Raises:
         ServerRefusedError: Wrong key, no credit, no such model or no such address.
     """
+    if error.is_unpaid:
+        raise ServerRefusedError(f"{settings.address} says that the account has no credit left (status {error.status})")
     if error.status in {401, 403}:
-        name = settings.api_key_variable
-        remedy = f"check the key in the environment variable {name}" if name else "api_key_variable is null, so no key was sent"
-        raise ServerRefusedError(f"{settings.base_url} denies access to {model} (status {error.status}): {remedy}")
-    if error.status == 402 or error.code in {"insufficient_quota", "billing_hard_limit_reached"}:
-        raise ServerRefusedError(f"{settings.base_url} says that the account has no credit left (status {error.status})")
-    if not has_answered and (error.is_about_model or error.is_misdirected):
-        raise ServerRefusedError(f"{settings.base_url} has no chat completions of the model {model} (status {error.status})")
+        remedy = (
+            f"check the key in {settings.key_variable}" if settings.api_key_variable else "api_key_variable is null, so no key was sent"
+        )
+        raise ServerRefusedError(f"{settings.address} denies access to {model} (status {error.status}): {remedy}")
+    if not has_answered and (error.is_about_model or error.names_no_model or error.is_misdirected):
+        raise ServerRefusedError(f"{settings.address} has no chat completions of the model {model} (status {error.status})")
 
 
 def time_limits(seconds: float) -> httpx.Timeout:
@@ -84,7 +95,7 @@ class Connections:
     """HTTP connections to one server, as many as requests are under way; a context manager.
 
     Each is an httpx client of its own: a pool looks at all of its connections several times per request, and with 64 of them that costs
-    more than the request itself (docs/openai_engine.md).
+    more than the request itself (docs/decisions/openai_engine.md).
     """
 
     def __init__(self, settings: OpenAISettings, headers: dict[str, str]) -> None:
@@ -117,13 +128,15 @@ class Connections:
 class Tally:
     """What an engine has sent so far: HTTP requests, those of them that came after a fault, by its reason, and error rows by reason.
 
-    Once a request ``has_answered``, address and model are known to be right.
+    Once a request ``has_answered``, address and model are known to be right. Until then it counts those that were ``denied`` in a way
+    that can be about their prompt alone.
     """
 
     requests: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     has_answered: bool = False
+    denied: int = 0
 
 
 @dataclass(slots=True)
@@ -155,10 +168,13 @@ class _Work:
             self.emit([(key, replace(first, cost_usd=self.charged_usd)), *others])
             self.charged_usd = 0.0
 
-    def fail(self, error: str, *, is_retryable: bool) -> None:
-        """End with one error for all open calls."""
-        failed = ChatAnswer(None, error, None, 0, 0, is_retryable=is_retryable)
-        self.take([(key, failed) for key, _ in self.open])
+    def fail(self, error: str) -> None:
+        """End with one error of the moment for all open calls."""
+        self.refuse(ChatAnswer(None, error, None, 0, 0, is_retryable=True))
+
+    def refuse(self, answer: ChatAnswer) -> None:
+        """End with one error row for all open calls."""
+        self.take([(key, answer) for key, _ in self.open])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +217,7 @@ class Server:
                 if isinstance(received, Response):
                     self._received(work, group, body, received)
                 elif received.is_too_long or not self.dialect.learn(received, body, group[0][1]):
-                    work.fail(received.row(group[0][1].messages), is_retryable=received.is_misdirected)
+                    work.refuse(received.answer(group[0][1].messages))
         finally:
             self.slots.give_back()
 
@@ -219,17 +235,18 @@ class Server:
         work.take(judged.answers)
         work.tries = 0 if judged.answers else work.tries + 1
         if work.tries >= self.settings.attempts:
-            missing = ChatAnswer(None, "malformed_response: a sample is missing", None, 0, 0, is_retryable=True)
+            missing = ChatAnswer(None, f"malformed_response: {response.odd or 'a sample is missing'}", None, 0, 0, is_retryable=True)
             work.take([(key, work.faults.get(key, missing)) for key, _ in work.open])
         elif work.tries:
             self.tally.retries["unusable" if judged.unusable else "missing"] += 1
 
     async def _failed(self, work: _Work, fault: FaultError) -> None:
         work.tries += 1
+        work.charged_usd += self.judge.cost(fault.spent) if fault.spent else 0.0
         if fault.wait > PATIENCE_SECONDS:
-            work.fail(f"{fault}; it asks to wait {fault.wait:,.0f} s", is_retryable=True)
+            work.fail(f"{fault}; it asks to wait {fault.wait:,.0f} s")
         elif work.tries >= self.settings.attempts:
-            work.fail(str(fault), is_retryable=True)
+            work.fail(str(fault))
         else:
             self.tally.retries[fault.reason] += 1
             await _sleep(pause(work.tries, fault.wait))
@@ -247,16 +264,16 @@ class Server:
         cuts = self.slots.limit.cuts
         self.tally.requests += 1
         try:
-            received = self._read(await self._post(json.dumps(body).encode()), body.get("n", 1))
+            received = self._read(await self._post(json.dumps(body).encode()), body)
         except MalformedError as error:
-            raise FaultError("malformed_response", str(error)) from error
+            raise FaultError("malformed_response", str(error), spent=error.spent) from error
         except FaultError as fault:
             self.slots.limit.failed(cuts, is_busy=fault.is_busy)
             raise
         if isinstance(received, Response):
             self.tally.has_answered = True
             self.slots.limit.succeeded()
-            self.rates.correct(guessed, received.prompt_tokens + received.completion_tokens)
+            self.rates.correct(guessed, received.prompt_tokens + received.completion_tokens if received.prompt_tokens else guessed)
         return received
 
     async def _post(self, content: bytes) -> httpx.Response:
@@ -270,15 +287,18 @@ class Server:
         except httpx.RequestError as error:
             raise FaultError("connection", type(error).__name__) from error
 
-    def _read(self, response: httpx.Response, wanted: int) -> Response | ServerError:
+    def _read(self, response: httpx.Response, body: dict[str, Any]) -> Response | ServerError:
         try:
             payload = response.json()
         except (ValueError, RecursionError):
             payload = None
         if response.is_success:
-            return parse(payload, wanted)
+            return parse(payload, body.get("n", 1), is_json="response_format" in body)
         status = response.status_code
         error = server_error(status, payload)
+        if error.may_be_about_prompt and (self.tally.has_answered or self.tally.denied + 1 < DENIALS):
+            self.tally.denied += 1
+            return error
         check_access(self.settings, self.dialect.model.name, error, has_answered=self.tally.has_answered)
         if not error.is_of_the_moment:
             return error

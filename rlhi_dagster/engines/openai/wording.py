@@ -1,7 +1,8 @@
 """What a server of OpenAI's chat completions is sent: calls as one request body, and what to do where a server lacks a field.
 
 What belongs here: grouping samples of the same messages, the body's fields, and the instructions that stand in for fields that a server
-refuses. What does not: sending (``server.py``, ``batches.py``) and reading what comes back (``reading.py``).
+refuses. Control tokens in messages go as text. What does not: sending (``server.py``, ``batches.py``) and reading what comes back
+(``reading.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from rlhi_dagster.base.control_tokens import escaped_messages
 from rlhi_dagster.engines.base import ChatCall, ChatRequest, Messages, Sampling, characters
 from rlhi_dagster.engines.chat_templates import ARGUMENTS
 from rlhi_dagster.engines.models import ModelRef
@@ -76,7 +78,7 @@ class Dialect:
         is_scored = bool(request.choices) and not self._refused & {"logprobs", "top_logprobs"}
         body: dict[str, Any] = {
             "model": self.model.name,
-            "messages": request.messages,
+            "messages": escaped_messages(request.messages),
             "temperature": 1.0 if is_scored else sampling.temperature,
             "top_p": 1.0 if is_scored else sampling.top_p,
         }
@@ -108,7 +110,7 @@ class Dialect:
         if name in self._refused:
             given = {}
         if is_distrusted or name in self._refused | self._ignored:
-            given["messages"] = instructed(request.messages, instruction)
+            given["messages"] = instructed(escaped_messages(request.messages), instruction)
         return given
 
     def learn(self, error: ServerError, body: dict[str, Any], request: ChatRequest) -> bool:

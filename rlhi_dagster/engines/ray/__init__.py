@@ -1,1 +1,1 @@
-"""Engines on a Ray cluster: docs/ray.md. ``engines`` has what others use."""
+"""Engines on a Ray cluster: docs/decisions/ray.md. ``engines`` has what others use."""

@@ -2,7 +2,7 @@
 
 What belongs here: the side of whoever asks. Ray places the actors, starts them again when they die, and ends them when an engine is
 forgotten; here calls are handed out in shards, and those of a dead replica once more, to another one: Ray itself would hold them back
-until the dead one has a place again. The store stays with whoever calls. Needs the extra ``ray``; see docs/ray.md.
+until the dead one has a place again. The store stays with whoever calls. Needs the extra ``ray``; see docs/decisions/ray.md.
 """
 
 from __future__ import annotations

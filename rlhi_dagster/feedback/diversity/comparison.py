@@ -27,11 +27,13 @@ def settings_of(corpus: str) -> corpora.CorpusSettings:
     """Settings of ``NAME=LOCATION``, or of a location alone, which is named after its file; the kind is told from the columns.
 
     Raises:
-        ValueError: There is nothing at the location.
+        ValueError: There is nothing at the location, or no location.
     """
     name, separator, location = corpus.partition("=")
     if not separator:
         name, location = Path(corpus).name.split(".")[0], corpus
+    if not location.strip():
+        raise ValueError(f"{corpus!r} names no location: give a file, a folder, a glob or an hf:// path")
     return corpora.CorpusSettings(name=name, kind=corpora.detect(location), location=location)
 
 

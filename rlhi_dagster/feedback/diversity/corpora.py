@@ -23,8 +23,9 @@ from pydantic import BaseModel, Field
 
 from rlhi_dagster.conversations import Reason
 from rlhi_dagster.conversations.ingest import ingest
-from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, files, lines, month_counts, parquet
-from rlhi_dagster.conversations.sources.layout import DETAIL, REASON, ROW_NUMBER
+from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, files, month_counts
+from rlhi_dagster.conversations.sources.decoded import source_values
+from rlhi_dagster.conversations.sources.records import Broken
 
 NO_OPENING_REQUEST = "no_opening_request"
 """A row whose text does not begin with something that a person says."""
@@ -105,7 +106,7 @@ def read(settings: CorpusSettings, context: Context = Context.OPENING_REQUEST) -
     column, said = _PREFERENCE_SETS[settings.kind]
     found, broken, rows = [], [], 0
     for file in files.find(settings.location):
-        for number, texts, reason, detail in read_rows(file, settings.kind, (column,)):
+        for number, texts, reason, detail in read_rows(file, (column,)):
             rows += 1
             messages = said(texts[0]) if texts else []
             if messages:
@@ -124,10 +125,8 @@ def detect(location: str) -> CorpusKind:
     Raises:
         ValueError: Nothing is at ``location``.
     """
-    file = files.find(location)[0]
-    columns = set(parquet.columns(file) if file.endswith(files.PARQUET) else lines.columns(file))
-    kinds = (kind for kind, needed in _COLUMNS.items() if columns.issuperset(needed))
-    return next(kinds, CorpusKind.CONVERSATIONS)
+    first = next((value for file in files.find(location) for value in source_values(file) if isinstance(value, dict)), {})
+    return next((kind for kind, needed in _COLUMNS.items() if first.keys() >= set(needed)), CorpusKind.CONVERSATIONS)
 
 
 def distinct(prompts: pl.DataFrame) -> pl.DataFrame:
@@ -167,33 +166,20 @@ _PREFERENCE_SETS: Mapping[CorpusKind, tuple[str, Callable[[str], list[str]]]] = 
 _COLUMNS = {CorpusKind.HH_RLHF: ("chosen", "rejected"), CorpusKind.HELPSTEER2: ("prompt", "response")}
 
 
-def read_rows(file: str, kind: CorpusKind, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...] | None, str | None, str | None]]:
-    """Position and the texts of ``columns``; for rows that lack one or cannot be read ``None``, the reason and its detail.
-
-    Raises:
-        ValueError: The file is Parquet and lacks a column.
-    """
-    is_parquet = file.endswith(files.PARQUET)
-    lacking = sorted(set(columns) - set(parquet.columns(file))) if is_parquet else []
-    if lacking:
-        found = ", ".join(parquet.columns(file)) or "none"
-        raise ValueError(f"{file}: a {kind} file must have the column {', '.join(lacking)}; it has {found}")
-    wanted = [pl.col(ROW_NUMBER).cast(pl.Int64), REASON, DETAIL, *(pl.col(column).cast(pl.String) for column in columns)]
-    try:
-        schema = pl.Schema(dict.fromkeys(columns, pl.String()))
-        frame = (parquet.scan(file) if is_parquet else lines.scan(file, schema)).select(wanted).collect()
-    except parquet.DECODING_ERRORS:
-        damage = parquet.damage(file, list(columns)) if is_parquet else {}
-        if not damage:
-            raise
-        apart = pl.QueryOptFlags(comm_subplan_elim=False)
-        frame = parquet.scan(file, damage).select(wanted).collect(optimizations=apart)
-    for number, reason, detail, *texts in frame.iter_rows():
-        missing = next((column for column, text in zip(columns, texts, strict=True) if text is None), None)
-        if reason is not None or missing is not None:
-            yield (number, None, *((reason, detail) if reason is not None else (Reason.MISSING_FIELD.value, missing)))
+def read_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...] | None, str | None, str | None]]:
+    """Position and the texts of ``columns``; for rows that lack one or cannot be read ``None``, the reason and its detail."""
+    for number, value in enumerate(source_values(file)):
+        if isinstance(value, Broken):
+            yield number, None, value.reason.value, value.detail
+            continue
+        texts = [value.get(column) if isinstance(value, dict) else None for column in columns]
+        missing = next((column for column, text in zip(columns, texts, strict=True) if not isinstance(text, str)), None)
+        if missing is None:
+            yield number, tuple(map(str, texts)), None, None
+        elif not isinstance(value, dict) or value.get(missing) is not None:
+            yield number, None, Reason.MISTYPED_FIELD.value, f"{missing} is no text"
         else:
-            yield number, tuple(texts), None, None
+            yield number, None, Reason.MISSING_FIELD.value, missing
 
 
 def _conversations(settings: CorpusSettings, context: Context) -> Corpus:
@@ -206,8 +192,8 @@ def _conversations(settings: CorpusSettings, context: Context) -> Corpus:
     )
     found = ingest(source, list(month_counts(source)), _SALT)
     said = pl.col("messages").list.eval(pl.element().struct.field("content"))
-    # An accepted conversation ends with a reply.
-    prompt = said.list.first() if context is Context.OPENING_REQUEST else said.list.head(said.list.len() - 1).list.join(_JOINT)
+    # What comes before the last reply, without the last word.
+    prompt = said.list.first() if context is Context.OPENING_REQUEST else said.list.head(2 * pl.col("user_turns") - 1).list.join(_JOINT)
     prompts = distinct(found.conversations.select("user_id", prompt.alias("prompt")))
     broken = found.quarantine.select(pl.col("source_file").alias("file"), "row_number", "reason", "detail")
     return Corpus(settings.name, prompts, sum(found.rows_in.values()), broken)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.feedback.labels.metrics import LABELS, bootstrapped, label_numbers, score_guesses
+from rlhi_dagster.base.sheets import from_sheet
+from rlhi_dagster.feedback.labels.metrics import LABELS, bootstrapped, kappa, label_numbers, score_guesses
 
 KEY = ("conversation_hash", "message_index")
 SEED = 0
@@ -64,7 +65,7 @@ def read_gold(path: Path) -> pl.DataFrame:
         ValueError: The file cannot be read, lacks a column, or has a bad row; the message names the first one.
     """
     try:
-        gold = pl.read_csv(path, infer_schema=False)
+        gold = from_sheet(pl.read_csv(path, infer_schema=False))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     missing = [name for name in (*KEY, "label") if name not in gold.columns]
@@ -183,15 +184,11 @@ def _share(part: int, whole: int) -> float | None:
 def _second(gold: pl.DataFrame) -> dict[str, Any] | None:
     if not len(gold):
         return None
-    from sklearn.metrics import cohen_kappa_score
-
     first, second = (label_numbers(gold[name].to_list()) for name in ("label", "second_label"))
 
     def metrics(rows: np.ndarray) -> dict[str, float]:
         a, b = first[rows], second[rows]
-        # Where both give one and the same label throughout, kappa is 0/0.
-        kappa = float(cohen_kappa_score(a, b)) if len(np.unique([a, b])) > 1 else float("nan")
-        return {"agreement": float((a == b).mean()), "Cohen's kappa": kappa}
+        return {"agreement": float((a == b).mean()), "Cohen's kappa": kappa(a, b)}
 
     groups = gold["conversation_hash"].to_numpy()
     return {"n": len(gold), "conversations": len(np.unique(groups)), **bootstrapped(metrics, groups, SEED)}

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rlhi_dagster.base.failures import NotMadeError
+from rlhi_dagster.base.failures import DamagedError, NotMadeError
 from rlhi_dagster.feedback import Feedback
 from rlhi_dagster.feedback.labels.anchors import WEIGHT, anchors
 from rlhi_dagster.feedback.labels.cues import CUES, CUES_VERSION, features
@@ -121,20 +123,31 @@ class FeedbackClassifier:
 
         Raises:
             NotMadeError: There is none.
-            ValueError: The head was trained for other cues than this code computes, or its files do not belong together.
+            DamagedError: Its files are not as they were written, or do not belong together.
+            ValueError: The head was trained for other cues than this code computes.
         """
         missing = [name for name in (_HEAD, _CARD) if not (directory / name).is_file()]
         if missing:
             raise NotMadeError(f"{directory} holds no classifier ({', '.join(missing)} missing)", "feedback_classifier")
-        card = json.loads((directory / _CARD).read_text(encoding="utf-8"))
+        try:
+            head, card = cls._read(directory)
+        except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DamagedError(f"{directory} holds a damaged classifier ({type(error).__name__})", "feedback_classifier") from error
         if (card["cues_version"], tuple(card["cues"])) != (CUES_VERSION, CUES):
             raise ValueError(f"{directory}: trained for cues version {card['cues_version']}, the code has {CUES_VERSION}: train it again")
+        if head.digest != card["digest"]:
+            told = f"{directory} holds a damaged classifier: head.npz has digest {head.digest}, card.json says {card['digest']}"
+            raise DamagedError(told, "feedback_classifier")
+        return head
+
+    @classmethod
+    def _read(cls, directory: Path) -> tuple[FeedbackClassifier, dict[str, Any]]:
+        card = json.loads((directory / _CARD).read_bytes())
         with np.load(directory / _HEAD, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("weights", "bias", "mean", "scale")}
-        head = cls(**arrays, labels=tuple(Feedback(label) for label in card["labels"]), encoder=card["encoder"], card=card["scores"])
-        if head.digest != card["digest"]:
-            raise ValueError(f"{directory}: head.npz has digest {head.digest}, card.json says {card['digest']}")
-        return head
+        labels = tuple(Feedback(label) for label in card["labels"])
+        known = {name: card[name] for name in ("cues_version", "cues", "digest")}
+        return cls(**arrays, labels=labels, encoder=card["encoder"], card=card["scores"]), known
 
 
 def _texts(frame: pl.DataFrame) -> list[str]:

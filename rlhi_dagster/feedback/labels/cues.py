@@ -16,11 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlhi_dagster.feedback import Aspect
 from rlhi_dagster.feedback.aspects import requests
 
 CUES_VERSION = 1
 HEAD = 1_500
 """Characters of a follow-up and of a request that are read for words; the rest counts only through lengths."""
+EDITED = 0.4
+"""Share of the runs of three characters of two messages that both have, from which one is the other with a change."""
 
 
 def _words(pattern: str) -> re.Pattern[str]:
@@ -29,7 +32,7 @@ def _words(pattern: str) -> re.Pattern[str]:
 
 def _nothing_but(words: str) -> re.Pattern[str]:
     """A text of these words and punctuation alone; possessive, so that a long text of them that ends otherwise costs linear time."""
-    return re.compile(rf"\W*+(?:(?:{words})(?!\w)\W*+)++", re.IGNORECASE)
+    return re.compile(rf"\A\W*+(?:(?:{words})(?!\w)\W*+)++", re.IGNORECASE)
 
 
 # Signs anywhere in the follow-up.
@@ -63,7 +66,7 @@ _ANYWHERE: dict[str, re.Pattern[str]] = {
         r"(?:does|do|did|is|are|still)(?:n'?t| not|nt)? ?(?:work|working|run|running|help|compile|fit|match|answer)|not working|no funciona|still (?:not|the same|get\w*|doesn'?t|have|looks?)|same (?:error|problem|issue)|i (?:got|get|am getting|have) (?:this|an|the|a)? ?(?:error|issue|problem)"
     ),
     "code_trace": re.compile(
-        r"traceback|exception|\w+Error\b|error:|\berrno\b|line \d+|at \w+\.\w+\(|undefined|cannot find|not found|```|SyntaxError|stack trace|failed",
+        r"traceback|exception|\wError\b|error:|\berrno\b|line \d+|at \w+\.\w+\(|undefined|cannot find|not found|```|SyntaxError|stack trace|failed",
         re.IGNORECASE,
     ),
     "again": _words(
@@ -96,7 +99,7 @@ _ANYWHERE: dict[str, re.Pattern[str]] = {
 _START: dict[str, re.Pattern[str]] = {
     "starts_no": re.compile(r"(?:no|nope|not|but|pero|wrong|incorrect|nah|нет|不)\b[\s,.!]*", re.IGNORECASE),
     "starts_edit": re.compile(
-        r"(?:(?:please|now|can you|could you|ok(?:ay)?,?|but|and|just|great,?|thanks,?|no,?)\s+)*(?:rewrite|rephrase|revise|edit|modify|change|fix|correct|make|add|include|remove|shorten|expand|extend|use|convert|keep|turn|replace|put|don'?t|translate|haz|añade|cambia|usa)\b",
+        r"\A(?:(?:please|now|can you|could you|ok(?:ay)?,?|but|and|just|great,?|thanks,?|no,?)\s+)*(?:rewrite|rephrase|revise|edit|modify|change|fix|correct|make|add|include|remove|shorten|expand|extend|use|convert|keep|turn|replace|put|don'?t|translate|haz|añade|cambia|usa)\b",
         re.IGNORECASE,
     ),
     "starts_and": re.compile(r"(?:and|also|so|then|y|what about|how about|what if)\b", re.IGNORECASE),
@@ -200,14 +203,26 @@ def features(follow_up: str, previous_prompt: str, previous_reply: str) -> np.nd
         float32 vector of ``len(CUES)``, in the order of ``CUES``.
     """
     text, prompt, reply = _Text.read(follow_up), _Text.read(previous_prompt), _Text.read(previous_reply)
-    values = {name: float(pattern.search(text.head) is not None) for name, pattern in _ANYWHERE.items()}
-    values |= {name: float(pattern.match(text.head) is not None) for name, pattern in _START.items()}
+    values = {name: float(is_there) for name, is_there in signs(text.head).items()}
     values |= {name: float(pattern.fullmatch(text.head) is not None) for name, pattern in _WHOLE.items()}
     values |= _sizes(follow_up, previous_prompt, previous_reply)
     values |= _overlaps(text, prompt, reply)
     values |= _shapes(text, prompt, previous_reply)
     values |= _wishes(follow_up, values)
     return np.array([values[name] for name in CUES], np.float32)
+
+
+def signs(text: str) -> dict[str, bool]:
+    """The cues that words of one text give, wherever they stand or at its start."""
+    head = text[:HEAD].strip()
+    found = {name: pattern.search(head) is not None for name, pattern in _ANYWHERE.items()}
+    return found | {name: pattern.match(head) is not None for name, pattern in _START.items()}
+
+
+def is_repeat(follow_up: str, previous_prompt: str) -> bool:
+    """Whether a follow-up is the message before it, as it was or with a change."""
+    mine, asked = (_trigrams(_Text.read(text).head) for text in (follow_up, previous_prompt))
+    return len(mine & asked) >= EDITED * max(len(mine | asked), 1)
 
 
 def _log_size(text: str) -> float:
@@ -238,7 +253,7 @@ def _overlaps(text: _Text, prompt: _Text, reply: _Text) -> dict[str, float]:
     return {
         "exact_repeat": float(is_same),
         "near_repeat": float(grams >= 0.85),
-        "edited_repeat": float(0.4 <= grams < 0.97 and not is_same),
+        "edited_repeat": float(EDITED <= grams < 0.97 and not is_same),
         "token_overlap_prompt": jaccard,
         "token_overlap_reply": len(mine & answered) / (len(mine) or 1),
         "new_token_share": len(mine - asked - answered) / (len(mine) or 1),
@@ -273,7 +288,7 @@ def _shapes(text: _Text, prompt: _Text, reply: str) -> dict[str, float]:
 
 
 def _wishes(follow_up: str, values: dict[str, float]) -> dict[str, float]:
-    wishes = requests(follow_up)
+    wishes = [each for each in requests(follow_up) if each.aspect is not Aspect.PROGRAMMING_LANGUAGE]  # which is no matter of style
     spoken = sum(len(wish.span) for wish in wishes) / (len(follow_up.strip()) + 1)
     is_short = values["is_short"]
     return {

@@ -182,6 +182,16 @@ def labelled(follow_ups: pl.DataFrame, gold: pl.DataFrame) -> pl.DataFrame:
     return joined
 
 
+def of_training_users(known: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Without what users said on whom checkpoints are tried: the labeller, too, learns from training users only.
+
+    Args:
+        known: From `labelled`.
+        users: ``USERS``; labelled users who are not there have no evaluation item either, and stay.
+    """
+    return known.join(users.filter(pl.col("split") != "train"), on="user_id", how="anti", maintain_order="left")
+
+
 def labelled_wildchat(gold: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
     """Join labels to messages of WildChat's Parquet as it is, so that labels of conversations that ingestion rejects count, too.
 

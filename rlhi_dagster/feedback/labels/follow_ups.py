@@ -30,8 +30,8 @@ def follow_ups(turns: pl.LazyFrame) -> pl.DataFrame:
         turns: Rows of ``tables.TURNS``.
 
     Returns:
-        turn_id, conversation_id, user_id, month, turn, asked_at, template_id, follow_up, previous_turn_id, previous_prompt,
-        previous_reply; sorted by ``turn_id``.
+        turn_id, conversation_id, user_id, month, turn, asked_at, template_id, follow_up, is_unanswered, previous_turn_id,
+        previous_prompt, previous_reply; sorted by ``turn_id``.
 
     Raises:
         ValueError: A turn after the first has no turn before it.
@@ -47,7 +47,7 @@ def follow_ups(turns: pl.LazyFrame) -> pl.DataFrame:
     kept = ["turn_id", "conversation_id", "user_id", "month", "turn", "asked_at", "template_id"]
     paired = (
         turns.filter(pl.col("turn") > 1)
-        .select(*kept, follow_up="prompt")
+        .select(*kept, follow_up="prompt", is_unanswered=pl.col("reply").is_null())
         .join(previous, on=["conversation_id", "turn"], how="left")
         .sort("turn_id")
         .collect()
@@ -120,7 +120,7 @@ def rows(
     labels = [LABELS[i].value for i in probabilities.argmax(axis=1)]
     kept = [stretch if found == wanted else None for stretch, found in zip(spans, labels, strict=True)]
     return FEEDBACK_LABELS.conform(
-        follow_ups.select("turn_id", "conversation_id", "user_id", "month", "turn").with_columns(
+        follow_ups.select("turn_id", "conversation_id", "user_id", "month", "turn", "is_unanswered").with_columns(
             label=pl.Series(labels, dtype=pl.String),
             probability=pl.Series(probabilities.max(axis=1)),
             reattempt_probability=pl.Series(probabilities[:, LABELS.index(wanted)]),

@@ -103,6 +103,13 @@ def bootstrapped(measure: Callable[[np.ndarray], dict[str, float]], groups: np.n
     return found
 
 
+def kappa(one: np.ndarray, other: np.ndarray) -> float:
+    """Cohen's kappa of two judgements of the same; NaN where both are one and the same throughout, for then it is 0/0."""
+    from sklearn.metrics import cohen_kappa_score
+
+    return float(cohen_kappa_score(one, other)) if len(np.unique([one, other])) > 1 else float("nan")
+
+
 def metrics(truth: np.ndarray, guess: np.ndarray, chance: np.ndarray) -> dict[str, float]:
     """The metrics themselves; macro-F1 is over the labels that occur in the truth."""
     return {

@@ -18,22 +18,32 @@ from uuid import uuid4
 
 import polars as pl
 
-from rlhi_dagster.base.lake import check_writable
+from rlhi_dagster.base.lake import OURS, check_writable
+from rlhi_dagster.base.sheets import to_sheet
 from rlhi_dagster.conversations.ingest import ingest
 from rlhi_dagster.conversations.shape import entries
 from rlhi_dagster.conversations.sources import SourceSettings, detect_kind, month_counts, source_files
+from rlhi_dagster.conversations.sources.files import look
 from rlhi_dagster.conversations.turns import turns
 from rlhi_dagster.feedback.labels.follow_ups import MESSAGE_INDEX, Labeller, follow_ups
 
-COLUMNS = ("conversation_hash", "message_index", "label", "probability")
+COLUMNS = ("conversation_hash", "message_index", "is_unanswered", "label", "probability")
 """Columns of the output file."""
 
+TEXTS = ("request", "reply", "follow_up")
+"""Further columns of it, if asked for."""
 ENDINGS = (".csv", ".parquet")
 AT_ONCE = 512
 """Follow-ups between two reports of progress."""
 
 _SALT = "user ids are not written"
 _ASSUMED_START = datetime(2023, 1, 1, tzinfo=UTC)
+
+
+class NothingAcceptedError(ValueError):
+    """The source has rows, and each of them is quarantined; the message says why, and ``rlhi`` ends with a code of its own."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,11 @@ class FollowUps:
         rows_in: Rows of the source.
         accepted: Conversations among them.
         quarantined: Rejected rows by reason, the most frequent first.
+        superseded: Rows that another one supersedes.
+        files: One line on the files that were read and left out.
+        turns: Rows of ``tables.TURNS``.
+        quarantine: Rows of ``tables.QUARANTINE``.
+        explicit_feedback: Rows of ``tables.EXPLICIT_FEEDBACK``.
     """
 
     frame: pl.DataFrame
@@ -53,6 +68,11 @@ class FollowUps:
     rows_in: int
     accepted: int
     quarantined: dict[str, int]
+    superseded: int
+    files: str
+    turns: pl.DataFrame
+    quarantine: pl.DataFrame
+    explicit_feedback: pl.DataFrame
 
     @property
     def redacted(self) -> str:
@@ -65,7 +85,10 @@ class FollowUps:
         """One line that accounts for every row."""
         reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in self.quarantined.items())
         rejected = sum(self.quarantined.values())
-        return f"{self.rows_in:,} rows in = {self.accepted:,} accepted + {rejected:,} quarantined" + (f" ({reasons})" if reasons else "")
+        others = f" + {self.superseded:,} superseded" if self.superseded else ""
+        return (
+            f"{self.rows_in:,} rows in = {self.accepted:,} accepted + {rejected:,} quarantined{f' ({reasons})' if reasons else ''}{others}"
+        )
 
 
 def check_output(out: Path, location: str) -> None:
@@ -89,12 +112,27 @@ def read_follow_ups(location: str, salt: str = _SALT, forgotten: Collection[str]
 
     Raises:
         ValueError: There is nothing at the location, or its layout is not known.
+        NothingAcceptedError: No row is accepted.
     """
     settings = _settings(location)
-    found = ingest(settings, list(month_counts(settings)), salt, forgotten=forgotten)
-    reasons = found.quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
-    frame = follow_ups(turns(found.conversations).lazy())
-    return FollowUps(frame, found.conversations, sum(found.rows_in.values()), len(found.conversations), dict(reasons.iter_rows()))
+    read = ingest(settings, list(month_counts(settings)), salt, forgotten=forgotten)
+    reasons = read.quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
+    said = turns(read.conversations)
+    found = FollowUps(
+        follow_ups(said.lazy()),
+        read.conversations,
+        sum(read.rows_in.values()),
+        len(read.conversations),
+        dict(reasons.iter_rows()),
+        len(read.superseded),
+        look(location).account,
+        said,
+        read.quarantine,
+        read.explicit_feedback,
+    )
+    if found.rows_in and not found.accepted:
+        raise NothingAcceptedError(f"no row of {location} is accepted: {found.account}")
+    return found
 
 
 def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[int, int], None] | None = None) -> pl.DataFrame:
@@ -118,12 +156,24 @@ def label_follow_ups(frame: pl.DataFrame, labeller: Labeller, report: Callable[[
         .select(
             pl.col("conversation_id").alias("conversation_hash"),
             MESSAGE_INDEX,
+            "is_unanswered",
             "label",
             "probability",
             "reattempt_probability",
         )
         .sort("conversation_hash", "message_index")
     )
+
+
+def texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """What labels are about: conversation_hash, message_index, request, reply and follow_up, after redaction.
+
+    Args:
+        frame: As ``labels.follow_ups`` returns them.
+    """
+    return frame.select(
+        MESSAGE_INDEX, "follow_up", conversation_hash="conversation_id", request="previous_prompt", reply="previous_reply"
+    ).select("conversation_hash", "message_index", *TEXTS)
 
 
 def given_labels(found: FollowUps, given: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -151,19 +201,21 @@ def given_labels(found: FollowUps, given: pl.DataFrame) -> tuple[pl.DataFrame, p
 
 
 def write(labels: pl.DataFrame, out: Path) -> None:
-    """Write the ``COLUMNS`` as CSV or Parquet, by the ending of ``out``; it is replaced at once or not at all."""
+    """Write the ``COLUMNS``, and ``TEXTS`` if there, as CSV or Parquet, by the ending of ``out``; it is replaced at once or not at all."""
     partial = out.with_name(f".{out.name}.{uuid4().hex}.partial")
-    rows = labels.select(COLUMNS)
+    rows = labels.select(*COLUMNS, *(name for name in TEXTS if name in labels.columns))
     try:
         if out.suffix.lower() == ".csv":
-            rows.write_csv(partial)
+            to_sheet(rows).write_csv(partial)
         else:
-            rows.write_parquet(partial)
+            rows.write_parquet(partial, metadata=OURS)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _settings(location: str) -> SourceSettings:
+    if not location.strip():
+        raise ValueError(f"{location!r} is no location: give a file, a folder, a glob or an hf:// path")
     kind = detect_kind(location)
     return SourceSettings(name=location, kind=kind, location=location, assumed_start=_ASSUMED_START, assumed_model="unknown")

@@ -52,8 +52,8 @@ def readings(rates: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         ``paper`` (the figure, with what the paper says of it), ``reading`` (in words), ``templates``, ``value``, ``ci_low``, ``ci_high``,
-        ``n``, ``users``, ``difference`` (value minus figure) and ``is_nearest``; for each figure the nearest reading first. Readings
-        without an item are left out.
+        ``n``, ``unanswered``, ``users``, ``difference`` (value minus figure) and ``is_nearest``; for each figure the nearest reading first.
+        Readings without an item are left out.
     """
     parts = [_beside(rates, figure) for figure in FIGURES]
     return pl.concat(parts)
@@ -71,7 +71,7 @@ def _beside(rates: pl.DataFrame, figure: Figure) -> pl.DataFrame:
         )
         .sort(pl.col("difference").abs(), "reading", "templates", descending=[False, False, True])
         .with_columns(is_nearest=pl.int_range(pl.len()) == 0)
-        .select("paper", "reading", "templates", "value", "ci_low", "ci_high", "n", "users", "difference", "is_nearest")
+        .select("paper", "reading", "templates", "value", "ci_low", "ci_high", "n", "unanswered", "users", "difference", "is_nearest")
     )
 
 
@@ -81,7 +81,9 @@ def text(rates: pl.DataFrame) -> str:
     Args:
         rates: Rows of ``tables.REATTEMPT_RATES``.
     """
-    lines = [f"{'turn':<6}{'share of':<16}{'templates':<11}{'rate':>6}  {'95 % interval':<16}{'n':>10}{'users':>10}"]
+    lines = [
+        f"{'turn':<6}{'share of':<16}{'templates':<11}{'rate':>6}  {'95 % interval':<16}{'n':>10}{'of them unanswered':>20}{'users':>10}"
+    ]
     for level, templates in ((ALL, "included"), (ALL, "excluded"), *((turn, "included") for turn in TURNS)):
         cells = rates.filter(level=level, templates=templates).filter(pl.col("dimension").is_in([Dimension.ALL, Dimension.TURN]))
         for denominator in Denominator:
@@ -94,7 +96,7 @@ def text(rates: pl.DataFrame) -> str:
 def _line(row: Mapping[str, Any]) -> str:
     interval = "–" if row["ci_low"] is None else f"[{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
     named = f"{row['level']:<6}{row['denominator']:<16}{row['templates']:<11}"
-    return f"{named}{row['value']:>6.1%}  {interval:<16}{row['n']:>10,}{row['users']:>10,}"
+    return f"{named}{row['value']:>6.1%}  {interval:<16}{row['n']:>10,}{row['unanswered']:>20,}{row['users']:>10,}"
 
 
 def sentences(found: pl.DataFrame) -> list[str]:

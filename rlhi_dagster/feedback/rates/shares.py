@@ -11,23 +11,21 @@ The paper leaves its denominators open, so all readings are reported, with templ
   those longer than five turns, with one anywhere).
 - ``users``: of the users with such a conversation, those with at least one in any of them.
 
-Each for everything together, by turn, by month, by language and by model.
+Each for everything together, by turn, by month, by language and by model. Last words, which nobody answered, are messages like any other;
+``unanswered`` says how many there are among what is counted.
 
-Intervals: 95 %, with users as clusters, because the messages of one user are not independent. A rate is the ratio of two sums over
-users, so its variance is linearised and its interval made on the logit scale with Student's t, as is the standard in survey statistics
-(``svyciprop`` of R's ``survey``; Korn & Graubard, 1998). That needs six sums a cell, so millions of users cost a scan. Where the variance
-is zero (none of 40 messages), Wilson's interval over users stands in.
+Intervals: 95 %, with users as clusters, because the messages of one user are not independent, as ``base.intervals`` makes them. That needs
+a few sums a cell, so millions of users cost a scan.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import polars as pl
 
-from rlhi_dagster.base.intervals import wilson
+from rlhi_dagster.base.intervals import POWERS, from_moments
 from rlhi_dagster.base.tables import REATTEMPT_RATES
 from rlhi_dagster.feedback import Feedback
 
@@ -57,9 +55,9 @@ class Denominator(StrEnum):
 
 
 _COLUMNS = (Dimension.MONTH, Dimension.LANGUAGE, Dimension.MODEL)
-_MOMENTS = ("users", "n", "k", "nn", "nk", "kk")
-_Moments = tuple[int, int, int, int, int, int]
-_NOTHING: _Moments = (0, 0, 0, 0, 0, 0)
+_MOMENTS = ("users", "unanswered", *POWERS)
+_Moments = Sequence[float]
+_NOTHING: _Moments = (0,) * len(_MOMENTS)
 
 
 def reattempt_rates(conversations: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
@@ -83,13 +81,16 @@ def reattempt_rates(conversations: pl.LazyFrame, labels: pl.LazyFrame) -> pl.Dat
         sums = _sums(frame)
         for dimension, level in _levels(counted):  # a level that is all templates is there without them, too, with an n of 0
             for denominator in Denominator:
-                cell = _rate(*sums.get((dimension, level, denominator), _NOTHING))
+                cell = _rate(sums.get((dimension, level, denominator), _NOTHING))
                 rows.append({"dimension": dimension, "level": level, "denominator": denominator, "templates": templates, **cell})
     return REATTEMPT_RATES.conform(pl.DataFrame(rows, schema=REATTEMPT_RATES.schema))
 
 
 def _conversations(conversations: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
-    """A row per conversation: ``user``, dimensions, ``is_template``, ``reached`` (its turns), ``hits``, ``first`` and hits by turn."""
+    """A row per conversation.
+
+    ``user``, dimensions, ``is_template``, ``reached`` (its user messages), ``has_last_word``, ``hits``, ``first`` and hits by turn.
+    """
     # Ids as 64-bit numbers: they are grouped and joined several times faster than texts.
     labelled = labels.select(pl.col("conversation_id").hash(seed=0).alias("conversation"), "turn", "label")
     turn = pl.col("turn")
@@ -109,7 +110,8 @@ def _conversations(conversations: pl.LazyFrame, labels: pl.LazyFrame) -> pl.Data
         pl.col("language").fill_null(UNKNOWN).cast(pl.Categorical),
         pl.col("assistant").cast(pl.Categorical).alias("model"),
         pl.col("template_id").is_not_null().alias("is_template"),
-        pl.col("user_turns").cast(pl.Int64).alias("reached"),
+        (pl.col("user_turns").cast(pl.Int64) + pl.col("has_last_word")).alias("reached"),
+        "has_last_word",
     )
     counts = labelled.group_by("conversation").agg(pl.len().cast(pl.Int64).alias("labelled"))
     found = (
@@ -160,56 +162,51 @@ def _sums(conversations: pl.DataFrame) -> dict[tuple[Dimension, str, Denominator
 
 
 def _counts(level: str | None = None) -> dict[str, pl.Expr]:
-    """What a conversation adds to its user: messages, conversations, hits among the messages, whether it has one; at a turn if given."""
-    reached, first = pl.col("reached"), pl.col("first")
+    """What a conversation adds to its user; at a turn if given.
+
+    Messages, conversations, hits among the messages, whether it has one, and whether its last word is among them.
+    """
+    reached, first, last_word = pl.col("reached"), pl.col("first"), pl.col("has_last_word")
+    hits = pl.col("hits" if level is None else f"hits at {level}")
     if level is None:
-        return {"messages": reached, "conversations": (reached >= 1), "hits": pl.col("hits"), "with_hit": first.is_not_null()}
-    if level == TURNS[-1]:
-        is_long = reached > LONG
-        size, so_far = (reached - LONG).clip(0), is_long & first.is_not_null()
-        return {"messages": size, "conversations": is_long, "hits": pl.col(f"hits at {level}"), "with_hit": so_far}
-    in_scope = reached >= int(level)
-    so_far = in_scope & (first <= int(level)).fill_null(value=False)
-    return {"messages": in_scope, "conversations": in_scope, "hits": pl.col(f"hits at {level}"), "with_hit": so_far}
+        messages, in_scope = reached, reached >= 1
+        with_hit, unanswered = first.is_not_null(), last_word
+    elif level == TURNS[-1]:
+        messages, in_scope = (reached - LONG).clip(0), reached > LONG
+        with_hit, unanswered = in_scope & first.is_not_null(), in_scope & last_word
+    else:
+        messages = in_scope = reached >= int(level)
+        with_hit, unanswered = in_scope & (first <= int(level)).fill_null(value=False), (reached == int(level)) & last_word
+    return {"messages": messages, "conversations": in_scope, "hits": hits, "with_hit": with_hit, "unanswered": unanswered}
 
 
 def _moments(prefix: str) -> list[pl.Expr]:
-    """Of each denominator, the sums over users of 1, n, k, n n, n k and k k, where a user has n items and k hits."""
-    messages, conversations, hits, with_hit = (
-        pl.col(f"{prefix}{name}").cast(pl.Int64) for name in ("messages", "conversations", "hits", "with_hit")
+    """Of each denominator, users with an item, and over users the sum of u and `intervals.Moments`: k of n are hits, u unanswered."""
+    messages, conversations, hits, with_hit, unanswered = (
+        pl.col(f"{prefix}{name}").cast(pl.Int64) for name in ("messages", "conversations", "hits", "with_hit", "unanswered")
     )
     # At a turn all user messages are follow-ups; over whole conversations all but the first of each are.
     follow_ups = messages - conversations if prefix in ("", f"{Dimension.ALL} {ALL} ") else messages
     pairs = {
-        Denominator.USER_MESSAGES: (messages, hits),
-        Denominator.FOLLOW_UPS: (follow_ups, hits),
-        Denominator.CONVERSATIONS: (conversations, with_hit),
-        Denominator.USERS: ((conversations > 0).cast(pl.Int64), (with_hit > 0).cast(pl.Int64)),
+        Denominator.USER_MESSAGES: (messages, hits, unanswered),
+        Denominator.FOLLOW_UPS: (follow_ups, hits, unanswered),
+        Denominator.CONVERSATIONS: (conversations, with_hit, unanswered),
+        Denominator.USERS: tuple((count > 0).cast(pl.Int64) for count in (conversations, with_hit, unanswered)),
     }
     return [
         part.sum().alias(f"{prefix}{denominator} {name}")
-        for denominator, (n, k) in pairs.items()
-        for name, part in zip(_MOMENTS, (n > 0, n, k, n * n, n * k, k * k), strict=True)
+        for denominator, (n, k, u) in pairs.items()
+        for name, part in zip(_MOMENTS, (n > 0, u, *(n.cast(pl.Float64) ** i * k.cast(pl.Float64) ** j for i, j in POWERS)), strict=True)
     ]
 
 
-def _pick(row: Mapping[str, int], prefix: str, denominator: Denominator) -> _Moments:
-    users, n, k, nn, nk, kk = (row[f"{prefix}{denominator} {name}"] for name in _MOMENTS)
-    return users, n, k, nn, nk, kk
+def _pick(row: Mapping[str, float], prefix: str, denominator: Denominator) -> _Moments:
+    return [row[f"{prefix}{denominator} {name}"] for name in _MOMENTS]
 
 
-def _rate(users: int, n: int, k: int, nn: int, nk: int, kk: int) -> dict[str, float | int | None]:
-    """A cell from its moments."""
-    cell: dict[str, float | int | None] = {"value": k / n if n else None, "n": n, "users": users, "ci_low": None, "ci_high": None}
-    if users < 2:
-        return cell
-    rate = k / n
-    variance = users / (users - 1) * (kk - 2 * rate * nk + rate * rate * nn) / (n * n)
-    if variance <= 1e-15:
-        low, high = wilson(rate, users)
-    else:
-        from scipy.special import expit, logit, stdtrit
-
-        half = stdtrit(users - 1, 0.975) * math.sqrt(variance) / (rate * (1 - rate))
-        low, high = expit(logit(rate) - half), expit(logit(rate) + half)
-    return cell | {"ci_low": float(low), "ci_high": float(high)}
+def _rate(moments: _Moments) -> dict[str, float | int | None]:
+    """A cell from its moments; of a single user no interval."""
+    users, unanswered, *powers = moments
+    found = from_moments(int(users), dict(zip(POWERS, powers, strict=True)), is_share=True)
+    low, high = (found.ci_low, found.ci_high) if users > 1 else (None, None)
+    return {"value": found.value, "n": found.n, "unanswered": int(unanswered), "users": int(users), "ci_low": low, "ci_high": high}
