@@ -188,14 +188,15 @@ class Lake(dg.ConfigurableResource):  # type: ignore[type-arg]
         Args:
             asset: Name of the asset, which is the name of the table.
             partitions: Partitions to read, each of which must be there; ``None`` for the unpartitioned table, or for every partition
-                of a partitioned one that is present.
+                of a partitioned one that is present. They are read in the order of their names, however they are given (Dagster gives
+                dynamic partitions in the order of a set).
 
         Raises:
             NotMadeError: A requested file, or every file, is missing.
             DamagedError: A file is not as it was written.
         """
         if partitions is not None:
-            paths = [self.table_path(asset, partition) for partition in partitions]
+            paths = [self.table_path(asset, partition) for partition in sorted(partitions)]
         else:
             paths = sorted(self._folder(asset).glob("*.parquet"))
         missing = [path.stem for path in paths if not path.is_file()]

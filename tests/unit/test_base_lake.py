@@ -98,7 +98,12 @@ def test_scan_says_what_is_missing_and_how_to_make_it(lake: Lake) -> None:
     assert told("turns") == f'turns has not been materialized; {launch} turns --partition-range "$(rlhi months)"'
     lake.write("turns", turns(), ["2023-04"])
     lacks = "turns lacks the partition(s) 2023-05, 2023-06"
-    assert told("turns", ["2023-04", "2023-05", "2023-06"]) == f"{lacks}; {launch} turns --partition-range 2023-05...2023-06"
+    assert told("turns", ["2023-06", "2023-04", "2023-05"]) == f"{lacks}; {launch} turns --partition-range 2023-05...2023-06"
+
+
+def test_partitions_are_read_in_order_however_they_are_given(lake: Lake) -> None:
+    lake.write("turns", turns(("a:0", "2023-04"), ("b:0", "2023-05"), ("c:0", "2023-06")), ["2023-04", "2023-05", "2023-06"])
+    assert lake.scan("turns", ["2023-06", "2023-04", "2023-05"]).collect()["month"].to_list() == ["2023-04", "2023-05", "2023-06"]
 
 
 def test_duckdb_reads_a_view_per_table_and_exports_them(lake: Lake, tmp_path: Path) -> None:
