@@ -56,7 +56,7 @@ def apart(prompt: int, chosen: int, rejected: int) -> tuple[int, int]:
 
 
 def packed(prompt: int, chosen: int, rejected: int) -> tuple[int, int]:
-    """The same with the prompt read once, its last token twice: see ``workers/dpo_shared_prefix.py``."""
+    """The same with the prompt read once, its last token twice: as DPO does with a shared prefix (``workers/dpo_shared_prefix.py``)."""
     sides = (chosen + 1, rejected + 1)
     before = prompt - 1
     return before + sum(sides), _triangle(before) + sum(before * side + _triangle(side) for side in sides)

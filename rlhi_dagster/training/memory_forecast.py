@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rlhi_dagster.training.settings import DPOSettings, LoraSettings, TrainingSettings
+from rlhi_dagster.training.settings import LoraSettings, PairSettings, TrainingSettings
 
 GIB = 2**30
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768
@@ -204,7 +204,7 @@ def _token_bytes(shape: Shape, settings: TrainingSettings) -> float:
 
 def _mask_bytes(settings: TrainingSettings, load: Load) -> float:
     """A packed pair's mask, as truth values and as numbers."""
-    if not (isinstance(settings, DPOSettings) and settings.shared_prefix):
+    if not (isinstance(settings, PairSettings) and settings.shared_prefix):
         return 0.0
     return settings.micro_batch_size * (load.sequences * load.longest) ** 2 * 5.0
 

@@ -74,6 +74,16 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class PairSettings(TrainingSettings, frozen=True, extra="forbid"):
+    """How a model is trained on pairs whose sides are compared."""
+
+    shared_prefix: bool = Field(
+        default=False,
+        description="Read persona, history and request once for both sides of a pair: the same loss, faster where prompts are long. "
+        "For models with full attention that takes a mask (sdpa, eager).",
+    )
+
+
 class KTOSettings(TrainingSettings, frozen=True, extra="forbid"):
     """How a model is trained on thumbs (KTO; Ethayarajh et al., 2024, arXiv:2402.01306).
 
@@ -112,17 +122,12 @@ class KTOSettings(TrainingSettings, frozen=True, extra="forbid"):
         return share * (up + down) / max(up, 1), (1 - share) * (up + down) / max(down, 1)
 
 
-class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
+class DPOSettings(PairSettings, frozen=True, extra="forbid"):
     """How a model is trained on preferences."""
 
     beta: float = Field(default=0.1, gt=0, description="DPO temperature.")
     sft_weight: float = Field(
         default=0.0, ge=0, description="Weight of the likelihood of the chosen reply beside the DPO loss (TRL `sft`); the paper has none."
-    )
-    shared_prefix: bool = Field(
-        default=False,
-        description="DPO reads persona, history and request once for both sides of a pair: the same loss, faster where prompts are long. "
-        "For models with full attention that takes a mask (sdpa, eager).",
     )
     max_displacement: float = Field(
         default=0.2,
@@ -149,7 +154,7 @@ class DPOSettings(TrainingSettings, frozen=True, extra="forbid"):
         return said
 
 
-OF_METHOD: dict[str, type[TrainingSettings]] = {"dpo": DPOSettings, "kto": KTOSettings}
+OF_METHOD: dict[str, type[TrainingSettings]] = {"dpo": DPOSettings, "kto": KTOSettings, "reward": PairSettings}
 """The settings of a method that has some of its own."""
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.training.policy import TownPolicy
-from rlhi_dagster.training.settings import TrainingSettings
+from rlhi_dagster.training.settings import PairSettings, TrainingSettings
 
 
 class PolicySettings(BaseModel, frozen=True, extra="forbid"):
@@ -30,7 +30,7 @@ class HumanPreferences(BaseModel, frozen=True, extra="forbid"):
 class RewardSettings(BaseModel, frozen=True, extra="forbid"):
     """The reward model: how one is trained on the rewrite pairs, where it sees the persona, and what it is tried on."""
 
-    training: TrainingSettings | None = Field(default=None, description="How it is trained, with `models.reward: trained`.")
+    training: PairSettings | None = Field(default=None, description="How it is trained, with `models.reward: trained`.")
     max_pairs: int | None = Field(default=None, ge=1, description="Most training pairs; null for all.")
     persona_placement: PersonaPlacement = Field(
         default=PersonaPlacement.SYSTEM,

@@ -21,8 +21,9 @@ from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.reference_keys import KIND
 from rlhi_dagster.training.settings import DPOSettings
-from rlhi_dagster.workers.dpo_shared_prefix import SharedPrefix, SharedPrefixDPOTrainer, check_attention
+from rlhi_dagster.workers.dpo_shared_prefix import SharedPrefix, SharedPrefixDPOTrainer
 from rlhi_dagster.workers.reference_logps import References
+from rlhi_dagster.workers.shared_prefix import check_attention
 from rlhi_dagster.workers.train_dpo import PlainTrainer, SharedPrefixTrainer
 
 BETA = 0.1
