@@ -27,17 +27,6 @@ if [[ -z "$$python" ]]; then
 fi
 endef
 
-# The jobs, over all months of the source and over all recipes.
-define preference_data
-DAGSTER_HOME=$$($(BIN)/rlhi home); export DAGSTER_HOME
-months=$$($(BIN)/rlhi months)
-$(BIN)/dg launch --job preference_data --partition-range "$$months"
-endef
-define training
-recipes=$$($(BIN)/rlhi recipes)
-$(BIN)/dg launch --job training --partition-range "$$recipes"
-endef
-
 # Everything that a run writes, apart from the event log in the Dagster homes.
 OUTPUTS := data/lake data/responses data/work data/tensorboard data/sources data/profiles data/rlhi.duckdb data/village/small
 
@@ -71,9 +60,8 @@ lock: ## write the tested set (.ci/constraints.txt) from what is installed in .v
 	} >$(TESTED_SET)
 	touch $(INSTALLED)   # it is what is installed
 
-demo: $(INSTALLED) ## the whole pipeline on the bundled sample, then the score table
-	@$(preference_data)
-	$(training)
+demo: $(INSTALLED) ## the whole pipeline on the bundled sample, what of it is not up to date, then the score table
+	@$(BIN)/rlhi refresh
 	$(BIN)/rlhi summary
 
 $(SMOLLM2): | $(INSTALLED)
@@ -82,15 +70,13 @@ $(SMOLLM2): | $(INSTALLED)
 
 village: $(INSTALLED) $(SMOLLM2) ## the whole pipeline in the village, with a real small language model: hours (docs/concepts/village.md)
 	@export RLHI_PROFILE=village
-	$(preference_data)
-	$(training)
+	$(BIN)/rlhi refresh
 	$(BIN)/rlhi summary
 
 village-small: $(INSTALLED) $(SMOLLM2) ## the same on its first 24 users and four recipes: half an hour
 	@export RLHI_PROFILE=village-small
 	$(VILLAGE) --out data/village/small --replies data/village --users 24
-	$(preference_data)
-	$(training)
+	$(BIN)/rlhi refresh
 	$(BIN)/rlhi summary
 
 data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURCE=... (or RLHI_PROFILE=..., from that profile's source)
@@ -100,7 +86,7 @@ data: $(INSTALLED) ## preference data from your own source: make data RLHI_SOURC
 	if [[ -n "$${RLHI_SOURCE:-}" ]]; then   # first what the logs hold: it takes minutes, and no model but the labeller's
 	  $(BIN)/rlhi logs "$$RLHI_SOURCE" --out "$$(dirname "$$($(BIN)/rlhi home)")/logs.html"
 	fi
-	$(preference_data)
+	$(BIN)/rlhi refresh preference_data
 	$(BIN)/rlhi summary
 
 ui: $(INSTALLED) ## the Dagster UI at http://127.0.0.1:$(PORT), with its daemon

@@ -92,6 +92,12 @@ def declarations() -> Iterator[declare.Declaration]:
                     yield each
 
 
+def source_versions(profile: Profile) -> dict[dg.AssetKey, str]:
+    """Data versions of the sources as their files are now."""
+    place = declare.Place(profile)
+    return {place.key(each.name): each.seen(place)[0] for each in declarations() if isinstance(each, declare.Source)}
+
+
 def resources(profile: Profile) -> dict[str, Any]:
     """What assets are given: the profile, and what works in the folder of its outputs."""
     lake = str(profile.root / "lake")

@@ -331,8 +331,8 @@ def test_the_jobs_of_a_prefixed_profile_make_everything(tmp_path: Path) -> None:
         assert {key.with_prefix("mine") for key in selected[0]} == selected[1]
 
 
-def test_loading_the_code_location_loads_no_model_library() -> None:
-    heavy = ("torch", "transformers", "trl", "vllm", "sentence_transformers")
+def test_loading_the_code_location_loads_no_heavy_library() -> None:
+    heavy = ("torch", "transformers", "trl", "vllm", "sentence_transformers", "sklearn", "scipy", "pandas", "matplotlib")
     program = f"import sys, rlhi_dagster.definitions as d; d.defs(); print(sorted(set(sys.modules) & set({heavy!r})))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -39,6 +39,7 @@ COMMANDS = {
         "say what materializing assets would ask models for, and what the evaluation can find, without asking",
         "rlhi plan candidates --partition-range 2023-04...2023-06",
     ),
+    "refresh": Command("launch the jobs of which something is not up to date, and say why", "rlhi refresh --dry-run", "refresh_command"),
     "home": Command("print DAGSTER_HOME of the run, making it if needed", 'DAGSTER_HOME="$(rlhi home)" dg launch --assets users'),
     "months": Command(
         "print the month range of the source, for dg launch --partition-range; its months become partitions",

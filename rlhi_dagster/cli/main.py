@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         inspect_command,
         logs_command,
         persona_command,
+        ranges,
+        refresh_command,
         store_command,
         summary_command,
         verify_command,
@@ -53,6 +55,8 @@ else:
     inspect_command = later("rlhi_dagster.cli.inspect_command")
     logs_command = later("rlhi_dagster.cli.logs_command")
     persona_command = later("rlhi_dagster.cli.persona_command")
+    ranges = later("rlhi_dagster.cli.ranges")
+    refresh_command = later("rlhi_dagster.cli.refresh_command")
     store_command = later("rlhi_dagster.cli.store_command")
     summary_command = later("rlhi_dagster.cli.summary_command")
     verify_command = later("rlhi_dagster.cli.verify_command")
@@ -63,30 +67,6 @@ if TYPE_CHECKING:
 
 _CODES = "Exit code: 0 done, 1 failed, 2 wrong arguments, 3 no row of the source was accepted, so nothing came out."
 """2 is argparse's, 3 that of ``offline.NothingAcceptedError``."""
-
-
-def months() -> str:
-    """The partition range that the source's rows span, as ``dg launch --partition-range`` takes it; its months become partitions."""
-    import dagster as dg
-
-    from rlhi_dagster.graph import partitions
-
-    profile = profiles.current()
-    found, before = profiles.source_months(profile)
-    with dg.DagsterInstance.from_config(os.environ.get("DAGSTER_HOME") or str(dagster_home.home())) as instance:
-        partitions.add_months(instance, partitions.months(), found)
-    if before:
-        _tell(f"no run reads the {before:,} rows of the source from before {profile.first_month}, the profile's first_month")
-    return f"{found[0]}...{found[-1]}"
-
-
-def recipes() -> str:
-    """The partition range of the profile's recipes, in alphabetical order, as ``dg launch --partition-range`` takes it."""
-    from rlhi_dagster.training import recipes as recipe_files
-
-    profile = profiles.current()
-    names = recipe_files.names(profile.recipes, profile.project_recipes)
-    return f"{names[0]}...{names[-1]}"
 
 
 def profile(name: str | None) -> str:
@@ -372,9 +352,11 @@ def run(given: argparse.Namespace) -> None:
         case "forget":
             _show(forget_command.run(given))
         case "months":
-            _show(months())
+            _show(ranges.written(ranges.months(_tell)))
         case "recipes":
-            _show(recipes())
+            _show(ranges.written(ranges.recipes()))
+        case "refresh":
+            refresh_command.run(given, _tell)
         case "home":
             print(dagster_home.home())  # as it is, for DAGSTER_HOME
         case "profile":

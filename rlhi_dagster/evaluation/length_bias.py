@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, stdtrit
 
 from rlhi_dagster.base.intervals import Estimate
 
@@ -46,6 +45,8 @@ def fit(won: Iterable[float], doublings: Iterable[float], clusters: Iterable[str
     Returns:
         The fit; ``None`` with fewer than three users, or where all pairs have one and the same ratio.
     """
+    from scipy.special import expit, stdtrit
+
     y, ratio = np.asarray(list(won), dtype=np.float64), np.asarray(list(doublings), dtype=np.float64)
     _, index = np.unique(np.asarray(list(clusters), dtype=str), return_inverse=True)
     users = int(index.max()) + 1 if len(y) else 0

@@ -116,6 +116,6 @@ def test_pasted_material_is_not_read_but_the_sentences_around_it_are() -> None:
 
 
 def test_every_rule_has_a_line_and_every_line_a_rule() -> None:
-    ruled = {(aspect, value) for aspect, value, _ in lexicon()}
+    ruled = {(rule.aspect, rule.value) for rule in lexicon()}
     assert ruled == {(aspect, value) for aspect, lines in LINES.items() for value in lines}
-    assert all(pattern.flags & re.IGNORECASE for _, _, pattern in lexicon())
+    assert all(rule.pattern.flags & re.IGNORECASE for rule in lexicon())

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from dagster_dg_cli.cli.launch import launch_command
 
 from rlhi_dagster import definitions, profiles
-from rlhi_dagster.cli import dagster_home, main
+from rlhi_dagster.cli import dagster_home, ranges
 from rlhi_dagster.conversations.sources.files import find
 from rlhi_dagster.graph import jobs
 from rlhi_dagster.graph.automation import (
@@ -65,7 +65,7 @@ def test_sensor_and_schedule_launch_what_make_demo_launches(name: str, monkeypat
     for variable in ("RLHI_PROFILE", "RLHI_SOURCE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    partition_range = main.months()
+    partition_range = ranges.written(ranges.months(print))
     loaded: Any = definitions.defs()
     instance = dg.DagsterInstance.get()
     if name == "new_log_files":
@@ -306,7 +306,7 @@ def test_rlhi_months_makes_the_sources_months_partitions(monkeypatch: pytest.Mon
     for variable in ("RLHI_PROFILE", "RLHI_SOURCE", "DAGSTER_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RLHI_DATA", str(tmp_path))
-    assert main.months() == "2023-04...2023-09"
+    assert ranges.written(ranges.months(print)) == "2023-04...2023-09"
     with dg.DagsterInstance.from_config(str(dagster_home.home())) as instance:
         assert known(instance) == ["2023-04", "2023-05", "2023-06", "2023-07", "2023-08", "2023-09"]
 

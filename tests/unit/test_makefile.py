@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from rlhi_dagster import profiles
-from rlhi_dagster.cli import main
+from rlhi_dagster.cli import ranges
 from rlhi_dagster.graph import declare
 from rlhi_dagster.training import recipes
 
@@ -36,13 +36,9 @@ def make(folder: Path, target: str, overridden: Sequence[str] = (), **variables:
     return subprocess.run(command, cwd=profiles.ROOT, env=env | variables, capture_output=True, text=True, check=False)
 
 
-def test_demo_launches_all_months_then_all_recipes(tmp_path: Path) -> None:
+def test_demo_refreshes_both_jobs_and_shows_the_scores(tmp_path: Path) -> None:
     done = make(tmp_path, "demo")
-    assert done.stdout.splitlines() == [
-        "dg launch --job preference_data --partition-range 2023-04...2023-09",
-        "dg launch --job training --partition-range a...z",
-        "rlhi summary",
-    ], done.stderr
+    assert done.stdout.splitlines() == ["rlhi refresh", "rlhi summary"], done.stderr
 
 
 def test_village_is_the_demo_with_its_profile(tmp_path: Path) -> None:
@@ -59,7 +55,7 @@ def test_village_is_the_demo_with_its_profile(tmp_path: Path) -> None:
 def test_recipes_are_the_profiles(profile: str, only: list[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLHI_PROFILE", profile)
     loaded = profiles.load(profile)
-    first, last = main.recipes().split("...")
+    first, *_, last = ranges.recipes()
     whole = declare.Place(loaded).recipes.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
     assert whole == (only or sorted(loaded.project_recipes or ()))
 
@@ -76,7 +72,7 @@ def test_data_of_the_sample_profile_needs_a_source(tmp_path: Path, variables: di
     assert "usage: make data RLHI_SOURCE=" in done.stderr
 
 
-LAUNCHED = ["dg launch --job preference_data --partition-range 2023-04...2023-09", "rlhi summary"]
+LAUNCHED = ["rlhi refresh preference_data", "rlhi summary"]
 
 
 @pytest.mark.parametrize("variables", [{"RLHI_PROFILE": "laptop"}, {"RLHI_PROFILE": "mine.yaml"}])

@@ -97,7 +97,7 @@ def _explained(found: Found, growth: Growth | None) -> str:
 
 @pytest.mark.parametrize("part", range(8))
 def test_no_pattern_runs_away(part: int) -> None:
-    made = [Found(f"aspects.lexicon {aspect}: {value}", pattern, longest=MAX_CHARACTERS) for aspect, value, pattern in lexicon()]
+    made = [Found(f"aspects.lexicon {rule.aspect}: {rule.value}", rule.pattern, longest=MAX_CHARACTERS) for rule in lexicon()]
     made += [Found("identity_numbers", rule.pattern) for rule in identity_numbers(sorted(IDENTITY_NUMBERS))]
     made.append(Found("questions._reading", _reading(frozenset({"message", "follow_up"})).__self__, is_anchored=True))
     every = [*patterns.collected()[0], *made]

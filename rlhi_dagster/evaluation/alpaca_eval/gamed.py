@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy.optimize import nnls
-from scipy.special import expit
 
 from rlhi_dagster.evaluation.alpaca_eval import INSTRUCTIONS
 from rlhi_dagster.evaluation.alpaca_eval.length_control import FOLDS, STRENGTHS, Design, Floats, Gamed, Weights, folds
@@ -64,6 +62,9 @@ def stand_in(models: Iterable[tuple[Design, Weights]], difficulties: Floats) -> 
     Returns:
         The rows, each spread over all folds; ``None`` if there are too few models.
     """
+    from scipy.optimize import nnls
+    from scipy.special import expit
+
     grid = np.array(list(product(_LENGTHS, np.quantile(difficulties, _QUANTILES))))
     equations, pulls = [], []
     for rows, weights in models:
@@ -83,6 +84,8 @@ def stand_in(models: Iterable[tuple[Design, Weights]], difficulties: Floats) -> 
 
 def _missing_pull(rows: Design, weights: Weights) -> Floats:
     """Slope of the missing rows' loss by the first two weights: at the published weights all slopes and the penalty's add up to 0."""
+    from scipy.special import expit
+
     values = np.array([weights.length, weights.difficulty, weights.model])
     own = rows.features.T @ (rows.weights * (expit(rows.features @ values) - rows.wins))
     penalties = 1 / STRENGTHS

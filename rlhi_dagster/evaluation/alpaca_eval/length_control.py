@@ -18,9 +18,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)
@@ -143,6 +140,8 @@ def length_controlled(rows: pl.DataFrame, difficulties: Floats, gamed: Gamed | N
 
 def predictions(weights: Weights, difficulties: Floats) -> Floats:
     """Probability that the model wins at equal length, for each difficulty."""
+    from scipy.special import expit
+
     predicted: Floats = expit(weights.model + weights.difficulty * difficulties)
     return predicted
 
@@ -171,6 +170,8 @@ def design(rows: pl.DataFrame, difficulties: Floats, positions_before: int = 0) 
 
 def folds(count: int) -> npt.NDArray[np.int64]:
     """The fold of each of ``count`` rows, as scikit-learn deals out groups of two (every row is there as a win and as a loss)."""
+    from sklearn.model_selection import GroupKFold
+
     groups = np.tile(np.arange(count), 2)
     dealt = np.zeros(count, dtype=np.int64)
     for fold, (_, tested) in enumerate(GroupKFold(FOLDS).split(groups, groups=groups)) if count >= FOLDS else ():
@@ -180,6 +181,8 @@ def folds(count: int) -> npt.NDArray[np.int64]:
 
 def fit(rows: Design, strength: float, random_state: np.random.RandomState | int = SEED) -> Weights:
     """The coefficients, with an L1 penalty of inverse strength ``strength`` on all of them."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=random_state)
     is_win, counts = np.repeat([1, 0], len(rows.wins)), np.concatenate([rows.weights * rows.wins, rows.weights * (1 - rows.wins)])
     model.fit(np.tile(rows.features, (2, 1)), is_win, sample_weight=counts)
@@ -203,6 +206,8 @@ def _chosen_strength(rows: Design) -> float:
 
 
 def _mean_likelihood(weights: Weights, rows: Design) -> float:
+    from scipy.special import expit
+
     chance = np.clip(expit(rows.features @ [weights.length, weights.difficulty, weights.model]), 1e-15, 1 - 1e-15)
     return float((rows.weights * (rows.wins * np.log(chance) + (1 - rows.wins) * np.log1p(-chance))).mean())
 

@@ -16,8 +16,6 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 FEATURES = ("length", "headers", "lists", "bold")
 RESAMPLES = 200
@@ -71,6 +69,9 @@ def controlled(won: Floats, counts: Floats, styles: Floats, items: npt.NDArray[n
 
 
 def _at_no_difference(won: Floats, counts: Floats, styles: Floats) -> float:
+    from scipy.special import expit
+    from sklearn.linear_model import LogisticRegression
+
     weights = np.concatenate([counts * won, counts * (1 - won)])
     if weights[: len(won)].sum() == 0 or weights[len(won) :].sum() == 0:
         return float(won[0])
