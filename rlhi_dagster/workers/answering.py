@@ -12,9 +12,10 @@ from typing import Any
 from rlhi_dagster.base.progress import Silence
 from rlhi_dagster.engines import forecast
 from rlhi_dagster.engines.ask import Finished, Request, fulfil
-from rlhi_dagster.engines.settings import EngineSettings, engine_settings
+from rlhi_dagster.engines.settings import EngineSettings, TransformersSettings, engine_settings
 from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
+from rlhi_dagster.workers import emulated
 from rlhi_dagster.workers.call_progress import CallProgress
 
 ECHO_SECONDS = 3.0
@@ -60,6 +61,11 @@ class Desk:
         self.limits = forecast.Limits(**job["limits"])
         self.log, self.stop = log, stop
         self.spent = CallStats()
+
+    def tell_of_arithmetic(self) -> None:
+        """Say so if the engine about to be loaded works in an arithmetic that this machine is slow at."""
+        is_bfloat16 = isinstance(self.settings, TransformersSettings) and self.settings.dtype == "bfloat16"
+        emulated.tell("the engine's dtype to float32", self.log, is_bfloat16=is_bfloat16)
 
     def fulfil(
         self,

@@ -42,6 +42,7 @@ class Generation:
     @cached_property
     def engine(self) -> ChatEngine:
         """The loaded model."""
+        self.desk.tell_of_arithmetic()
         return chat_engine(self.model, self.desk.settings, self.desk.root / "batches")
 
     def answer(self, requests: Mapping[str, ChatRequest], what: str) -> CallStats:

@@ -6,12 +6,14 @@ Job (Pipes extras): ``store``, ``engine`` (``EngineSettings``), ``limits`` (``fo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import polars as pl
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from rlhi_dagster.base.owned import work_for
+from rlhi_dagster.engines.ask import Finished
 from rlhi_dagster.engines.base import RewardRequest
 from rlhi_dagster.engines.loading import reward_engine
 from rlhi_dagster.engines.models import ModelRef
@@ -31,10 +33,15 @@ def main() -> None:
         share.take(pipes.extras)
         job, desk = pipes.extras, Desk(pipes.extras, pipes.log.info, Stop(pipes.log.warning))
         model = ModelRef(**job["model"])
+
+        def scored(calls: Iterator[tuple[str, RewardRequest]]) -> Iterable[Finished]:
+            desk.tell_of_arithmetic()
+            return reward_engine(model, desk.settings).score(calls)
+
         stats = desk.fulfil(
             {row["key"]: RewardRequest(row["messages"]) for row in pl.read_parquet(job["requests"]).to_dicts()},
             ResponseStore(desk.root, "reward", model.identity),
-            lambda calls: reward_engine(model, desk.settings).score(calls),
+            scored,
             lambda request: request.settings(desk.settings.identity),
             model.name,
         )

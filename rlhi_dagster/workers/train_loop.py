@@ -24,7 +24,7 @@ from rlhi_dagster.engines.models import read_manifest
 from rlhi_dagster.training import gates
 from rlhi_dagster.training.artefacts import made_of
 from rlhi_dagster.training.settings import warmup_steps
-from rlhi_dagster.workers import launch, preflight_check, sharding
+from rlhi_dagster.workers import emulated, launch, preflight_check, sharding
 from rlhi_dagster.workers.expected import told
 from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.parent import end_with_parent
@@ -141,6 +141,7 @@ def fit(job: TrainingJob, build: Callable[[], Trainer], report: Report, probe: C
     """
     processes = PartialState()
     if processes.is_main_process:
+        emulated.tell("bf16 to false", lambda told: report(f"training {job.name}: {told}"), is_bfloat16=job.settings.bf16)
         _prepare_work(job)
     processes.wait_for_everyone()
     snapshot = _last_snapshot(job.work)
