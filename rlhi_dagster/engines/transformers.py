@@ -24,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from rlhi_dagster.engines import grouped_attention
 from rlhi_dagster.engines.base import ChatAnswer, ChatCalls, ChatRequest, Sampling
 from rlhi_dagster.engines.chat_templates import load_tokenizer
 from rlhi_dagster.engines.choices import first_tokens, pick
@@ -107,7 +108,7 @@ class TransformersChatEngine:
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = loaded.to(self.device).eval()
+        self.model = grouped_attention.use(loaded.to(self.device).eval())
         self.context = int(self.model.config.max_position_embeddings)
         self.prompts = Prompts(self.tokenizer, self.context)
 
