@@ -352,7 +352,7 @@ def run(given: argparse.Namespace) -> None:
         case "forget":
             _show(forget_command.run(given))
         case "months":
-            _show(ranges.written(ranges.months(_tell)))
+            _show(ranges.written(ranges.months(ranges.home_in_use(), _tell)))
         case "recipes":
             _show(ranges.written(ranges.recipes()))
         case "refresh":

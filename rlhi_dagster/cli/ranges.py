@@ -16,16 +16,17 @@ from rlhi_dagster.graph import partitions
 from rlhi_dagster.training import recipes as recipe_files
 
 
-def months(say: Callable[[str], None]) -> list[str]:
+def months(home: str, say: Callable[[str], None]) -> list[str]:
     """The months that the source has rows of, in order; they become partitions.
 
     Args:
+        home: ``DAGSTER_HOME`` of the instance whose partitions they become.
         say: Where it is told that rows are left out.
     """
     profile = profiles.current()
     found, before = profiles.source_months(profile)
-    with instance() as instance_of_run:
-        partitions.add_months(instance_of_run, partitions.months(), found)
+    with dg.DagsterInstance.from_config(home) as instance:
+        partitions.add_months(instance, partitions.months(), found)
     if before:
         say(f"no run reads the {before:,} rows of the source from before {profile.first_month}, the profile's first_month")
     return list(found)
@@ -37,9 +38,9 @@ def recipes() -> list[str]:
     return list(recipe_files.names(profile.recipes, profile.project_recipes))
 
 
-def instance() -> dg.DagsterInstance:
-    """The Dagster instance of the outputs in use."""
-    return dg.DagsterInstance.from_config(os.environ.get("DAGSTER_HOME") or str(dagster_home.home()))
+def home_in_use() -> str:
+    """``DAGSTER_HOME`` of the environment, as ``dg`` has it; else that of the outputs in use."""
+    return os.environ.get("DAGSTER_HOME") or str(dagster_home.home())
 
 
 def written(keys: list[str]) -> str:

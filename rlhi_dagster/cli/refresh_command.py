@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from rlhi_dagster import definitions, profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.cli import dagster_home, ranges
@@ -45,7 +47,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Launch what is not up to date.
+    """Launch what is not up to date, in the instance of the outputs in use, whatever ``DAGSTER_HOME`` says.
 
     Args:
         given: The command line.
@@ -57,9 +59,9 @@ def run(given: argparse.Namespace, say: Callable[[str], None]) -> None:
     home, profile = dagster_home.home(), profiles.current()
     lake = Lake(root=str(profile.root / "lake"))
     loaded = definitions.build(profile)
-    keys = {"month": ranges.months(say), "recipe": ranges.recipes()}
+    keys = {"month": ranges.months(str(home), say), "recipe": ranges.recipes()}
     for job in given.jobs or JOBS:
-        with ranges.instance() as instance:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
             found = stale(loaded, job, keys, definitions.source_versions(profile), lake, instance)
         if not found:
             say(f"{job}: everything is up to date")

@@ -17,12 +17,12 @@ MONTHS, RECIPES = ("2023-04", "2023-09"), ("base", "dpo_rewrites")
 def dg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for ``dg``, which notes what it is told and ends with the code in the file ``code``; it returns the folder."""
     monkeypatch.setenv("RLHI_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "somebody-elses"))
     (tmp_path / "code").write_text("0")
     (tmp_path / "dg").write_text(f'#!/bin/sh\necho "$DAGSTER_HOME $*" >> {tmp_path}/told\nexit $(cat {tmp_path}/code)\n')
     (tmp_path / "dg").chmod(0o755)
     monkeypatch.setattr(refresh_command.sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(refresh_command.ranges, "months", lambda say: list(MONTHS))
+    monkeypatch.setattr(refresh_command.ranges, "months", lambda home, say: list(MONTHS))
     monkeypatch.setattr(refresh_command.ranges, "recipes", lambda: list(RECIPES))
     return tmp_path
 

@@ -65,7 +65,7 @@ def test_sensor_and_schedule_launch_what_make_demo_launches(name: str, monkeypat
     for variable in ("RLHI_PROFILE", "RLHI_SOURCE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    partition_range = ranges.written(ranges.months(print))
+    partition_range = ranges.written(ranges.months(ranges.home_in_use(), print))
     loaded: Any = definitions.defs()
     instance = dg.DagsterInstance.get()
     if name == "new_log_files":
@@ -306,7 +306,7 @@ def test_rlhi_months_makes_the_sources_months_partitions(monkeypatch: pytest.Mon
     for variable in ("RLHI_PROFILE", "RLHI_SOURCE", "DAGSTER_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RLHI_DATA", str(tmp_path))
-    assert ranges.written(ranges.months(print)) == "2023-04...2023-09"
+    assert ranges.written(ranges.months(ranges.home_in_use(), print)) == "2023-04...2023-09"
     with dg.DagsterInstance.from_config(str(dagster_home.home())) as instance:
         assert known(instance) == ["2023-04", "2023-05", "2023-06", "2023-07", "2023-08", "2023-09"]
 
