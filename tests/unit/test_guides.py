@@ -24,7 +24,9 @@ from tests.lakes import world
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "data" / "README.md"])
-GUIDES = sorted([*(ROOT / "docs" / "how-to").glob("*.md"), *(ROOT / "docs" / "tutorial").glob("*.md")])
+GUIDES = sorted(
+    [*(ROOT / "docs" / "how-to").glob("*.md"), *(ROOT / "docs" / "tutorial").glob("*.md"), ROOT / "docs" / "reference" / "python.md"]
+)
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"(?:^|(?<=[(;] )|(?<=\$\()|(?<=\s))(?:\.venv/bin/)?rlhi ([^#|)]*)")
 _MAKE = re.compile(r"^(?:[A-Z_]+=\S+ )*make ([a-z-]+)", re.MULTILINE)
