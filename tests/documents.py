@@ -1,4 +1,4 @@
-"""The parts of the documents that are made: tables of layouts and of the columns that are read, scores from recorded files, and whole pages.
+"""The parts of the documents that are made: tables of layouts and of columns, scores from recorded files, and whole pages.
 
 What belongs here: their text, and writing it. What does not: text by hand, and what stands on
 whole pages (``tests.reference``). ``python -m tests.documents`` writes them anew.
