@@ -40,7 +40,7 @@ CHECKOUT = ("docs", "data/sample", "pyproject.toml", "assets", "rlhi_dagster")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (over a run|not run: [^>]+) -->\s*\Z")
 _NAMED = re.compile(r"^# ([\w/.-]+\.\w+)\n")
-_SAVED = re.compile(r"\bas `([\w/.-]+\.\w+)`:\s*\Z")
+_SAVED = re.compile(r"\bas\s+`([\w/.-]+\.\w+)`:\s*\Z")
 _PORT = "GUIDES_PORT"
 _SHIM = f"""#!{sys.executable} -IS
 import os, sys
