@@ -2,7 +2,7 @@
 
 What belongs here: differences to published numbers, on annotations that were published. The stand-in for the missing table never learns
 from the model that it is tried on. What does not: a threshold (``tests/unit/test_evaluation_alpaca_eval.py``). Usage, with the published
-files in FOLDER: ``python benchmarks/alpaca_lc.py FOLDER``; the results are recorded in ``docs/concepts/alpaca_eval.md``.
+files in FOLDER: ``python benchmarks/alpaca_lc.py FOLDER``; the results are recorded in ``docs/results/alpaca_eval.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the code: tables of the layouts and of the columns that are read; and whole pages.
+"""The parts of the documents that are made: tables of layouts and of columns, scores from recorded files, and whole pages.
 
 What belongs here: their text, and writing it. What does not: text by hand, and what stands on
 whole pages (``tests.reference``). ``python -m tests.documents`` writes them anew.
@@ -6,9 +6,11 @@ whole pages (``tests.reference``). ``python -m tests.documents`` writes them ane
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlhi_dagster.conversations.sources.columns import USUAL
 from rlhi_dagster.conversations.sources.layouts import LAYOUTS
@@ -27,9 +29,47 @@ def columns() -> str:
     return _table(("field", "columns"), [(f"`{field}`", ", ".join(f"`{name}`" for name in names)) for field, names in USUAL.items()])
 
 
+def classifier() -> str:
+    """The scores of the classifier that comes with the project, beside baselines and a second labeller, from its card."""
+    validated, test = _card()["cross_validation"], _card()["test"]
+    measures = ("macro_f1", "reattempt_f1", "reattempt_average_precision", "accuracy")
+    scored = [
+        ("classifier, cross-validated", validated),
+        ("most frequent label, as classifier, cross-validated", validated["majority_baseline"] | {"n": validated["n"]}),
+        ("bag of words, same folds", validated["baselines"]["bag_of_words"]),
+        ("embeddings, same folds", validated["baselines"]["embeddings"]),
+        ("classifier, rows labelled twice, conversations apart", test["conversations_apart"]),
+        ("second labeller, the same rows", test["second_labeller"]),
+    ]
+    head = ("labeller", "n", "macro-F1", "F1, re-attempt with feedback", "average precision, re-attempt with feedback", "accuracy")
+    return _table(head, [(name, f"{found['n']:,}", *(_figure(found[measure]) for measure in measures)) for name, found in scored])
+
+
+def cascade() -> str:
+    """What asking a second labeller about the unsure follow-ups gives, by how sure the classifier has to be; from the same card."""
+    return _table(
+        ("`sure`", "share to the model", "accuracy", "F1, re-attempt with feedback"),
+        [
+            (f"{step['sure']:g}", f"{100 * step['share_to_model']:.0f} %", _figure(step["accuracy"]), _figure(step["reattempt_f1"]))
+            for step in _card()["test"]["cascade"]["curve"]
+        ],
+    )
+
+
+def _card() -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((ROOT / "rlhi_dagster" / "feedback" / "weights" / "card.json").read_text())["scores"]
+    return card
+
+
+def _figure(found: Any) -> str:
+    return f"{found:.3f}" if isinstance(found, float) else f"{found['value']:.3f} [{found['ci_low']:.3f}, {found['ci_high']:.3f}]"
+
+
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "layouts": ("docs/reference/logs.md", layouts),
     "columns": ("docs/reference/logs.md", columns),
+    "classifier": ("docs/results/labels.md", classifier),
+    "cascade": ("docs/results/labels.md", cascade),
 }
 """By the name between its marks: the document, and what makes the part."""
 
