@@ -194,9 +194,7 @@ def _settings(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
         if heads[0].get(name) != heads[1].get(name)
     ]
     if _ITEMS in heads[0] and heads[0].get(_ITEMS) == heads[1].get(_ITEMS):
-        said.append(
-            "Both were evaluated on the same requests; the intervals of differences take them for others', so most are too wide."
-        )
+        said.append("Both were evaluated on the same requests; the intervals of differences take them for others', so most are too wide.")
     elif _ITEMS in heads[0] and _ITEMS in heads[1]:
         said.append("They were evaluated on different requests, so a difference is one of users, too.")
     for what, of in (("Judges", _judges), ("Benchmarks", _benchmarks), ("Recipes", _recipes), ("Deviations from the paper", _deviations)):
@@ -243,7 +241,9 @@ def _table(rows: Sequence[Row], left: str, right: str) -> Table:
         else:
             ends = bracket(row.ci_low, row.ci_high, *(() if row.is_share else (1.0, 2)))
             difference = Cell(points(row.difference) if row.is_share else number(row.difference, 2), [(ends, "")])
-        lines.append([Cell(row.key[0], [(", ".join(row.key[1:]), "")]), *(_cell(side, row) for side in (row.left, row.right)), difference])
+        lines.append(
+            [Cell(row.key[0], [(", ".join(map(str, row.key[1:])), "")]), *(_cell(side, row) for side in (row.left, row.right)), difference]
+        )
     return Table(["", f"A: {left}", f"B: {right}", "A minus B"], lines)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from rlhi_dagster.base import plots
 from rlhi_dagster.base.tables import BENCHMARK_SCORES, JUDGE_QUALITY, JUDGEMENTS, SCORES
 from rlhi_dagster.evaluation import COLD_START, Benchmark, Metric
-from rlhi_dagster.evaluation.accuracy import PAPER_AVERAGE
+from rlhi_dagster.evaluation.accuracy import OF_THE_PAPER, PAPER_AVERAGE, missing_of_the_paper
 from rlhi_dagster.evaluation.ceiling import CEILING
 from rlhi_dagster.evaluation.headline import primary_rows
 from rlhi_dagster.evaluation.judge_quality import NOBODY
@@ -221,7 +221,9 @@ def benchmarks(data: ReportData) -> Table | None:
         for row in sorted(rows, key=lambda row: (row["benchmark"], row["metric"], row["judge"], order.index(row["recipe"])))
     ]
     columns = ["recipe", "benchmark", "metric", "value", "95 % interval", "n", "judge", "the paper", "remark"]
-    return Table(columns, lines, text_columns=(1, 2, 6, 7, 8))
+    absent = missing_of_the_paper(row["benchmark"] for row in rows if row["metric"] == Metric.ACCURACY)
+    why = f"The paper's average over four reasoning benchmarks has no row: {', '.join(absent)} not run." if absent else ""
+    return Table(columns, lines, why if len(absent) < len(OF_THE_PAPER) else "", text_columns=(1, 2, 6, 7, 8))
 
 
 def samples(data: ReportData) -> dict[str, Any] | None:
