@@ -48,7 +48,7 @@ WIDTH = 4.4
 """Width of a plot of the page in inches; at 72 units an inch it fits a phone at about full size."""
 _CHARACTERS_A_WIDTH = 44
 """Digits that fit under the axis of such a plot."""
-_LETTERS_A_WIDTH = 48
+_LETTERS_A_WIDTH = 50
 """Letters of a label and its remark that fit above a line of it, in the fonts that pages are shown in."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,16 @@ def lines(found: Compared, left: str, right: str) -> list[str]:
         left: How the first report is called.
         right: How the second one is called.
     """
-    shown = [row for row in found.rows if row.is_leading]
     told = [f"A: {left}", f"B: {right}", "", *(found.settings or ["Nothing differs of what the reports tell."])]
-    if not shown:
-        return [*told, "", "No score is in either.", _rest(len(found.rows))]
-    cells = [(*row.key, _number(row.left, row), _number(row.right, row), _difference(row)) for row in shown]
-    heads = ("recipe", "benchmark", "metric", "judge", "A", "B", "A minus B")
-    widths = [max(len(head), *(len(line[place]) for line in cells)) + 2 for place, head in enumerate(heads)]
-    table = ["".join(f"{part:<{width}}" for part, width in zip(line, widths, strict=True)).rstrip() for line in (heads, *cells)]
-    return [*told, "", *table, "", _rest(len(found.rows) - len(shown))]
-
-
-def _rest(count: int) -> str:
-    return f"{count:,} further numbers (other metrics, cold start, safety, judges, the logs): --json or --out PAGE.html"
+    for (_, benchmark, _, judge), group in groupby(found.leading, key=lambda row: row.rank):
+        rows = list(group)
+        cells = [("recipe", "A", "B", "A minus B")]
+        cells += [(row.key[0], _number(row.left, row), _number(row.right, row), _difference(row)) for row in rows]
+        widths = [max(len(line[place]) for line in cells) + 2 for place in range(4)]
+        table = ["".join(f"{part:<{width}}" for part, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+        told += ["", f"{rows[0].key[2]} on {benchmark}, judge {judge}", *table]
+    rest = len(found.rows) - len(found.leading)
+    return [*told, "", f"{rest:,} further numbers (other metrics, cold start, safety, judges, the logs): --json or --out PAGE.html"]
 
 
 def _names(given: argparse.Namespace, left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[str, str]:

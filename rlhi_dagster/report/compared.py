@@ -76,6 +76,13 @@ class Row:
         return of_scores and self.key[2] in _LEADING and self.key[1] not in CONDITIONS and self.key[1] != Benchmark.SAFETY
 
     @property
+    def rank(self) -> tuple[bool, str, int, str]:
+        """Where a score stands among those that are shown first: requests of users, the metric that a result is told by, judges."""
+        order = [metric.value for metric in (*COMPARED_METRICS[:1], Metric.ALL_PREFERENCES_MET_CEILING, *COMPARED_METRICS[1:])]
+        _, benchmark, metric, judge = self.key
+        return benchmark != Benchmark.USER_EVAL, benchmark, order.index(metric) if metric in order else len(order), judge
+
+    @property
     def is_share(self) -> bool:
         """Whether values are shares, or differences of shares, and are shown in per cent."""
         return self.table in ("scores", "benchmark_scores", "reattempt_rates") and Metric.RATING not in self.key
@@ -87,6 +94,11 @@ class Compared:
 
     settings: Sequence[str]
     rows: Sequence[Row]
+
+    @property
+    def leading(self) -> list[Row]:
+        """The rows that are shown first, in their order; recipes as they came."""
+        return sorted((row for row in self.rows if row.is_leading), key=lambda row: row.rank)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -130,8 +142,8 @@ def compare(left: Mapping[str, Any], right: Mapping[str, Any]) -> Compared:
         for key in dict.fromkeys([*one, *other]):
             sides = [None if (row := side.get(key)) is None else {name: row[name] for name in _NUMBERS} for side in (one, other)]
             remark = no_difference
-            if table == "scores" and key[2] in _AGAINST_BASE and _model(left) != _model(right):
-                remark = remark or "each is against a base of its own"
+            if table == "scores" and key[2] in _AGAINST_BASE and not _has_one_base(left, right):
+                remark = remark or "each is against the base of its own run"
             rows.append(_row(table, key, sides[0], sides[1], remark))
     return Compared(_settings(left, right), rows)
 
@@ -155,12 +167,12 @@ def render(found: Compared, left: str, right: str) -> str:
         left: How the first report is called.
         right: How the second one is called.
     """
-    shown = [row for row in found.rows if row.is_leading]
-    tables = {"Main scores": _table(shown, left, right)}
+    shown = found.leading
+    tables = {"Main scores": _table(shown)}
     for table in KEYS:
         rest = [row for row in found.rows if row.table == table and not row.is_leading]
         if rest:
-            tables[("Further " if table == "scores" else "") + table.replace("_", " ")] = _table(rest, left, right)
+            tables[("Further " if table == "scores" else "") + table.replace("_", " ")] = _table(rest)
     return template("compared_page.html").render(
         left=left, right=right, settings=found.settings, figure=_figure(shown), tables=tables if found.rows else {}
     )
@@ -199,9 +211,12 @@ def _settings(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
         said.append("They were evaluated on different requests, so a difference is one of users, too.")
     for what, of in (("Judges", _judges), ("Benchmarks", _benchmarks), ("Recipes", _recipes), ("Deviations from the paper", _deviations)):
         said += [f"{what} of {name} alone: {'; '.join(only)}." for name, only in _alone(of(left), of(right)) if only]
-    if _model(left) != _model(right):
-        said.append(f"The base is another model: A {_model(left) or 'does not say'}, B {_model(right) or 'does not say'}.")
-    elif _model(left):
+    bases = _model(left), _model(right)
+    if not all(bases):
+        said.append(f"Whether both start from the same base cannot be told: {'B' if bases[0] else 'A'} does not say.")
+    elif bases[0] != bases[1]:
+        said.append(f"The base is another model: A {bases[0]}, B {bases[1]}.")
+    else:
         same = [name for name in _recipes(left) if name != BASE and _model(left, name) == _model(right, name) and _model(left, name)]
         said += [f"The weights are the very same in both of {', '.join(same)}."] if same else []
     return said
@@ -233,7 +248,11 @@ def _model(report: Mapping[str, Any], recipe: str = BASE) -> str | None:
     return found
 
 
-def _table(rows: Sequence[Row], left: str, right: str) -> Table:
+def _has_one_base(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    return _model(left) is not None and _model(left) == _model(right)
+
+
+def _table(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
         if row.difference is None:
@@ -244,7 +263,7 @@ def _table(rows: Sequence[Row], left: str, right: str) -> Table:
         lines.append(
             [Cell(row.key[0], [(", ".join(map(str, row.key[1:])), "")]), *(_cell(side, row) for side in (row.left, row.right)), difference]
         )
-    return Table(["", f"A: {left}", f"B: {right}", "A minus B"], lines)
+    return Table(["number", "A", "B", "A minus B"], lines)
 
 
 def _cell(side: Mapping[str, Any] | None, row: Row) -> Cell:
@@ -254,24 +273,23 @@ def _cell(side: Mapping[str, Any] | None, row: Row) -> Cell:
 
 
 def _figure(rows: Sequence[Row]) -> Figure | None:
+    """The differences in the first metric, benchmark and judge that there are any of."""
+    known = [row for row in rows if row.difference is not None and row.is_share]
     lines = [
         plots.Row(
-            f"{row.key[0]}, {row.key[1]}",
+            row.key[0],
             row.difference,
             row.ci_low,
             row.ci_high,
             f"{points(row.difference).removesuffix(' points')} {bracket(row.ci_low, row.ci_high)}",
             plots.Mark("--s-2"),
         )
-        for row in rows
-        if row.difference is not None and row.is_share and row.key[2] == _first_metric(rows)
+        for row in known
+        if row.difference is not None and row.key[1:] == known[0].key[1:]
     ]
     if not lines:
         return None
-    name = f"{_first_metric(rows).replace('_', ' ')}: A minus B"
-    return figure(plots.forest(lines, zero=True, unit=""), name, name, "differences in percentage points, 95 % intervals")
-
-
-def _first_metric(rows: Sequence[Row]) -> str:
-    found = {row.key[2] for row in rows if row.difference is not None}
-    return next((metric.value for metric in COMPARED_METRICS if metric.value in found), "")
+    _, benchmark, metric, judge = known[0].key
+    name = f"{metric.replace('_', ' ')} on {benchmark}: A minus B"
+    about = f"differences in percentage points, 95 % intervals; judge {judge}"
+    return figure(plots.forest(lines, zero=True, unit=""), name, name, about)

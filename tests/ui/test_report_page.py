@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from rlhi_dagster.feedback.labels import offline
-from rlhi_dagster.report import own_logs
+from rlhi_dagster.report import compared, own_logs
 from rlhi_dagster.report.page import render
 from tests.ui.browser import CHROMIUM, FLAGS
 from tests.unit.test_report import made_up
+from tests.unit.test_report_compared import report, score
 from tests.unit.test_report_own_logs import embed, labelled
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="Chromium is not installed")
@@ -49,9 +50,12 @@ def logs(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    found = {"report": folder / "index.html", "logs": folder / "logs.html"}
+    found = {"report": folder / "index.html", "logs": folder / "logs.html", "two": folder / "two.html"}
     found["report"].write_text(render(made_up(users=12)))
     found["logs"].write_text(logs(folder))
+    scores = [score(name, value) for name, value in (("base", 0.2), ("dpo_rewards_shuffled_persona", 0.4))]
+    two = compared.compare(report(*scores), report(*scores, items="b2"))
+    found["two"].write_text(compared.render(two, f"/data/{LONG_WORD}/report.json", "mine"))
     return found
 
 
@@ -81,12 +85,12 @@ def shown(window: Any, page: Path, width: int, scheme: str = "light", media: str
     window.goto(page.as_uri())
 
 
-@pytest.mark.parametrize("name", ["report", "logs"])
-def test_pages_are_whole_in_every_light_and_width(window: Any, pages: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize(("name", "charts"), [("report", 10), ("logs", 5), ("two", 1)])
+def test_pages_are_whole_in_every_light_and_width(window: Any, pages: dict[str, Path], name: str, charts: int) -> None:
     for how in ((DESK, "light"), (DESK, "dark"), (PHONE, "light"), (PAPER, "dark", "print")):
         shown(window, pages[name], *how)
         found = window.evaluate(AUDIT)
-        assert found.pop("charts") >= (10 if name == "report" else 5), how
+        assert found.pop("charts") >= charts, how
         assert found.pop("overflow") <= 0, how
         assert found == {fault: [] for fault in found if fault not in ("unreachable", "unnamed")} | {"unreachable": 0, "unnamed": 0}, how
     assert window.complaints == []

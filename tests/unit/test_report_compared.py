@@ -65,8 +65,11 @@ def test_numbers_of_other_judges_logs_or_bases_are_not_subtracted() -> None:
     won = [score("a", 0.6, "win_rate")], [score("a", 0.5, "win_rate")]
     assert only(compared.compare(report(*won[0]), report(*won[1]))).difference == pytest.approx(0.1)
     another = compared.compare(report(*won[0]), report(*won[1], base="q@2"))
-    assert only(another).remark == "each is against a base of its own"
+    assert only(another).remark == "each is against the base of its own run"
     assert "The base is another model: A p@1, B q@2." in another.settings
+    silent = compared.compare(report(*won[0]), report(*won[1], recipes={}))
+    assert only(silent).remark == "each is against the base of its own run"
+    assert "Whether both start from the same base cannot be told: B does not say." in silent.settings
     assert only(compared.compare(report(score("a", 0.6)), report(score("a", 0.5), base="q@2"))).difference == pytest.approx(0.1)
     assert only(compared.compare(report(score("a", None)), report(score("a", 0.5)))).remark == "nothing was measured"
     public = [report(source=source, benchmark_scores=[score("a", value, "accuracy")]) for source, value in (("town", 0.4), ("logs", 0.2))]
@@ -113,8 +116,10 @@ def given(folder: Path, **more: Any) -> argparse.Namespace:
 
 def test_the_command_prints_the_main_numbers_and_counts_the_rest(tmp_path: Path) -> None:
     shown = compare_reports_command.run(given(tmp_path)).splitlines()
-    (line,) = (line for line in shown if line.startswith("dpo_rewrites"))
-    assert line.split(maxsplit=4)[4].split("  ") == ["0.600 [0.570, 0.640] n=100", "0.500 [0.470, 0.540] n=100", "+0.100 [+0.050, +0.150]"]
+    place = shown.index("all_preferences_met on user_eval, judge town")
+    assert shown[place + 1].split() == ["recipe", "A", "B", "A", "minus", "B"]
+    cells = ["dpo_rewrites", "0.600 [0.570, 0.640] n=100", "0.500 [0.470, 0.540] n=100", "+0.100 [+0.050, +0.150]"]
+    assert shown[place + 2].split("  ") == cells
     assert "\x1b" not in "".join(shown)
     assert shown[-1].startswith("1 further numbers")
 
@@ -126,7 +131,7 @@ def test_json_has_every_number_and_the_page_is_whole(tmp_path: Path) -> None:
     assert told["rows"][0]["left"] == {"value": 0.6, "ci_low": 0.57, "ci_high": 0.64, "n": 100}
     shown = page.read_text()
     assert "+10.0 points" in shown
-    assert 'role="img" aria-label="all preferences met: A minus B"' in shown
+    assert 'role="img" aria-label="all preferences met on user_eval: A minus B"' in shown
     assert "<b>" not in shown
     assert "&lt;b&gt;" in shown
     assert "<script" not in shown
