@@ -1,6 +1,6 @@
 """Two reports side by side: their numbers, the differences that mean something, and what differs in what they were made of.
 
-What belongs here: reading ``report.json``, matching rows, saying what cannot be compared and why, and the page of it. What does not:
+What belongs here: reading ``report/report.json``, matching rows, saying what cannot be compared and why, and the page of it. What does not:
 writing the numbers (``write``), the terminal (``cli``), and comparing two recipes of one run, which pairs their replies request by request
 (``evaluation.scores``).
 
@@ -105,7 +105,7 @@ def read(file: Path) -> dict[str, Any]:
     """The numbers of a report.
 
     Args:
-        file: A ``report.json``.
+        file: A ``report/report.json``.
 
     Raises:
         ValueError: The file is no report's, of another version of the format, or a row lacks something; the message says what to do.
