@@ -33,7 +33,7 @@ from rlhi_dagster.personas.snapshots import personas_at
 from rlhi_dagster.profiles.files import absolute
 from rlhi_dagster.reasoning.problems import arithmetic_prompts, doubted_sums
 from rlhi_dagster.report.write import write_report
-from rlhi_dagster.roles.judge import judge_recipes, judges, model_judges
+from rlhi_dagster.roles.judge import ceilings, judge_recipes, judges, model_judges
 from rlhi_dagster.training import artefacts, human_preferences
 from rlhi_dagster.training.recipes import BASE
 
@@ -164,20 +164,21 @@ def judge_quality(lake: dg.ResourceParam[Lake], judge_calibration: pl.LazyFrame)
     return metadata.result("judge_quality", found, table=metadata.markdown_table(shown, 60), **drawn)
 
 
-@declare.asset("scores", GROUP, set(), code_version="3", with_base=["judgements"])
+@declare.asset("scores", GROUP, set(), code_version="4", reads=("truth", "salt", "models.judge"), with_base=["judgements"])
 def scores(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
     judgements: pl.LazyFrame,
     responses: pl.LazyFrame,
     eval_prompts: pl.LazyFrame,
     judge_calibration: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a metric of a recipe on a benchmark, with n, a 95 % interval clustered by user, and the judge."""
-    judged = judgements.collect()
+    judged, items = judgements.collect(), eval_prompts.collect()
     mine = judged.filter(pl.col("recipe").is_in(context.partition_keys))
     replies, distrusted = responses.collect(), failed(judge_calibration.collect())
     judged_scores = scoring.scores(mine, replies, judged.filter(pl.col("recipe") == BASE), distrusted)
-    found = pl.concat([judged_scores, safety.scores(eval_prompts.collect(), replies)])
+    found = pl.concat([judged_scores, safety.scores(items, replies), ceilings(settings.profile, items, mine)])
     leading = headline.ranked(found)
     for row in leading.iter_rows(named=True):
         context.add_asset_metadata({row["metric"]: row["value"]}, partition_key=row["recipe"])

@@ -1,7 +1,8 @@
 """Means with 95 % intervals that respect clusters: the items of one user are not independent.
 
-What belongs here: the interval of a mean over clusters, of one over clusters and seeds, Wilson's interval, and Holm's correction, over
-plain numbers. What does not: metrics and tables (``scores``), and how many items a claim needs (``evaluation.power``).
+What belongs here: the interval of a mean over clusters, of one over clusters and seeds, of a difference of two, Wilson's interval, and
+Holm's correction, over plain numbers. What does not: metrics and tables (``scores``), and how many items a claim needs
+(``evaluation.power``).
 
 Method. A mean over items is a ratio of two sums over clusters, so its variance is linearised (the survey standard, as ``svyciprop`` of R's
 ``survey``; Korn & Graubard, 1998) from the clusters' residuals ``e = sum - mean * count``. Two corrections make it hold with few clusters,
@@ -98,6 +99,28 @@ def estimate(values: Iterable[float], clusters: Iterable[str], *, is_share: bool
     counts = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=items).astype(np.float64)
     return from_moments(len(counts), moments(counts, sums), is_share=is_share)
+
+
+def difference_of_independent(
+    left: tuple[float, float | None, float | None], right: tuple[float, float | None, float | None]
+) -> tuple[float, float | None, float | None]:
+    """Left minus right of two estimates on independent samples, with the interval that follows from theirs.
+
+    Each end takes the distances of both values to their own ends (MOVER: Zou & Donner, 2008, doi:10.1002/sim.3095; of two shares with
+    Wilson's intervals it is Newcombe's). On the same sample it is too wide wherever the two go together.
+
+    Args:
+        left: Value, lower and upper end.
+        right: The same.
+
+    Returns:
+        Difference, lower and upper end; without ends where one of the two has none.
+    """
+    (value, low, high), (other, other_low, other_high) = left, right
+    difference = value - other
+    if low is None or high is None or other_low is None or other_high is None:
+        return difference, None, None
+    return difference, difference - math.hypot(value - low, other_high - other), difference + math.hypot(high - value, other - other_low)
 
 
 def moments(counts: Floats, sums: Floats) -> dict[tuple[int, int], float]:

@@ -48,6 +48,8 @@ WIDTH = 4.4
 """Width of a plot of the page in inches; at 72 units an inch it fits a phone at about full size."""
 _CHARACTERS_A_WIDTH = 44
 """Digits that fit under the axis of such a plot."""
+_LETTERS_A_WIDTH = 50
+"""Letters of a label and its remark that fit above a line of it, in the fonts that pages are shown in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def forest(rows: Sequence[Row], *, zero: bool = False, limits: tuple[float, floa
             axes.plot([0, 0], [y - 0.12, y + 0.12], color=MUTED, linewidth=1.2, zorder=1)
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=row.mark.colour, linewidth=2.4, solid_capstyle="round", zorder=2)
-        axes.plot([row.value], [y], markersize=7, markeredgewidth=1.8, zorder=3, **row.mark.look)
+        axes.plot([row.value], [y], markersize=7, markeredgewidth=1.8, zorder=3, clip_on=False, **row.mark.look)
         _above(axes, y, row.label, row.text)
     axes.set_xlim(low, high)
     axes.set_ylim(-len(rows) + 0.45, 0.72)
@@ -200,7 +202,7 @@ def category_points(categories: Sequence[str], series: Sequence[Series], *, axis
         for spot, (_, value, low, high) in zip(spots, one.points, strict=True):
             if low is not None and high is not None:
                 axes.plot([spot, spot], [low, high], color=one.mark.colour, linewidth=1.8, zorder=2)
-            axes.plot([spot], [value], markersize=5.5, zorder=3, **one.mark.look)
+            axes.plot([spot], [value], markersize=5.5, zorder=3, clip_on=False, **one.mark.look)
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _crowded(categories) else {}
     axes.set_xticks(range(len(categories)), categories, **turned)
     axes.set_xlim(-0.55, len(categories) - 0.45)
@@ -244,10 +246,18 @@ def legend(series: Mapping[str, Mark]) -> list[tuple[str, str, str]]:
 
 
 def _above(axes: Any, y: float, label: str, remark: str) -> None:
-    """A label at the left and a remark at the right, above a line."""
-    for x, text, colour, side in ((0, label, INK, "left"), (1, remark, MUTED, "right")):
+    """A label at the left, as much of it as there is room for, and a remark at the right, above a line."""
+    for x, text, colour, side in ((0, _fitting(label, _LETTERS_A_WIDTH - len(remark)), INK, "left"), (1, remark, MUTED, "right")):
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "bottom", "ha": side}
         axes.annotate(text, (x, y), (0, 8), color=colour, **place)
+
+
+def _fitting(label: str, room: int) -> str:
+    """A label of at most ``room`` letters: of a longer one the middle is left out, since names of models differ at their ends, too."""
+    if len(label) <= room:
+        return label
+    tail = room // 3
+    return f"{label[: room - tail - 1].rstrip()}…{label[-tail:].lstrip()}"
 
 
 def _crowded(labels: Sequence[str]) -> bool:

@@ -57,6 +57,11 @@ COMMANDS = {
     ),
     "persona": Command("show what is known of a user at a moment, and which messages say so", "rlhi persona --random", "persona_command"),
     "compare": Command("compare two recipes on the same items", "rlhi compare dpo_rewards base", "compare_command"),
+    "compare-reports": Command(
+        "put the numbers of two reports side by side, and say what differs in what they were made of",
+        "rlhi compare-reports a/report.json b/report.json",
+        "compare_reports_command",
+    ),
     "example": Command(
         "show one pair of a recipe as the model sees it in training, token by token", "rlhi example dpo_rewrites", "example_command"
     ),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rlhi_dagster.cli import (
         alpaca_command,
         compare_command,
+        compare_reports_command,
         dagster_home,
         evaluate_command,
         example_command,
@@ -47,6 +48,7 @@ else:
     failures = later("rlhi_dagster.base.failures")
     alpaca_command = later("rlhi_dagster.cli.alpaca_command")
     compare_command = later("rlhi_dagster.cli.compare_command")
+    compare_reports_command = later("rlhi_dagster.cli.compare_reports_command")
     dagster_home = later("rlhi_dagster.cli.dagster_home")
     evaluate_command = later("rlhi_dagster.cli.evaluate_command")
     example_command = later("rlhi_dagster.cli.example_command")
@@ -347,6 +349,8 @@ def run(given: argparse.Namespace) -> None:
             _show(why_command.run(given))
         case "compare":
             _show(compare_command.run(given))
+        case "compare-reports":
+            _show(compare_reports_command.run(given))
         case "example":
             print(example_command.run(given))  # its colours are ours, and what they colour is made visible there
         case "forget":

@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 
 from rlhi_dagster.evaluation import Benchmark, Metric
+from rlhi_dagster.evaluation.ceiling import CEILING
 from rlhi_dagster.evaluation.headline import primary_rows
 from rlhi_dagster.evaluation.headline import ranked as best_first
-from rlhi_dagster.training.recipes import Recipe, Role, ranked
+from rlhi_dagster.training.recipes import BASE, Recipe, Role, ranked
 
 _BROKEN = 0.02
 """Share of replies that are no text any more, from which on a recipe's score is not to be trusted."""
@@ -39,6 +40,8 @@ def lines(scores: pl.DataFrame) -> list[str]:
 def board(scores: pl.DataFrame, arms: Mapping[str, Recipe]) -> list[str]:
     """A line for each recipe: the first metric, what it differs from ``base`` by, and what is wrong with it; controls set apart.
 
+    Where the truth is known a last line says what could be reached.
+
     Args:
         scores: ``SCORES``.
         arms: Recipes by name; others come last.
@@ -60,6 +63,8 @@ def board(scores: pl.DataFrame, arms: Mapping[str, Recipe]) -> list[str]:
         remark = _remark(others.get((name, Metric.MALFORMED.value)))
         cells = f"{_number(of[name]):<23}{_number(difference, '+') if difference else ''}"
         table.append(f"{name:<{width}}{cells:<49}{_verdict(difference)}{remark}".rstrip())
+    if ceiling := others.get((BASE, f"{first['metric']}_ceiling")):
+        table += ["", f"{'ceiling':<{width}}{_number(ceiling):<23}{CEILING}", *([ceiling["remark"]] if ceiling["remark"] else [])]
     return [head, "", *table, ""]
 
 

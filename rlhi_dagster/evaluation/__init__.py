@@ -3,8 +3,9 @@
 What belongs here: pure functions from frames to frames. What does not: generating the replies (``engines``, ``workers``), the truth about
 the sample town (``simulation``), showing the numbers (``report``), and the assets that wire these together.
 
-``user_eval`` picks the requests, ``judges`` compares replies, ``intervals`` and ``scores`` turn verdicts into numbers. Public benchmarks
-are in ``benchmarks``; AlpacaEval's numbers are in ``alpaca_eval``, and ``accuracy`` has those of benchmarks with known answers.
+``user_eval`` picks the requests, ``judges`` compares replies, ``intervals`` and ``scores`` turn verdicts into numbers, and ``ceiling`` says
+what could be reached where the truth is known. Public benchmarks are in ``benchmarks``; AlpacaEval's numbers are in ``alpaca_eval``, and
+``accuracy`` has those of benchmarks with known answers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ class Metric(StrEnum):
     """Mean share of the user's preferences that a reply meets; broken or missing text meets none."""
     ALL_PREFERENCES_MET = "all_preferences_met"
     """Share of replies that are intact and meet every preference."""
+    ALL_PREFERENCES_MET_CEILING = "all_preferences_met_ceiling"
+    """What a policy would reach in it that heeds all it is told of the user and guesses the rest (``ceiling``): of no recipe, kept with the
+    base's scores."""
     MALFORMED = "malformed"
     """Share of replies that are broken text."""
     WIN_RATE = "win_rate"

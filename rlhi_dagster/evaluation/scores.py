@@ -47,7 +47,8 @@ _MINUS_BASE = {
     Metric.ALL_PREFERENCES_MET_MINUS_BASE: Metric.ALL_PREFERENCES_MET,
 }
 
-COMPARED_METRICS = (Metric.ALL_PREFERENCES_MET, Metric.PREFERENCES_MET, Metric.WIN_RATE, Metric.MALFORMED, Metric.ACCURACY)
+COMPARED_METRICS = (Metric.ALL_PREFERENCES_MET, Metric.PREFERENCES_MET, Metric.WIN_RATE, Metric.ACCURACY, Metric.MALFORMED)
+"""What comparisons are made in; the first of them that a benchmark has is what it is about."""
 
 HISTORY_BUCKETS = (("0", 0, 0), ("1", 1, 1), ("2-4", 2, 4), ("5-9", 5, 9), ("10+", 10, None))
 """Earlier conversations of the user, where nobody has a long history: label, from, to (inclusive)."""

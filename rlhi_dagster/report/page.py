@@ -61,7 +61,7 @@ def template(name: str) -> jinja2.Template:
     page = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_visible
     )
-    page.filters |= {"code": _code, "percent": words.percent}
+    page.filters |= {"code": _code, "percent": words.percent, "probability": words.probability}
     page.globals |= {"bracket": words.bracket, "points": words.points, "css": Markup(loader.get_source(page, "page.css")[0])}
     return page.get_template(name)
 

@@ -14,14 +14,15 @@ import polars as pl
 from rlhi_dagster.base import plots
 from rlhi_dagster.base.tables import BENCHMARK_SCORES, JUDGE_QUALITY, JUDGEMENTS, SCORES
 from rlhi_dagster.evaluation import COLD_START, Benchmark, Metric
-from rlhi_dagster.evaluation.accuracy import PAPER_AVERAGE
+from rlhi_dagster.evaluation.accuracy import OF_THE_PAPER, PAPER_AVERAGE, missing_of_the_paper
+from rlhi_dagster.evaluation.ceiling import CEILING
 from rlhi_dagster.evaluation.headline import primary_rows
 from rlhi_dagster.evaluation.judge_quality import NOBODY
 from rlhi_dagster.evaluation.judges import count_illegible
 from rlhi_dagster.evaluation.power import SIGNIFICANT
-from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, NO_JUDGE, by_earlier_conversations, comparisons
+from rlhi_dagster.evaluation.scores import HISTORY_BUCKETS, HISTORY_SCHEMA, NO_JUDGE, by_earlier_conversations, comparisons
 from rlhi_dagster.report.data import ReportData
-from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, percent, points, share
+from rlhi_dagster.report.words import NONE, Cell, Figure, Table, bracket, figure, number, percent, points, share
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 
@@ -51,6 +52,9 @@ _METRIC_NOTES = {
     Metric.MALFORMED: "share of replies that are broken text; lower is better",
 }
 _LOWER_IS_BETTER = (Metric.MALFORMED,)
+THE_CEILING = "the ceiling"
+"""Stands after the recipes in figures and tables."""
+_CEILING_MARK = plots.Mark("--ink", is_hollow=True, symbol="D")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -76,12 +80,13 @@ def lead(data: ReportData) -> dict[str, Any] | None:
 
 def results(data: ReportData) -> dict[str, Any] | None:
     """Every recipe on the held-out users' requests: forest plots and the table behind them."""
-    rows = [row for row in _scores(data) if row["benchmark"] == Benchmark.USER_EVAL]
+    rows = [row for row in _with_ceiling(_scores(data)) if row["benchmark"] == Benchmark.USER_EVAL]
     if not rows:
         return None
     of = {(metric, judge): [row for row in rows if (row["metric"], row["judge"]) == (metric, judge)] for metric, judge in _columns(rows)}
     figures = [_forest(data, metric, judge, of[metric, judge]) for metric, judge in of if metric in _METRIC_NOTES]
-    return {"figures": figures, "table": _score_table(data, rows), "remarks": _judge_remarks(data, rows)}
+    has_ceiling = any(row["recipe"] == THE_CEILING for row in rows)
+    return {"figures": figures, "table": _score_table(data, rows), "remarks": _judge_remarks(data, rows), "has_ceiling": has_ceiling}
 
 
 def differences(data: ReportData) -> list[dict[str, Any]] | None:
@@ -116,13 +121,14 @@ def cold_start(data: ReportData) -> dict[str, Any] | None:
     curve = None if judgements is None or prompts is None else by_earlier_conversations(judgements, prompts, metric)
     if curve is None or curve.is_empty():
         return None
+    curve = pl.concat([curve, _ceiling_of_history(data, metric)])
     known, words = set(curve["earlier_conversations"]), METRIC_WORDS[metric]
     labels = [label for label in (*map(str, COLD_START), *(label for label, _, _ in HISTORY_BUCKETS[2:])) if label in known]
     of_judges = []
     for judge in curve["judge"].unique().sort():
         of_judge = curve.filter(judge=judge)
         names = data.ranked(of_judge["recipe"])
-        looks = {recipe: data.mark(recipe) for recipe in names if not data.is_control(recipe)}
+        looks = {recipe: _mark(data, recipe) for recipe in names if not data.is_control(recipe)}
         cells = {(row["recipe"], row["earlier_conversations"]): row for row in of_judge.iter_rows(named=True)}
         series = [
             plots.Series(
@@ -149,7 +155,8 @@ def cold_start(data: ReportData) -> dict[str, Any] | None:
 
 def other_personas(data: ReportData) -> Table | None:
     """The primary metric under the user's own, another user's and no persona, on follow-ups, and the part of the gain that is personal."""
-    rows, primary = _scores(data), primary_rows(_scores(data))
+    rows = _with_ceiling(_scores(data))
+    primary = primary_rows(rows)
     if not any(row["benchmark"] == Benchmark.USER_EVAL_SHUFFLED for row in rows):
         return None
     metric, judge = primary[0]["metric"], primary[0]["judge"]
@@ -180,7 +187,7 @@ def judges(data: ReportData) -> Table | None:
     lines = [
         [row["judge"] if row["other_judge"] == NOBODY else f"{row['judge']} and {row['other_judge']}"]
         + [row[name].replace("_", " ") for name in ("criterion", "items", "figure")]
-        + [f"{row['value']:.2f}", bracket(row["ci_low"], row["ci_high"], 1.0, 2), f"{row['n']:,}", row["remark"] or ""]
+        + [number(row["value"], 2), bracket(row["ci_low"], row["ci_high"], 1.0, 2), f"{row['n']:,}", row["remark"] or ""]
         for row in found.sort("judge", "other_judge", "items", "criterion", "figure").iter_rows(named=True)
     ]
     return Table(["judge", "asked", "items", "figure", "value", "95 % interval", "n", "remark"], lines, text_columns=(1, 2, 3, 7))
@@ -214,7 +221,9 @@ def benchmarks(data: ReportData) -> Table | None:
         for row in sorted(rows, key=lambda row: (row["benchmark"], row["metric"], row["judge"], order.index(row["recipe"])))
     ]
     columns = ["recipe", "benchmark", "metric", "value", "95 % interval", "n", "judge", "the paper", "remark"]
-    return Table(columns, lines, text_columns=(1, 2, 6, 7, 8))
+    absent = missing_of_the_paper(row["benchmark"] for row in rows if row["metric"] == Metric.ACCURACY)
+    why = f"The paper's average over four reasoning benchmarks has no row: {', '.join(absent)} not run." if absent else ""
+    return Table(columns, lines, why if len(absent) < len(OF_THE_PAPER) else "", text_columns=(1, 2, 6, 7, 8))
 
 
 def samples(data: ReportData) -> dict[str, Any] | None:
@@ -253,6 +262,28 @@ def _scores(data: ReportData) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (order.index(row["recipe"]), row["benchmark"], row["metric"], row["judge"]))
 
 
+def _with_ceiling(rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows, at their end those of what could be reached, as a recipe's by itself."""
+    of_ceiling = {"recipe": THE_CEILING, "metric": Metric.ALL_PREFERENCES_MET.value}
+    ceilings = [{**row, **of_ceiling} for row in rows if row["metric"] == Metric.ALL_PREFERENCES_MET_CEILING]
+    return [*(row for row in rows if row["metric"] != Metric.ALL_PREFERENCES_MET_CEILING), *ceilings]
+
+
+def _ceiling_of_history(data: ReportData, metric: Metric) -> pl.DataFrame:
+    """What could be reached by number of known conversations, as `by_earlier_conversations` has it of recipes."""
+    strata = {benchmark.value: str(count) for count, benchmark in COLD_START.items()}
+    rows = [
+        {**row, "recipe": THE_CEILING, "metric": metric.value, "earlier_conversations": strata[row["benchmark"]]}
+        for row in _scores(data)
+        if row["metric"] == f"{metric}_ceiling" and row["benchmark"] in strata
+    ]
+    return pl.DataFrame([{name: row[name] for name in HISTORY_SCHEMA} for row in rows], schema=HISTORY_SCHEMA)
+
+
+def _mark(data: ReportData, recipe: str) -> plots.Mark:
+    return _CEILING_MARK if recipe == THE_CEILING else data.mark(recipe)
+
+
 def _columns(rows: Rows) -> list[tuple[Metric, str]]:
     """Metrics and judges that there are, as the page shows them."""
     found = {(Metric(row["metric"]), row["judge"]) for row in rows if row["metric"] in METRIC_WORDS}
@@ -261,7 +292,8 @@ def _columns(rows: Rows) -> list[tuple[Metric, str]]:
 
 def _verdict_in_words(rows: Rows, shown: Rows) -> str:
     """The page's first sentence: what each trained recipe reaches and how far that is from the base."""
-    gains = {(row["recipe"], row["judge"]): row for row in rows if row["metric"] == Metric.ALL_PREFERENCES_MET_MINUS_BASE}
+    gained = (Metric.ALL_PREFERENCES_MET_MINUS_BASE, Benchmark.USER_EVAL)
+    gains = {(row["recipe"], row["judge"]): row for row in rows if (row["metric"], row["benchmark"]) == gained}
     parts = []
     for row in shown:
         if row["recipe"] == BASE:
@@ -274,7 +306,20 @@ def _verdict_in_words(rows: Rows, shown: Rows) -> str:
             gain = gains.get((row["recipe"], row["judge"]))
             over = f", {points(gain['value'])} {bracket(gain['ci_low'], gain['ci_high'])} against the base" if gain else ""
             parts.append(f"`{row['recipe']}` meets every preference in {percent(row['value'])} of its replies{over}")
-    return f"On requests of users that training never saw, {'; '.join(parts)}." if parts else "No trained recipe has been scored yet."
+    if not parts:
+        return "No trained recipe has been scored yet."
+    return f"On requests of users that training never saw, {'; '.join(parts)}.{_ceiling_in_words(rows)}"
+
+
+def _ceiling_in_words(rows: Rows) -> str:
+    """What could be reached, for whoever reads what was; nothing where nobody knows."""
+    of = {
+        row["judge"]: row for row in rows if (row["metric"], row["benchmark"]) == (Metric.ALL_PREFERENCES_MET_CEILING, Benchmark.USER_EVAL)
+    }
+    return "".join(
+        f" A policy that {CEILING} would meet every preference in {percent(row['value'])} {bracket(row['ci_low'], row['ci_high'])} of them."
+        for _, row in sorted(of.items())
+    )
 
 
 def _forest(data: ReportData, metric: Metric, judge: str, rows: Rows) -> Figure:
@@ -303,7 +348,7 @@ def _difference_forest(data: ReportData, rows: Rows) -> Any:
 
 def _line(data: ReportData, recipe: str, label: str, row: Mapping[str, Any], text: str) -> plots.Row:
     low, high = row["ci_low"], row["ci_high"]
-    return plots.Row(label, row["value"], low, high, f"{text} {bracket(low, high)}", data.mark(recipe))
+    return plots.Row(label, row["value"], low, high, f"{text} {bracket(low, high)}", _mark(data, recipe))
 
 
 def _other_differences(rows: Rows, metrics: Sequence[Metric]) -> Table:
@@ -326,13 +371,19 @@ def _score_table(data: ReportData, rows: Rows) -> Table:
     heads = [METRIC_WORDS[metric] + (f" ({judge})" if len(judges) > 1 and judge != NO_JUDGE else "") for metric, judge in columns]
     lines = [
         [
-            Cell(recipe, [(data.recipes[recipe].description, "")] if recipe in data.recipes else []),
+            Cell(recipe, [(_about(data, recipe), "")] if _about(data, recipe) else []),
             *(share(cells.get((recipe, metric.value, judge))) for metric, judge in columns),
         ]
         for recipe in data.ranked(row["recipe"] for row in rows)
     ]
     caption = f"All numbers with 95 % intervals; n counts requests, not verdicts. Judge: {', '.join(judges)}."
     return Table(["recipe", *heads], lines, caption)
+
+
+def _about(data: ReportData, recipe: str) -> str:
+    if recipe == THE_CEILING:
+        return f"No recipe: a policy that {CEILING}."
+    return data.recipes[recipe].description if recipe in data.recipes else ""
 
 
 def _judge_remarks(data: ReportData, rows: Rows) -> str:

@@ -79,6 +79,11 @@ def number(value: float | None, digits: int) -> str:
     return NONE if value is None or not math.isfinite(value) else minus(f"{value:.{digits}f}")
 
 
+def probability(value: float) -> str:
+    """A p-value as it is written after "p": small ones are not told apart."""
+    return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
+
+
 def measured(value: float | None, low: float | None, high: float | None, digits: int) -> str:
     """A plain number and its interval, if it has one."""
     return number(value, digits) if low is None else f"{number(value, digits)} {bracket(low, high, 1, digits)}"

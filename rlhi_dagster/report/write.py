@@ -14,6 +14,7 @@ from rlhi_dagster.base.digests import fingerprint
 from rlhi_dagster.base.failures import NotMadeError
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.tables import JUDGEMENTS
+from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.evaluation.scores import comparisons
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.report.data import ReportData
@@ -105,11 +106,20 @@ def _write_numbers(file: Path, data: ReportData, frames: Mapping[str, pl.DataFra
         "version": NUMBERS_VERSION,
         "headline": dict(data.headline),
         "deviations": list(data.deviations),
-        "recipes": {name: {"role": recipe.role.value, "family": recipe.family} for name, recipe in data.recipes.items()},
+        "recipes": {
+            name: {"role": recipe.role.value, "family": recipe.family, "model": _model(data.checkpoints.get(name, {}))}
+            for name, recipe in data.recipes.items()
+        },
         "comparisons": compared.to_dicts(),
         **{name: frames[name].to_dicts() for name in NUMBERS if name in frames},
     }
     put(file, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+
+
+def _model(manifest: Mapping[str, Any]) -> str | None:
+    """Which weights a checkpoint has; ``None`` where there is none."""
+    model = manifest.get("model")
+    return model and ModelRef(model["name"], model["revision"]).identity
 
 
 def checkpoint_manifests(lake: Lake, profile: Profile) -> dict[str, dict[str, object]]:

@@ -474,6 +474,58 @@ def test_every_table_may_be_empty() -> None:
     assert render(ReportData(**empty)).count('class="missing"') >= 8
 
 
+def test_the_first_sentence_tells_the_gain_on_the_requests_that_it_speaks_of() -> None:
+    key = {"recipe": "dpo_rewrites", "judge": "town", "n": 40}
+    gain = {"metric": "all_preferences_met_minus_base", "ci_low": 0.1, "ci_high": 0.3}
+    rows = [
+        key | {"benchmark": "user_eval", "metric": "all_preferences_met", "value": 0.5},
+        key | gain | {"benchmark": "user_eval", "value": 0.2},
+        key | gain | {"benchmark": "user_eval_shuffled", "value": -0.1},
+    ]
+    page = render(ReportData(scores=filled(SCORES, rows), recipes=recipes.load_all()))
+    lede = page[page.index('class="lede"') :]
+    assert "+20.0 points [10.0, 30.0] against the base" in lede[: lede.index("</p>")]
+
+
+def test_the_ceiling_stands_after_the_recipes_and_is_none(page: str) -> None:
+    """In the sentence, the first picture, the table, and the curve over what is known; no claim is made of it."""
+    assert "ceiling" not in page
+    data = replace(made_up(users=2), checkpoints={})
+    judgements = data.judgements.lazy().collect()  # type: ignore[union-attr]
+    cut = [
+        judgements.filter(benchmark="user_eval").with_columns(
+            prompt_id=pl.col("prompt_id").str.replace("user_eval", str(name), literal=True), benchmark=pl.lit(str(name))
+        )
+        for name in COLD_START.values()
+    ]
+    of = {"recipe": BASE, "judge": "town", "metric": "all_preferences_met_ceiling", "n": 12, "users": 4, "ci_low": 0.7, "ci_high": 0.8}
+    asked = ["user_eval", *map(str, COLD_START.values())]
+    known = filled(SCORES, [of | {"benchmark": benchmark, "value": 0.751} for benchmark in asked])
+    page = render(replace(data, judgements=pl.concat([judgements, *cut]), scores=pl.concat([data.scores, known])))  # type: ignore[list-item]
+    lede = page[page.index('class="lede"') :]
+    assert "guesses the rest would meet every preference in 75.1\u202f% [70.0, 80.0] of them." in lede[: lede.index("</p>")]
+    results = page[page.index('<section id="results">') : page.index('<section id="comparisons">')]
+    table = results[results.index("<table>") :]
+    assert re.findall(r'<th scope="row">([^<]+)<', table)[-1] == "the ceiling"
+    assert results.count("75.1\u202f% [70.0, 80.0]") == 1, "in the picture of that metric alone"
+    history = page[page.index('<section id="history">') : page.index('<section id="reasoning">')]
+    assert re.search(r'class="legend">(?:(?!</ul>).)*the ceiling', history, re.S)
+    assert "the ceiling" not in page[page.index('<section id="comparisons">') : page.index('<section id="history">')]
+    assert 'class="name">the ceiling' not in page, "no card"
+
+
+def test_the_papers_average_stands_beside_the_papers_or_is_said_to_lack_benchmarks() -> None:
+    row = {"recipe": BASE, "metric": "accuracy", "judge": "known_answer", "value": 0.265, "n": 40, "users": 40}
+    of = {name: row | {"benchmark": name} for name in ("olympiad_bench", "minerva", "gpqa", "mmlu_pro", "paper_reasoning_average")}
+    whole = render(ReportData(benchmark_scores=filled(SCORES, list(of.values()))))
+    average = whole[whole.index("paper_reasoning_average") :]
+    assert "26.5 % before, 31.8 % after" in average[: average.index("</tr>")]
+    assert "has no row" not in whole
+    partly = render(ReportData(benchmark_scores=filled(SCORES, [of["gpqa"], of["minerva"]])))
+    assert "The paper&#39;s average over four reasoning benchmarks has no row: olympiad_bench, mmlu_pro not run." in partly
+    assert "has no row" not in render(ReportData(benchmark_scores=filled(SCORES, [row | {"benchmark": "gsm8k"}])))
+
+
 def test_a_score_without_interval_is_shown() -> None:
     row = {"recipe": BASE, "benchmark": "user_eval", "metric": "all_preferences_met", "value": 0.5, "n": 1, "judge": "town"}
     assert "50.0\u202f%" in render(ReportData(scores=filled(SCORES, [row])))
