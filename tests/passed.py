@@ -46,4 +46,4 @@ def compared(tables: Mapping[str, pl.DataFrame]) -> dict[str, tuple[int, int]]:
 
 def _values(frame: pl.DataFrame, names: Collection[str]) -> list[tuple[Any, ...]]:
     """Rows of some columns; what is empty is as if it were missing, for a missing text becomes an empty one here and there."""
-    return [tuple(None if value in (None, "", []) else value for value in row) for row in frame.select(names).iter_rows()]
+    return [tuple(None if value in (None, "", []) else value for value in row) for row in frame.select(list(names)).iter_rows()]

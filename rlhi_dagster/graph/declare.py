@@ -348,7 +348,7 @@ class Step:
     def _told(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Any:
-            limit = kwargs.pop(_DIALS, ModelCalls()).limit
+            limit = kwargs.pop(_DIALS, ModelCalls()).limit or None
             with (
                 recovery.tried_again(limit),
                 failures.told(),
@@ -365,7 +365,7 @@ class Step:
     def _told_one_by_one(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            limit = kwargs.pop(_DIALS, ModelCalls()).limit
+            limit = kwargs.pop(_DIALS, ModelCalls()).limit or None
             with ExitStack() as stack:
                 with recovery.tried_again(limit), failures.told():
                     locks = stack.enter_context(self._alone([*args, *kwargs.values()]))

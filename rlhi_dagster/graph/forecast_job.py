@@ -36,7 +36,7 @@ def forecast(place: Place, plan: Callable[[Sequence[str], str | None, str | None
     def planned(context: dg.OpExecutionContext, config: Forecasting) -> None:
         """Run each asset up to its first model call, and start nothing; each forecast is an observation of its asset."""
         with failures.told():
-            plans = plan(config.assets, config.first, config.last or config.first)
+            plans = plan(config.assets, config.first or None, config.last or config.first or None)
         for each in plans:
             context.log.info(f"{each.asset}: {each.forecast or each.note}")
             if each.forecast:

@@ -1,7 +1,7 @@
-"""What a person may set for one run, in the launchpad or with ``dg launch --config-file``: dials, each with a default that changes nothing.
+"""What a person may set for one run, in the launchpad or with ``dg launch --config``: dials, each with a default that changes nothing.
 
 What belongs here: the fields, with what each means. What does not: settings of the profile, which are part of what is made
-(``profiles``), and what a dial does (``resources.py``, ``planning.py``).
+(``profiles``), and what a dial does (``resources.py``, ``planning.py``). No default is null, for the launchpad writes down all others.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pydantic import Field
 class ModelCalls(dg.Config):
     """What the step may ask of models in this run; as it is, everything that it needs."""
 
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="Ask for at most so many answers that the store lacks (replies, rewards, sentence vectors). Where more are missing, "
-        "these are kept and the step ends before it writes a table, so that no part is taken for the whole; what is left is forecast from "
-        "them. null: ask for all.",
+    limit: int = Field(
+        default=0,
+        ge=0,
+        description="Ask for at most so many answers that the store lacks (replies, rewards, sentence vectors); 0: for all. Where more "
+        "are missing, these are kept and the step ends before it writes a table, so that no part is taken for the whole; what is left is "
+        "forecast from them.",
     )
 
 
@@ -26,8 +26,8 @@ class Forecasting(dg.Config):
     """What to forecast; as it is, every asset that asks models, over all of its partitions."""
 
     assets: list[str] = Field(default=[], description="Names of assets that ask models; all of them if the list is empty.")
-    first: str | None = Field(
-        default=None,
-        description="First partition: a month (YYYY-MM) or a recipe. null: the first month with turns, or the first recipe.",
+    first: str = Field(
+        default="",
+        description="First partition: a month (YYYY-MM) or a recipe. If empty, the first month with turns, or the first recipe.",
     )
-    last: str | None = Field(default=None, description="Last partition. null: the one in `first`, or the last there is.")
+    last: str = Field(default="", description="Last partition. If empty, the one in `first`, or the last there is.")
