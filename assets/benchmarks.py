@@ -39,7 +39,7 @@ def benchmark_items(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResul
     {"huggingface"},
     reads=("evaluation", "models.policy"),
     deps=["checkpoints"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def benchmark_responses(
     context: dg.AssetExecutionContext,
@@ -64,7 +64,7 @@ def benchmark_responses(
     set(),
     reads=("evaluation", "models.judge", *(f"prompts.{benchmark.scale.prompt}" for benchmark in PUBLIC.values())),
     with_base=["benchmark_responses"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def benchmark_ratings(
     context: dg.AssetExecutionContext,

@@ -72,7 +72,7 @@ def eval_prompts(
     code_version="2",
     reads=("recipes", "models.policy", "prompts.persona"),
     deps=["checkpoints"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def responses(
     context: dg.AssetExecutionContext,
@@ -101,7 +101,7 @@ def responses(
         *(f"prompts.{prompt}" for prompt in PROMPTS.values()),
     ),
     with_base=["responses"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def judgements(
     context: dg.AssetExecutionContext,
@@ -132,7 +132,7 @@ def judgements(
     set(),
     reads=("evaluation", "seed", "models.judge", "reward.persona_placement", "prompts.judge", "prompts.persona"),
     deps=["reward_model"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def judge_calibration(
     context: dg.AssetExecutionContext,

@@ -39,7 +39,7 @@ GROUP = "feedback"
     code_version="3",
     reads=("labeller.training", "truth", "salt", "seed"),
     deps=["users"],
-    pool="model",
+    pool=declare.MODEL,
 )
 def feedback_classifier(
     context: dg.AssetExecutionContext,
@@ -86,7 +86,7 @@ def feedback_classifier(
     code_version="3",
     reads=("labeller.sure", "models.labeller", "prompts.feedback", "prompts.feedback_span"),
     deps=["feedback_classifier"],
-    pool="model",
+    pool=declare.MODEL,
 )
 def feedback_labels(
     context: dg.AssetExecutionContext,
@@ -122,7 +122,7 @@ def feedback_labels(
     GROUP,
     {"huggingface", "scikitlearn"},
     reads=("unmet_wishes", "models.labeller", "prompts.group_name"),
-    pool="model",
+    pool=declare.MODEL,
 )
 def unmet_wishes(
     context: dg.AssetExecutionContext,
@@ -174,7 +174,7 @@ def reattempt_rates(conversations: pl.LazyFrame, feedback_labels: pl.LazyFrame) 
     {"huggingface", "scikitlearn"},
     code_version="2",
     reads=("source.name", "diversity_corpora", "seed"),
-    pool="model",
+    pool=declare.MODEL,
 )
 def contextual_diversity(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], workers: dg.ResourceParam[Workers], turns: pl.LazyFrame

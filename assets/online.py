@@ -46,7 +46,7 @@ _READS = (
         declare.Out("online_policies", GROUP, {"huggingface", "pytorch"}, _POLICIES, reads=_READS),
     ],
     deps=["policy", "reward_model"],
-    pool="model",
+    pool=declare.MODEL,
 )
 def online_rounds(
     context: dg.AssetExecutionContext,

@@ -24,7 +24,7 @@ GROUP = "personas"
     {"huggingface"},
     code_version="3",
     reads=("personas", "models.persona_writer", "prompts.persona_writer"),
-    pool="model",
+    pool=declare.MODEL,
 )
 def personas(
     context: dg.AssetExecutionContext,

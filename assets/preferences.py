@@ -36,7 +36,7 @@ GROUP = "preferences"
         *("prompts.applicability", "prompts.meets_feedback"),
     ),
     deps=["policy"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def rewrites(
     context: dg.AssetExecutionContext,
@@ -82,7 +82,7 @@ def rewrites(
     code_version="2",
     reads=("rewrites", "reward.persona_placement", "models.reward", "prompts.persona"),
     deps=["reward_model"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def rewrite_pairs(
     context: dg.AssetExecutionContext,
@@ -160,7 +160,7 @@ def explicit_pairs(
         *("seed", "models.policy", "prompts.persona"),
     ),
     deps=["policy"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def candidates(
     context: dg.AssetExecutionContext,
@@ -203,7 +203,7 @@ def candidates(
     code_version="2",
     reads=("reward.persona_placement", "seed", "models.reward", "prompts.persona"),
     deps=["reward_model"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def candidate_rewards(
     context: dg.AssetExecutionContext,
@@ -246,7 +246,7 @@ def reward_pairs(
     )
 
 
-@declare.asset("preference_pairs", GROUP, {"huggingface"}, code_version="4", reads=("pairs", "validation_fraction"), pool="model")
+@declare.asset("preference_pairs", GROUP, {"huggingface"}, code_version="4", reads=("pairs", "validation_fraction"), pool=declare.MODEL)
 def preference_pairs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -32,7 +32,7 @@ prm800k = declare.Source(
     code_version="3",
     reads=("reasoning", "models.simulated_user", "prompts.simulated_user"),
     deps=[prm800k],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def reasoning_errors(
     context: dg.AssetExecutionContext,
@@ -70,7 +70,7 @@ def reasoning_errors(
     code_version="3",
     reads=("rewrites.form", "models.policy", "prompts.reasoning_correction"),
     deps=["policy"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def reasoning_pairs(
     context: dg.AssetExecutionContext,

@@ -24,7 +24,7 @@ PROMPTS = ("prompts.applicability", "prompts.meets_feedback")
     code_version="3",
     reads=("rewrites.min_feedback_probability", "models.policy", "models.pair_judge", *PROMPTS),
     deps=["policy"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def wildllamachat(
     context: dg.AssetExecutionContext,

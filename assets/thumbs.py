@@ -17,7 +17,9 @@ from rlhi_dagster.training import thumbs
 GROUP = "preferences"
 
 
-@declare.asset("thumb_examples", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction", "seed"), pool="model")
+@declare.asset(
+    "thumb_examples", GROUP, {"huggingface"}, code_version="2", reads=("pairs", "validation_fraction", "seed"), pool=declare.MODEL
+)
 def thumb_examples(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -32,7 +32,7 @@ _NO_REWRITES = (
 _SHOWN = ("pairs", "validation_pairs", "pairs_too_long", "dialogues", "parameters", "seconds")
 
 
-@declare.asset("policy", "policy", {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool="model")
+@declare.asset("policy", "policy", {"huggingface", "pytorch"}, reads=("policy", "models.policy"), pool=declare.MODEL)
 def policy(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -60,7 +60,7 @@ def policy(
         *("rewrites", "validation_fraction", "seed", "prompts.persona"),
     ),
     deps=["policy"],
-    pool="model",
+    pool=declare.MODEL,
 )
 def reward_model(
     context: dg.AssetExecutionContext,
@@ -102,7 +102,7 @@ def reward_model(
         *("rewrites", "validation_fraction", "seed", "prompts.persona"),
     ),
     deps=["reward_model"],
-    pool="model",
+    pool=declare.OF_ROLES,
 )
 def reward_model_scores(
     context: dg.AssetExecutionContext,
@@ -170,7 +170,7 @@ def token_budget(
     {"huggingface", "pytorch"},
     reads=(*declare.OF_RECIPES, "models.policy"),
     deps=["policy", "online_pairs", "online_policies"],
-    pool="model",
+    pool=declare.MODEL,
 )
 def checkpoints(
     context: dg.AssetExecutionContext,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from rlhi_dagster.conversations.sources import month_counts, source_files
 from rlhi_dagster.graph import automation, declare, jobs
 from rlhi_dagster.graph.automation import LogFile
 from rlhi_dagster.graph.declared_settings import Settings
+from rlhi_dagster.graph.forecast_job import forecast
 from rlhi_dagster.graph.io_managers import TableIOManager
+from rlhi_dagster.graph.planning import Plan, Planner
 from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.graph.runs import abandoned_runs, steps_in_one_process
 from rlhi_dagster.profiles import Profile
@@ -56,7 +59,7 @@ def build(profile: Profile, key_prefix: Sequence[str] | str = (), started: Colle
     return dg.Definitions(
         assets=[each for each in made if not isinstance(each, dg.AssetChecksDefinition)],
         asset_checks=[each for each in made if isinstance(each, dg.AssetChecksDefinition)],
-        jobs=[preference_data, training, logs, jobs.benchmarks(place), observe_sources],
+        jobs=[preference_data, training, logs, jobs.benchmarks(place), observe_sources, forecast(place, partial(plan, profile))],
         schedules=[
             automation.weekly_preference_data(place, preference_data, find_months),
             automation.daily_logs(place, logs, find_months),
@@ -81,6 +84,11 @@ def defs() -> dg.Definitions:
     made = dg.Definitions.merge(build(profiles.current()), common)
     is_checkout = (profiles.ROOT / "pyproject.toml").is_file()  # an installed package has no folder to write to
     return dg.Definitions.merge(made, dg.load_from_defs_folder(path_within_project=profiles.ROOT)) if is_checkout else made
+
+
+def plan(profile: Profile, names: Sequence[str], first: str | None, last: str | None) -> list[Plan]:
+    """What assets would ask models for under a profile; see ``planning.Planner``."""
+    return Planner(profile, build(profile), resources(profile))(names, first, last)
 
 
 def declarations() -> Iterator[declare.Declaration]:

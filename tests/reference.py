@@ -53,7 +53,25 @@ def cli() -> str:
         "command is about ([variables](../how-to/profiles.md#variables-and-where-outputs-lie))."
     )
     overview = table(("command", "what it does"), [(f"[`{name}`](#rlhi-{name})", command.told) for name, command in COMMANDS.items()])
-    return page("Commands", told, [*overview, "", *(line for name in COMMANDS for line in _command(f"rlhi {name}", commands[name]))])
+    return page(
+        "Commands", told, [*overview, "", *_COMPLETION, *(line for name in COMMANDS for line in _command(f"rlhi {name}", commands[name]))]
+    )
+
+
+_COMPLETION = [
+    "## Completion in the shell",
+    "",
+    "[shtab](https://github.com/tqdm/shtab) writes a completion script from the parser of `rlhi`, once: pressing Tab starts no Python.",
+    "",
+    "```bash",
+    ".venv/bin/python -m pip install shtab",
+    "mkdir -p ~/.local/share/bash-completion/completions",
+    ".venv/bin/shtab --shell=bash -u --prog rlhi rlhi_dagster.cli.main.parser > ~/.local/share/bash-completion/completions/rlhi",
+    "```",
+    "",
+    "`--shell=zsh` writes one for zsh: put it as `_rlhi` into a folder of `$fpath`. Write it anew after an update.",
+    "",
+]
 
 
 def _command(name: str, made: argparse.ArgumentParser, depth: int = 2) -> Iterator[str]:

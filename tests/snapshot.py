@@ -43,6 +43,7 @@ from rlhi_dagster.training.budget import PAIR_TOKENS
 from rlhi_dagster.workers import generate
 from rlhi_dagster.workers.answering import Desk
 from tests.built import knowing, town_settings
+from tests.passed import compared
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "snapshots"
@@ -62,10 +63,12 @@ class Run(TypedDict):
     Attributes:
         digests: Of every table, and of the inputs of every trained artefact.
         read: Settings that each step read, as dotted paths.
+        passed: Of columns that are said to be passed on, rows that have something there, and those of them that have it from elsewhere.
     """
 
     digests: dict[str, str]
     read: dict[str, list[str]]
+    passed: dict[str, tuple[int, int]]
 
 
 def profile(folder: Path, name: str) -> dict[str, Any]:
@@ -284,7 +287,8 @@ def run(folder: Path, name: str) -> Run:
     manifests = {file.parent: json.loads(file.read_text()) for file in sorted(Path(lake.root).rglob("manifest.json"))}
     trained = {folder: each["inputs"] for folder, each in manifests.items() if each["method"] != "none"}
     found |= {f"inputs {folder.relative_to(lake.root)}": inputs for folder, inputs in trained.items()}
-    return {"digests": found, "read": {step: sorted(paths) for step, paths in sorted(read.items())}}
+    passed = compared({each: lake.scan(each).collect() for each in TABLES})
+    return {"digests": found, "read": {step: sorted(paths) for step, paths in sorted(read.items())}, "passed": passed}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
 from rlhi_dagster import definitions, profiles
 from rlhi_dagster.base.lake import Lake
+from rlhi_dagster.base.lineage import PASSED
 from rlhi_dagster.base.tables import CONVERSATIONS, TABLES
 from rlhi_dagster.graph import declare
 
@@ -91,7 +92,7 @@ RUN_BY_THEMSELVES = {"abandoned_runs", "source_months"}
 def test_every_job_schedule_and_sensor_says_what_it_does_and_what_launches_runs_is_off(loaded: dg.Definitions) -> None:
     repository = loaded.get_repository_def()
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
-    assert {job.name for job in jobs} == {"benchmarks", "logs", "observe_sources", "preference_data", "training"}
+    assert {job.name for job in jobs} == {"benchmarks", "forecast", "logs", "observe_sources", "preference_data", "training"}
     for each in (*jobs, *repository.schedule_defs, *repository.sensor_defs):
         assert len(each.description or "") > 20, each.name
     on = {
@@ -176,6 +177,15 @@ def test_every_table_shows_its_columns(loaded: dg.Definitions, name: str) -> Non
     columns = (shown.value if hasattr(shown, "value") else shown).columns
     assert [column.name for column in columns] == list(TABLES[name].columns)
     assert all(column.description for column in columns)
+
+
+@pytest.mark.parametrize("name", sorted(PASSED))
+def test_columns_that_are_passed_on_are_those_of_tables_that_the_asset_is_made_from(loaded: dg.Definitions, name: str) -> None:
+    lineage = node(loaded, name).metadata["dagster/column_lineage"].value.deps_by_column
+    assert lineage.keys() <= TABLES[name].columns.keys()
+    for each in (dep for deps in lineage.values() for dep in deps):
+        assert each.asset_key in node(loaded, name).parent_keys
+        assert each.column_name in TABLES[each.asset_key.to_user_string()].columns
 
 
 def test_a_sources_kinds_follow_from_where_it_lies() -> None:

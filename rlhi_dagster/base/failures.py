@@ -1,8 +1,8 @@
 """Which failures can be expected, and the one sentence in which each is told; all others keep their stack trace.
 
 What belongs here: telling the two apart, the sentences for memory and disks, which fail in many places, the command that makes what is
-missing, and how an asset fails. What does not: the sentences that the project's own errors carry, and how a worker hands one over
-(``workers/expected.py``, ``graph/pipes.py``).
+missing, which failures may pass by themselves, and how an asset fails. What does not: the sentences that the project's own errors carry,
+how a worker hands one over (``workers/expected.py``, ``graph/pipes.py``), and trying again (``graph/recovery.py``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large
 """Of operating systems, and of torch, which does not say why a write failed."""
 _OF_HUB = ("huggingface_hub", "httpx", "httpcore")
 """How the packages are called that talk to the Hugging Face Hub."""
-_UNREACHED = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TransportError", "ConnectionError", "gaierror"}
+_LOST = {"TransportError", "ConnectionError", "gaierror"}
+"""Of a connection that broke, or was not let in."""
+_OFFLINE = {"OfflineModeIsEnabled"}
+"""The Hub is not to be asked."""
+_UNREACHED = {"LocalEntryNotFoundError", *_LOST, *_OFFLINE}
 _UNREADABLE = "a table could not be read to its end"
 _MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
@@ -40,6 +44,10 @@ class ToMakeError(ValueError):
     def __init__(self, told: str, made: str | Path, partitions: Sequence[str] = ()) -> None:
         super().__init__(told)
         self.made, self.partitions = made, partitions
+
+
+class PassingError(RuntimeError):
+    """Something failed that may well succeed a little later, such as a server that cannot be reached; it is tried again by itself."""
 
 
 class NotMadeError(ToMakeError):
@@ -63,7 +71,7 @@ def message(error: BaseException) -> str:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn failures that can be expected into ``dagster.Failure``, which is not tried again: the same would happen."""
+    """Turn failures that can be expected into ``dagster.Failure``; only what may pass allows retries, for all else would come again."""
     import dagster as dg  # here, because workers read sentences without it
 
     try:
@@ -71,7 +79,7 @@ def told() -> Iterator[None]:
     except BaseException as error:
         if (found := sentence(error)) is None:
             raise
-        raise dg.Failure(found, allow_retries=False) from error
+        raise dg.Failure(found, allow_retries=may_pass(error)) from error
 
 
 def sentence(error: BaseException) -> str | None:
@@ -107,6 +115,14 @@ def sentence(error: BaseException) -> str | None:
         told = "cannot be reached" if kinds & _UNREACHED else "does not give what it was asked for"
         return f"the Hugging Face Hub {told} ({_line(error)}): check the name and the network, or download the files and give their folder"
     return None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may succeed a little later: an error of the project says so itself, and of the Hub's it is a lost connection."""
+    if _package(type(error).__module__) == "rlhi_dagster":
+        return isinstance(error, PassingError)
+    kinds = {kind.__name__ for cause in chain(error) for kind in type(cause).__mro__}
+    return bool(kinds & _LOST and not kinds & _OFFLINE)
 
 
 def _is_unreadable(error: BaseException) -> bool:

@@ -157,16 +157,23 @@ def diversity(given: Sequence[str], context: str) -> str:
     return comparison.text(*comparison.compare(found, MiniLM().embed, MiniLM.name))
 
 
-def plan(assets: Sequence[str], partition_range: str | None, difference: float | None) -> str:
-    """Forecast the model calls of assets and what the evaluation can find, or only the latter for a given difference; return tables."""
+def plan(assets: Sequence[str], partition_range: str | None, difference: float | None, *, as_json: bool = False) -> str:
+    """Forecast the model calls of assets and what the evaluation can find, or only the latter for a given difference; return tables.
+
+    ``as_json`` gives the forecasts alone, for programs.
+    """
     from rlhi_dagster.cli import claims, planning
     from rlhi_dagster.evaluation.power import WORTH_FINDING
 
-    found = claims.text(profiles.current(), difference or WORTH_FINDING)
     if difference is not None:
-        return found
+        return claims.text(profiles.current(), difference)
+    from rlhi_dagster import definitions
+
     first, _, last = (partition_range or "").partition("...")
-    return f"{planning.text(planning.plan(assets, first or None, last or first or None))}\n\n{found}"
+    plans = definitions.plan(profiles.current(), assets, first or None, last or first or None)
+    if as_json:
+        return json.dumps(planning.records(plans), indent=1)
+    return f"{planning.text(plans)}\n\n{claims.text(profiles.current(), WORTH_FINDING)}"
 
 
 def _labelled(follow_ups: pl.DataFrame, classifier: FeedbackClassifier) -> pl.DataFrame:
@@ -278,9 +285,11 @@ def _plan_arguments(planning: argparse.ArgumentParser) -> None:
     )
     planning.add_argument("assets", metavar="ASSET", nargs="*", help="names of assets; all that call models if none is given")
     planning.add_argument("--partition-range", metavar="FIRST...LAST", help="months or recipes; all if not given")
-    planning.add_argument(
+    shown = planning.add_mutually_exclusive_group()
+    shown.add_argument(
         "--difference", metavar="D", type=float, help="say only how many requests and users a claim of this difference needs, such as 0.03"
     )
+    shown.add_argument("--json", action="store_true", help="the forecasts alone, as JSON")
 
 
 def _summary_arguments(summing: argparse.ArgumentParser) -> None:
@@ -380,7 +389,7 @@ def run(given: argparse.Namespace) -> None:
         case "rates":
             _show(rates(given.location, given.labels))
         case "plan":
-            _show(plan(given.assets, given.partition_range, given.difference))
+            _show(plan(given.assets, given.partition_range, given.difference, as_json=given.json))
         case "diversity":
             _show(diversity(given.corpora, given.context))
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from rlhi_dagster.base.failures import PassingError
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, characters, trace
 from rlhi_dagster.engines.stats import CallStats, Standing
 from rlhi_dagster.store.responses import ResponseStore
@@ -24,6 +25,8 @@ ERRORS_BEFORE_JUDGING = 20
 """So few errors never stop a run, whatever their share."""
 NOT_ASKED = {"prompt_too_long", "conversation_too_long"}
 """Errors of requests that do not fit: they say something about the logs, and nothing about the engine. They stop no run."""
+OF_THE_SERVER = ("connection", "timeout", "rate_limited", "http_5")
+"""How errors begin that are a server's state, and no fault of the request."""
 
 
 class StoppedError(RuntimeError):
@@ -32,6 +35,10 @@ class StoppedError(RuntimeError):
 
 class TooManyErrorsError(RuntimeError):
     """More requests failed than the engine's settings allow."""
+
+
+class LostServerError(TooManyErrorsError, PassingError):
+    """Most of them because the server could not be reached, had too much to do or failed."""
 
 
 def in_order(requests: Mapping[str, Request]) -> list[str]:
@@ -84,7 +91,8 @@ def fulfil(
 
     Raises:
         StoppedError: It was told to stop before all was answered.
-        TooManyErrorsError: The share of errors is over its limit; the message counts their reasons.
+        TooManyErrorsError: The share of errors is over its limit; the message counts their reasons. A ``LostServerError`` if most of them
+            are the server's.
     """
     store.sweep()
     missing = set(store.missing(pl.Series("key", list(requests), dtype=pl.String())))
@@ -155,8 +163,9 @@ def _timed(stats: CallStats, seconds: float, usd_per_hour: float) -> CallStats:
 def _judge(reasons: Counter[str], answered: int, limit: float) -> None:
     errors = reasons.total()
     if errors >= ERRORS_BEFORE_JUDGING and errors > limit * answered:
+        lost = sum(count for reason, count in reasons.items() if reason.startswith(OF_THE_SERVER))
         digest = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(8))
-        raise TooManyErrorsError(
+        raise (LostServerError if 2 * lost > errors else TooManyErrorsError)(
             f"{errors:,} of {answered:,} answers are failures, over max_error_fraction {limit:g} of the engine's settings: {digest}. "
             "What was answered is kept; launching again asks for the rest."
         )

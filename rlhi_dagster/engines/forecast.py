@@ -107,6 +107,9 @@ class Forecast:
         )
 
 
+NOTHING = Forecast(0, 0, 0, 0, 0.0, 0.0, "all answers are in the store")
+
+
 def note(root: Path, kind: str, model: str, engine: str, stats: CallStats) -> None:
     """Record what a finished piece of work cost, for later forecasts; nothing answered is nothing to record.
 

@@ -43,8 +43,10 @@ def replay(dialogues: Mapping[str, Sequence[str]], complete: Complete) -> dict[s
     return {name: [*found, *[failed] * (len(dialogues[name]) - len(found))] for name, found in answers.items()}
 
 
-def unanswered(dialogues: Mapping[str, Sequence[str]], store: ResponseStore, key: Callable[[ChatRequest], str]) -> list[ChatRequest]:
-    """The requests of ``replay`` that the store lacks, each with as much of its history as is known.
+def unanswered(
+    dialogues: Mapping[str, Sequence[str]], store: ResponseStore, key: Callable[[ChatRequest], str]
+) -> dict[str, list[ChatRequest]]:
+    """The requests of ``replay`` that the store lacks, by conversation and to its end, each with as much of its history as is known.
 
     A turn whose reply is not there leaves the rest of its conversation unknown: those turns count as missing, too, and their histories
     hold the user's messages only.
@@ -57,11 +59,11 @@ def unanswered(dialogues: Mapping[str, Sequence[str]], store: ResponseStore, key
         found = dict(zip(known := [each for each in keys if each not in missing], read_chat(known, store), strict=True))
         return [found.get(each, lacking) for each in keys]
 
-    missing: list[ChatRequest] = []
+    missing = {}
     for name, answers in replay(dialogues, stored).items():
         first = next((turn for turn, answer in enumerate(answers) if answer is lacking), None)
         if first is None:
             continue
         said = [{"role": "user", "content": text} for text in dialogues[name]]
-        missing += [ChatRequest(said[: turn + 1]) for turn in range(first, len(said))]
+        missing[name] = [ChatRequest(said[: turn + 1]) for turn in range(first, len(said))]
     return missing

@@ -13,6 +13,10 @@ class UnavailableModelError(ValueError):
     """A model that is not where the profile says, or that cannot be read."""
 
 
+class UnreachedHubError(UnavailableModelError, failures.PassingError):
+    """The Hub, which has the model, could not be reached."""
+
+
 @contextmanager
 def loading(model: ModelRef, setting: str = "models") -> Iterator[None]:
     """To be used around ``from_pretrained``.
@@ -27,7 +31,8 @@ def loading(model: ModelRef, setting: str = "models") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UnavailableModelError(_reason(model, setting, error)) from error
+        is_lost = failures.may_pass(error) and not model.path
+        raise (UnreachedHubError if is_lost else UnavailableModelError)(_reason(model, setting, error)) from error
 
 
 def _reason(model: ModelRef, setting: str, error: Exception) -> str:

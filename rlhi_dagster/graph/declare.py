@@ -36,13 +36,16 @@ from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.findings import matches_table as _matches_table
 from rlhi_dagster.base.lake import UNPARTITIONED, Lake, Staged
 from rlhi_dagster.base.launching import partition_column
+from rlhi_dagster.base.lineage import PASSED, column_lineage
 from rlhi_dagster.base.tables import TABLES
 from rlhi_dagster.conversations.sources import file_version
 from rlhi_dagster.engines.model_settings import ROLES, Role
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.engines.questions import prompts_in, text_of
+from rlhi_dagster.graph import recovery
 from rlhi_dagster.graph.declared_settings import Settings, UndeclaredSettingError
 from rlhi_dagster.graph.excerpts import excerpts
+from rlhi_dagster.graph.launchpad import ModelCalls
 from rlhi_dagster.graph.metadata import markdown_table, rounded
 from rlhi_dagster.graph.partitions import against_base, months, partitions_of_run, recipes
 from rlhi_dagster.graph.resources import Workers
@@ -93,6 +96,14 @@ DOCUMENTS = {
     "training": "training.md",
 }
 """The page of the documents about each group, by its file's name."""
+
+MODEL, SERVER = "model", "server"
+"""Pools: what needs this machine's accelerator, and what only asks servers, which may charge. ``dagster.yaml`` limits each to one run."""
+OF_ROLES = "of roles"
+"""Pool of a step that asks none but the models of the roles it reads: ``SERVER`` where all of these are behind servers, else ``MODEL``."""
+
+_DIALS = "config"
+"""Parameter by which Dagster hands in what the launchpad says."""
 
 RESOURCES = ("settings", "lake", "workers")
 """Parameters that are resources, beside ``io_manager``; under a prefix each place has its own."""
@@ -250,6 +261,7 @@ class Out:
             "dagster/code_references": _references(body),
             **_pages(self.group),
             **({"dagster/table_name": self.name, **TABLES[self.name].metadata} if self.is_table else {}),
+            **({"dagster/column_lineage": column_lineage(self.name, place.key)} if self.name in PASSED else {}),
         }
         return {
             "key": place.key(self.name),
@@ -274,7 +286,7 @@ class Step:
         body: A function of resources, and of the tables that it reads as frames. Several results are yielded one after the other.
         deps: Assets that it reads otherwise, by name; sources as they are declared.
         with_base: Of the frames, those of which a recipe also sees the base's.
-        pool: Scarce thing that it needs.
+        pool: Scarce thing that it needs: ``MODEL`` or ``OF_ROLES``.
     """
 
     name: str
@@ -291,6 +303,11 @@ class Step:
         return frozenset(setting for out in self.outs for setting in out.reads)
 
     @property
+    def asks(self) -> bool:
+        """Whether it makes tables of what models answer; what only trains, or uses the classifier, asks nobody."""
+        return self.pool is not None and any(out.is_table for out in self.outs)
+
+    @property
     def is_cheap(self) -> bool:
         """Whether it makes one table from tables on the processor alone, so that it may run by itself."""
         out, *others = self.outs
@@ -305,7 +322,7 @@ class Step:
             "backfill_policy": dg.BackfillPolicy.single_run(),
             "deps": [place.key(dep.name if isinstance(dep, Source) else dep) for dep in self.deps],
             "ins": {name: self._input(place, name) for name in _frames(self.body)},
-            "pool": self.pool,
+            "pool": self._pool(place),
         }
         if inspect.isgeneratorfunction(self.body):
             outs = {out.name: dg.AssetOut(**out.arguments(place, self.body), **_without_value(out)) for out in self.outs}
@@ -313,6 +330,13 @@ class Step:
         (out,) = self.outs
         condition = WHEN_UPSTREAM_IS_SOUND if self.is_cheap else None
         return dg.asset(**out.arguments(place, self.body), **given, automation_condition=condition)(_called(place, self._told(place)))
+
+    def _pool(self, place: Place) -> str | None:
+        if self.pool != OF_ROLES:
+            return self.pool
+        roles = [cast("Role", setting.removeprefix("models.")) for setting in self.reads if setting.startswith("models.")]
+        models = [player for role in roles for player in place.profile.players(role) if player.program is None]
+        return SERVER if models and all(player.engine.kind == "openai" for player in models) else MODEL
 
     def _input(self, place: Place, name: str) -> dg.AssetIn:
         if name in self.with_base:
@@ -324,25 +348,33 @@ class Step:
     def _told(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Any:
-            with failures.told(), self._prompts(place), self._alone([*args, *kwargs.values()]) as locks:
+            limit = kwargs.pop(_DIALS, ModelCalls()).limit or None
+            with (
+                recovery.tried_again(limit),
+                failures.told(),
+                self._prompts(place),
+                self._alone([*args, *kwargs.values()]) as locks,
+            ):
                 sources = self._observed(place)
-                made = self.body(*self._seen(args, locks), **self._seen_by_name(kwargs, locks))
+                made = self.body(*self._seen(args, locks, limit), **self._seen_by_name(kwargs, locks, limit))
                 self._check_unchanged(place, sources)
                 return _placed(place, made, sources)
 
-        return told
+        return self._with_dials(told)
 
     def _told_one_by_one(self, place: Place) -> Body:
         @functools.wraps(self.body)
         def told(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            limit = kwargs.pop(_DIALS, ModelCalls()).limit or None
             with ExitStack() as stack:
-                with failures.told():
+                with recovery.tried_again(limit), failures.told():
                     locks = stack.enter_context(self._alone([*args, *kwargs.values()]))
                     sources = self._observed(place)
-                results, is_first = iter(self.body(*self._seen(args, locks), **self._seen_by_name(kwargs, locks))), True
+                results = iter(self.body(*self._seen(args, locks, limit), **self._seen_by_name(kwargs, locks, limit)))
+                is_first = True
                 while True:
                     # Not around the yield, for what is set there would hold for whoever reads the results.
-                    with failures.told(), self._prompts(place):
+                    with recovery.tried_again(limit), failures.told(), self._prompts(place):
                         made = next(results, None)
                         if is_first:
                             self._check_unchanged(place, sources)
@@ -351,6 +383,16 @@ class Step:
                     is_first = False
                     yield _placed(place, made, sources)
 
+        return self._with_dials(told)
+
+    def _with_dials(self, told: Body) -> Body:
+        """A body that takes what a person may set for one run, if there is anything."""
+        if not self.asks:
+            return told
+        signature = inspect.signature(self.body, eval_str=True)
+        dials = inspect.Parameter(_DIALS, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ModelCalls)
+        told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), dials])  # type: ignore[attr-defined]
+        told.__annotations__ = {**self.body.__annotations__, _DIALS: ModelCalls}
         return told
 
     def _observed(self, place: Place) -> dict[Source, str]:
@@ -390,16 +432,16 @@ class Step:
         files = [folder / f"{key}.lock" for key in keys or [UNPARTITIONED]]
         return owned.alone(files, what, context.run.run_id, context.log.info)
 
-    def _seen(self, given: Sequence[Any], locks: Sequence[str]) -> list[Any]:
-        return [self._seen_one(each, locks) for each in given]
+    def _seen(self, given: Sequence[Any], locks: Sequence[str], limit: int | None) -> list[Any]:
+        return [self._seen_one(each, locks, limit) for each in given]
 
-    def _seen_one(self, given: Any, locks: Sequence[str]) -> Any:
+    def _seen_one(self, given: Any, locks: Sequence[str], limit: int | None) -> Any:
         if isinstance(given, Settings):
             return given.seen_by(self.name, self.reads)
-        return given.of(self.name, locks) if isinstance(given, Workers) else given
+        return given.of(self.name, locks, limit) if isinstance(given, Workers) else given
 
-    def _seen_by_name(self, given: Mapping[str, Any], locks: Sequence[str]) -> dict[str, Any]:
-        return dict(zip(given, self._seen(list(given.values()), locks), strict=True))
+    def _seen_by_name(self, given: Mapping[str, Any], locks: Sequence[str], limit: int | None) -> dict[str, Any]:
+        return dict(zip(given, self._seen(list(given.values()), locks, limit), strict=True))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The two jobs that make the whole, conversations to preference pairs by month, then training to scores by recipe; and smaller ones.
 
-What belongs here: selections of assets. What does not: when they run (``graph/automation.py``). Every asset of a job carries
-``BackfillPolicy.single_run()``, so that ``dg launch --job preference_data --partition-range 2023-04...2023-09`` runs partitioned and
-unpartitioned assets together in one run.
+What belongs here: selections of assets. What does not: when they run (``graph/automation.py``), and the job `forecast`, which makes none
+(``graph/forecast_job.py``). Every asset of a job carries ``BackfillPolicy.single_run()``, so that
+``dg launch --job preference_data --partition-range 2023-04...2023-09`` runs partitioned and unpartitioned assets together in one run.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from rlhi_dagster.base.digests import fingerprint
 from rlhi_dagster.base.escapes import markdown
 from rlhi_dagster.base.escapes import markdown_table as table_of_cells
 from rlhi_dagster.base.tables import TABLES
+from rlhi_dagster.engines.forecast import Forecast
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +57,12 @@ def result(table_name: str, rows: pl.DataFrame | Staged, /, **metadata: Any) -> 
 def code_version(context: dg.AssetExecutionContext, name: str) -> str | None:
     """Code version of an asset that the step makes."""
     return next(version for key, version in context.assets_def.code_versions_by_key.items() if key.path[-1] == name)
+
+
+def forecast_observation(key: dg.AssetKey, planned: Forecast) -> dg.AssetObservation:
+    """What an asset's model calls would cost, as its page shows it; what is unknown is left out."""
+    shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
+    return dg.AssetObservation(key, description=str(planned), metadata=rounded(shown))
 
 
 def bars(counts: Mapping[str, int], width: int = 15) -> dg.MarkdownMetadataValue:

@@ -30,8 +30,11 @@ _SECONDS_TO_STOP = 600
 """How long a worker that is told to stop may take to finish what it has in hand."""
 _SECONDS_BETWEEN_READS = 0.01
 _SECONDS_BETWEEN_LOOKS = 0.2
-_EXPECTED = "ExpectedError"
-"""Name of ``workers.expected.ExpectedError`` in the message with which a worker closes."""
+_EXPECTED, _EXPECTED_TO_PASS = "ExpectedError", "ExpectedToPassError"
+"""Names of the exceptions of ``workers/expected.py`` in the message with which a worker closes."""
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Signals that somebody sends, rather than a fault of the program."""
+_KERNEL_COUNTS = Path("/proc/vmstat")
 
 
 class Messages(dg.PipesMessageReader):
@@ -125,9 +128,10 @@ def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], 
         jobs: What each has to do, as Pipes extras.
 
     Raises:
-        dg.Failure: A worker failed; the description says why. The others finish what they have in hand first. Retries are not allowed where
-            it said so itself: the same would happen.
+        dg.Failure: A worker failed; the description says why. The others finish what they have in hand first. Retries are allowed where
+            the same may not happen again: a signal from outside ended it, or it lost a connection.
     """
+    kills_before = _kills_for_memory()
     readers = [Messages(context) for _ in jobs]
     with ExitStack() as stack:
         sessions = [stack.enter_context(_session(context, job, reader)) for job, reader in zip(jobs, readers, strict=True)]
@@ -140,7 +144,7 @@ def run(context: dg.AssetExecutionContext, worker: str, command: Sequence[str], 
             raise
     for number, status in ended.items():
         if status:
-            raise failure(worker, status, readers[number].exception)
+            raise failure(worker, status, readers[number].exception, for_memory=_kills_for_memory() > kills_before)
     return [session.get_custom_messages() for session in sessions]
 
 
@@ -179,21 +183,35 @@ def _stop(processes: Sequence[starting.Started]) -> None:
         process.wait(_SECONDS_TO_STOP)
 
 
-def failure(worker: str, status: int, exception: Mapping[str, Any] | None) -> dg.Failure:
-    """What to tell of a worker that failed.
+def failure(worker: str, status: int, exception: Mapping[str, Any] | None, *, for_memory: bool = False) -> dg.Failure:
+    """What to tell of a worker that failed, and whether another try may help (``allow_retries``).
 
     Args:
         worker: Its name.
         status: Exit status; the negative number of a signal that killed it.
         exception: With which it closed, if it came to that.
+        for_memory: The system has killed a process for want of memory meanwhile.
     """
-    if exception and exception["name"] == _EXPECTED:
-        return dg.Failure(exception["message"].partition(": ")[2].strip(), allow_retries=False)
+    if exception and exception["name"] in (_EXPECTED, _EXPECTED_TO_PASS):
+        told = exception["message"].partition(": ")[2].strip()
+        return dg.Failure(told, allow_retries=exception["name"] == _EXPECTED_TO_PASS)
     if exception:
         first = exception["message"].strip().partition("\n")[0]
-        return dg.Failure(f"worker {worker} failed unexpectedly with {first} (stack trace: the event before this one, and stderr)")
+        why = f"failed unexpectedly with {first} (stack trace: the event before this one, and stderr)"
+        return dg.Failure(f"worker {worker} {why}", allow_retries=False)
     if status < 0:
-        name = signal.Signals(-status).name
-        why = ", as the system does when memory runs out" if -status == signal.SIGKILL else ""
-        return dg.Failure(f"worker {worker} was ended by {name}{why}; what it had finished is kept: launch again to continue")
-    return dg.Failure(f"worker {worker} ended with status {status} before it could say why: see stderr of this run")
+        name = signal.Signals(-status)
+        is_for_memory = for_memory and name == signal.SIGKILL
+        why = f"{name.name}, and memory ran out: lower batch_size of the engine or micro_batch_size" if is_for_memory else name.name
+        told = f"worker {worker} was ended by {why}; what it had finished is kept: launch again to continue"
+        return dg.Failure(told, allow_retries=name in _FROM_OUTSIDE and not is_for_memory)
+    return dg.Failure(f"worker {worker} ended with status {status} before it could say why: see stderr of this run", allow_retries=False)
+
+
+def _kills_for_memory() -> int:
+    """How many processes the system has killed so far because memory had run out; 0 where it does not say."""
+    try:
+        counts = dict(line.split() for line in _KERNEL_COUNTS.read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))

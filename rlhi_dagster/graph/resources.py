@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
-from itertools import groupby
+from itertools import chain, groupby
 from operator import add
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -26,7 +26,7 @@ from rlhi_dagster.base import owned, seals
 from rlhi_dagster.base.tables import MESSAGES
 from rlhi_dagster.engines import forecast as forecasting
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, RewardAnswer, RewardRequest, Sampling, characters
-from rlhi_dagster.engines.forecast import Forecast, Limits, OverLimitError
+from rlhi_dagster.engines.forecast import NOTHING, Forecast, Limits, OverLimitError
 from rlhi_dagster.engines.model_settings import ModelSettings
 from rlhi_dagster.engines.models import ModelRef, digest_of, read_manifest
 from rlhi_dagster.engines.read import read_chat, read_rewards
@@ -36,6 +36,7 @@ from rlhi_dagster.engines.settings import EngineSettings, WorkerSettings
 from rlhi_dagster.engines.sources import GgufFile
 from rlhi_dagster.engines.stats import CallStats
 from rlhi_dagster.graph import pipes
+from rlhi_dagster.graph.metadata import forecast_observation
 from rlhi_dagster.reasoning.math_answers import SOLUTION_SCHEMA, Grade, Solution
 from rlhi_dagster.store import uses as references
 from rlhi_dagster.store.responses import ResponseStore
@@ -76,6 +77,27 @@ class TrainingRun:
         return digest_of(self.method, model, self.rows.to_dicts(), validation, self.settings.model_dump(), dict(self.extra))
 
 
+@dataclass
+class Allowance:
+    """How many answers a step may still ask for in a run: ``launchpad.ModelCalls``.
+
+    Attributes:
+        limit: In all; ``None`` for as many as are missing.
+        used: So far.
+    """
+
+    limit: int | None = None
+    used: int = 0
+
+    def of(self, missing: Sequence[Sequence[T]]) -> list[list[T]]:
+        """From the front, what of several lists may be asked for; it counts as used."""
+        granted = []
+        for each in missing:
+            granted.append(list(each) if self.limit is None else list(each[: self.limit - self.used]))
+            self.used += len(granted[-1])
+        return granted
+
+
 @dataclass(frozen=True)
 class Workers:
     """Resource: starts worker programs and reads their answers back.
@@ -86,6 +108,7 @@ class Workers:
         settings: How many processes work side by side.
         asset: Name of the asset or step that they work for.
         locks: What they hold while they work: see ``owned.alone``.
+        allowance: How much the run may ask for.
         plans: Whether they only tell what they would do.
     """
 
@@ -96,11 +119,12 @@ class Workers:
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     asset: str = ""
     locks: tuple[str, ...] = ()
+    allowance: Allowance = field(default_factory=Allowance)
     _owned: dict[str, owned.Partial] = field(default_factory=dict, repr=False, compare=False)
 
-    def of(self, asset: str, locks: Sequence[str] = ()) -> Self:
-        """The workers of an asset or step, and what they hold."""
-        return replace(self, asset=asset, locks=tuple(locks))
+    def of(self, asset: str, locks: Sequence[str] = (), limit: int | None = None) -> Self:
+        """The workers of an asset or step, what they hold, and how many answers they may ask for."""
+        return replace(self, asset=asset, locks=tuple(locks), allowance=Allowance(limit))
 
     @property
     def store(self) -> Path:
@@ -119,15 +143,19 @@ class Workers:
         keyed = [(model, dict(zip(keys, requests, strict=True))) for (model, requests), keys in zip(batches, order, strict=True)]
         stores = [ResponseStore(self.store, "chat", model.identity) for model, _ in batches]
         lacking = [store.missing(_keys(requests)).to_list() for store, (_, requests) in zip(stores, keyed, strict=True)]
-        wanted, plans = sum(len(requests) for _, requests in batches), list[Forecast]()
+        wanted, asked = sum(len(requests) for _, requests in batches), self.allowance.of(lacking)
         total = CallStats(requests=wanted, cached=wanted)
-        for (model, requests), keys in zip(keyed, lacking, strict=True):
-            missing = [requests[key] for key in keys]
-            plans.append(self._forecast("chat", model, engine, len(requests), missing, sampling.max_new_tokens))
-        if plans:
-            self._announce(context, reduce(add, plans))
-        if any(lacking):
-            calls = [(model, key, requests[key]) for (model, requests), keys in zip(keyed, lacking, strict=True) for key in keys]
+
+        def planned(missing: Sequence[Sequence[str]]) -> Forecast:
+            parts = [
+                self._forecast("chat", model, engine, len(requests), [requests[key] for key in keys], sampling.max_new_tokens)
+                for (model, requests), keys in zip(keyed, missing, strict=True)
+            ]
+            return reduce(add, parts, NOTHING)
+
+        self._announce(context, planned(asked))
+        if any(asked):
+            calls = [(model, key, requests[key]) for (model, requests), keys in zip(keyed, asked, strict=True) for key in keys]
             shares = [
                 [
                     {"model": model.to_dict(), "requests": self._job_file(context, chat_rows({key: each for _, key, each in some}))}
@@ -136,6 +164,7 @@ class Workers:
                 for share in self._shares(calls, engine)
             ]
             total = _with_cached(self._generate(context, shares, engine, sampling), wanted)
+        self._end_if_limited(planned([keys[len(some) :] for keys, some in zip(lacking, asked, strict=True)]))
         self._note_use(context, zip(stores, order, strict=True))
         return [read_chat(keys, store) for keys, store in zip(order, stores, strict=True)], total
 
@@ -158,19 +187,26 @@ class Workers:
 
         wanted = sum(map(len, dialogues.values()))
         lacking = unanswered(dialogues, store, lambda request: request.key(model, sampling, engine.identity))
+        asked = dict(zip(lacking, self.allowance.of(list(lacking.values())), strict=True))
         total = CallStats(wanted, wanted)
-        self._announce(context, self._forecast("chat", model, engine, wanted, lacking, sampling.max_new_tokens))
-        if lacking:
+
+        def planned(missing: Iterable[Sequence[ChatRequest]]) -> Forecast:
+            return self._forecast("chat", model, engine, wanted, list(chain.from_iterable(missing)), sampling.max_new_tokens)
+
+        self._announce(context, planned(asked.values()))
+        if any(asked.values()):
             schema = {"dialogue_id": pl.String(), "user_messages": pl.List(pl.String())}
             # Dialogues that begin alike ask for the same replies, so they stay together.
             alike: dict[str, list[tuple[str, list[str]]]] = {}
             for name, said in dialogues.items():
-                alike.setdefault("".join(said[:1]), []).append((name, list(said)))
+                left = len(lacking.get(name, ())) - len(asked.get(name, ()))
+                alike.setdefault("".join(said[:1]), []).append((name, list(said[: len(said) - left])))
             lengths = [sum(len(said) for _, said in group) for group in alike.values()]
             shared = _evenly(list(alike.values()), lengths, self._processes(engine, wanted))
             frames = [pl.DataFrame([each for group in groups for each in group], schema=schema, orient="row") for groups in shared]
             shares = [[{"model": model.to_dict(), "dialogues": self._job_file(context, frame)}] for frame in frames]
             total = _with_cached(self._generate(context, shares, engine, sampling), wanted)
+        self._end_if_limited(planned(each[len(asked[name]) :] for name, each in lacking.items()))
         answers = replay(dialogues, stored)
         self._note_use(context, [(store, used)])
         return answers, total
@@ -183,14 +219,20 @@ class Workers:
         keyed = dict(zip(order, requests, strict=True))
         store = ResponseStore(self.store, "reward", model.identity)
         lacking, total = store.missing(_keys(order)).to_list(), CallStats(requests=len(order), cached=len(order))
-        self._announce(context, self._forecast("reward", model, engine, len(keyed), [keyed[key] for key in lacking], 0))
-        if lacking:
-            schema, asked = {"key": pl.String(), "messages": MESSAGES}, {"model": model.to_dict()}
+        (asked,) = self.allowance.of([lacking])
+
+        def planned(keys: Sequence[str]) -> Forecast:
+            return self._forecast("reward", model, engine, len(keyed), [keyed[key] for key in keys], 0)
+
+        self._announce(context, planned(asked))
+        if asked:
+            schema, of_model = {"key": pl.String(), "messages": MESSAGES}, {"model": model.to_dict()}
             shares = [
-                asked | {"requests": self._job_file(context, pl.DataFrame(share, schema=schema, orient="row"))}
-                for share in self._shares([(key, keyed[key].messages) for key in lacking], engine)
+                of_model | {"requests": self._job_file(context, pl.DataFrame(share, schema=schema, orient="row"))}
+                for share in self._shares([(key, keyed[key].messages) for key in asked], engine)
             ]
             total = _with_cached(self._asked(context, "score", shares, engine), len(order))
+        self._end_if_limited(planned(lacking[len(asked) :]))
         self._note_use(context, [(store, order)])
         return read_rewards(order, store), total
 
@@ -225,11 +267,17 @@ class Workers:
         store = ResponseStore(self.store, "embedding", encoder)
         keyed = dict(zip(keys, texts, strict=True))
         lacking = store.missing(_keys(keys)).to_list()
-        rates = forecasting.measured(self.store, store.kind, store.model, encoder)
-        self._announce(context, forecasting.forecast(len(keyed), [len(keyed[key]) for key in lacking], 0, rates, None, encoder))
-        if lacking:
-            rows = pl.DataFrame({"key": list(keyed), "text": list(keyed.values())}, schema={"key": pl.String(), "text": pl.String()})
+        (asked,) = self.allowance.of([lacking])
+
+        def planned(missing: Sequence[str]) -> Forecast:
+            rates = forecasting.measured(self.store, store.kind, store.model, encoder)
+            return forecasting.forecast(len(keyed), [len(keyed[key]) for key in missing], 0, rates, None, encoder)
+
+        self._announce(context, planned(asked))
+        if asked:
+            rows = pl.DataFrame({"key": asked, "text": [keyed[key] for key in asked]}, schema={"key": pl.String(), "text": pl.String()})
             self._run(context, "embed", [{"store": str(self.store), "texts": self._job_file(context, rows), "chunk_size": _EMBED_CHUNK}])
+        self._end_if_limited(planned(lacking[len(asked) :]))
         self._note_use(context, [(store, keys)])
         found = store.lookup(_keys(keys))
         place = {key: row for row, key in enumerate(found["key"])}
@@ -327,13 +375,21 @@ class Workers:
         if not planned.missing:
             return
         context.log.info(f"{self._step(context)}: {planned}")
-        shown = {f"forecast/{name}": value for name, value in asdict(planned).items() if value is not None}
         for key in context.selected_asset_keys:
-            context.log_event(dg.AssetObservation(key, description=str(planned), metadata=shown))
+            context.log_event(forecast_observation(key, planned))
         try:
             forecasting.check(self.limits, planned)
         except OverLimitError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _end_if_limited(self, left: Forecast) -> None:
+        """End the step if its run may not ask for what is left: a table of what is there would be taken for the whole."""
+        if left.missing:
+            raise dg.Failure(
+                f"this run's limit of {self.allowance.limit:,} answers is used up: they are kept, and no table was written. Left: {left}. "
+                "Launch again without limit for all of it, or with one for some more",
+                allow_retries=False,
+            )
 
     def _note_use(self, context: dg.AssetExecutionContext, used: Iterable[tuple[ResponseStore, Sequence[str]]]) -> None:
         """Remember which answers the asset's materialization rests on, for ``rlhi store gc`` and ``explain``."""
@@ -388,17 +444,18 @@ class Workers:
     def _run(
         self, context: dg.AssetExecutionContext, worker: str, jobs: Sequence[dict[str, Any]], python: str = sys.executable
     ) -> list[Sequence[Any]]:
-        """Run a worker for each job to its end; then their files go, which hold chat text: everything that came of them is in the store."""
+        """Run a worker for each job to its end, good or bad; then their files go, which hold chat text: what came of it is in the store."""
         program = ("launch", worker) if worker.startswith("train_") else (worker,)
         holding = [{**job, owned.LOCKS: list(self.locks)} for job in jobs]
-        messages = pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], holding)
-        for file in {text for job in jobs for text in _texts(job)} & set(self._owned):
-            Path(file).unlink(missing_ok=True)
-            self._owned.pop(file).close()
-        return messages
+        try:
+            return pipes.run(context, worker, [python, "-m", f"rlhi_dagster.workers.{program[0]}", *program[1:]], holding)
+        finally:
+            for file in {text for job in jobs for text in _texts(job)} & set(self._owned):
+                Path(file).unlink(missing_ok=True)
+                self._owned.pop(file).close()
 
     def _job_path(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> Path:
-        """Where a job's rows lie for its worker; named by content, so that a run that was killed finds its own again."""
+        """Where a job's rows lie for its worker; named by content, as what is counted of them beside it is (`count_tokens`)."""
         return self.root / "work" / self._step(context) / f"{digest_of(frame.columns, frame.rows())}.parquet"
 
     def _job_file(self, context: dg.AssetExecutionContext, frame: pl.DataFrame) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 import pytest
 
 from rlhi_dagster import definitions
+from rlhi_dagster.base.lineage import PASSED, Passed
 from rlhi_dagster.graph import declare
+from tests.passed import told
 from tests.snapshot import FOLDER, PROFILES, printed
 
 ONLY_OF_OTHER_PROFILES = {"feedback_classifier": {"truth", "salt", "seed"}, "online_rounds": {"dpo"}}
@@ -35,3 +38,21 @@ def test_every_setting_that_a_step_declares_is_read_by_it() -> None:
             settings = {each for each in step.reads if each not in PART_OF_OTHERS and not each.startswith("prompts.")}
             unread[step.name] = {each for each in settings if not any(f"{path}.".startswith(f"{each}.") for path in read)}
     assert {name: left for name, left in unread.items() if left} == ONLY_OF_OTHER_PROFILES
+
+
+def test_columns_that_are_said_to_be_passed_on_have_the_values_of_the_earlier_table() -> None:
+    """Each is compared on at least one of the runs, by rows that have something there."""
+    runs = [printed(profile)["passed"] for profile in PROFILES]
+    assert {name: run[name] for run in runs for name in run if run[name][1]} == {}
+    assert {name for name in runs[0] if not any(run[name][0] for run in runs)} == set()
+    assert {name.partition(":")[0] for name in runs[0]} == set(PASSED)
+
+
+def test_a_column_that_is_not_passed_on_is_seen() -> None:
+    tables = {"turns": pl.DataFrame({"turn_id": ["a", "b"], "reply": ["one", None]}), "logs": pl.DataFrame({"id": ["c"]})}
+    rows = pl.DataFrame({"turn_id": ["a", "b", "c", None], "original": ["one", "", "three", None]})
+    entry = Passed("turns", {"turn_id": "turn_id", "original": "reply"})
+    assert told(rows, [entry], tables) == (3, 1)
+    assert told(rows, [entry, Passed("logs", {"turn_id": "id"})], tables) == (3, 0)
+    swapped = rows.with_columns(original=pl.col("original").reverse())
+    assert told(swapped, [entry], tables) == (4, 4), "values that are there, but of other rows"

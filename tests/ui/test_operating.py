@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from assets import conversations
+from rlhi_dagster import definitions, profiles
+from rlhi_dagster.graph.partitions import range_tags
+from tests.built import built, upstream
 from tests.ui.browser import CHROMIUM, FLAGS, ROOT
 
 BIN = Path(sys.executable).parent
@@ -101,3 +106,38 @@ def test_tables_on_an_assets_page_fit_its_panel(page: Any, url: str) -> None:
         ".map(each => `${each.scrollWidth} in ${each.parentElement.clientWidth}: ${each.innerText.slice(0, 300)}`)"
     )
     assert wide == []
+
+
+def test_the_launchpads_show_what_can_be_set_for_one_run_with_defaults_and_meanings(page: Any, url: str) -> None:
+    page.goto(f"{url}/locations/rlhi/jobs/forecast/playground", wait_until="domcontentloaded")
+    page.locator(".CodeMirror-line", has_text="assets: []").click()
+    page.get_by_text("Names of assets that ask models; all of them if the list is empty.").first.wait_for()
+    page.get_by_text("First partition: a month (YYYY-MM) or a recipe.").first.wait_for()
+    page.goto(f"{url}/assets/reasoning_errors", wait_until="domcontentloaded")
+    page.get_by_role("button", name=re.compile("Materialize")).first.click(modifiers=["Shift"])
+    page.locator(".CodeMirror-line", has_text="limit: 0").click()
+    page.get_by_text("no part is taken for the whole").first.wait_for()
+
+
+def test_a_planted_fault_is_red_in_its_month_alone(page: Any, url: str, environment: dict[str, str]) -> None:
+    """A conversation that stands twice in the file of June."""
+    profile, june = profiles.load("sample", environment=environment), "2023-06"
+    given, (check, *_) = definitions.resources(profile), conversations.table_checks
+    rows = given["lake"].scan("conversations", [june]).collect()
+    given["lake"].write("conversations", pl.concat([rows, rows.head(1)]), [june])
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        dg.materialize(
+            [*built(profile, check), *upstream(profile, "conversations")],
+            instance=instance,
+            resources=given,
+            selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("conversations"), "matches_table")),
+            tags=range_tags(june, june),
+            raise_on_error=False,
+        )
+    page.goto(f"{url}/assets/conversations?view=checks&checkDetail=matches_table", wait_until="domcontentloaded")
+    page.get_by_text("duplicate_rows").first.wait_for()
+    latest = page.inner_text("body").partition("Latest execution")[2]
+    assert re.search(rf"Failed.*Partition\s+{june}\s.*duplicate_rows\s+1\s", latest, re.DOTALL)
+    page.get_by_text("Partitions", exact=True).last.click()
+    page.get_by_text("Failed (1)").wait_for()
+    page.get_by_text("Passed (5)").wait_for()

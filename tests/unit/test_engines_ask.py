@@ -169,14 +169,15 @@ def test_what_a_replay_lacks_is_counted_to_the_end_of_each_conversation(store: R
 
     run(store, keyed(said("a"), said("a", "a!", "b"), said("c"), said("bad")), engine(reply))
     missing = unanswered(dialogues, store, key_of)
-    assert [[message["content"] for message in request.messages] for request in missing] == [["c", "d"], ["c", "d", "e"], ["f"]]
+    said_in = {name: [[message["content"] for message in request.messages] for request in requests] for name, requests in missing.items()}
+    assert said_in == {"broken": [["c", "d"], ["c", "d", "e"]], "new": [["f"]]}
 
     def complete(requests: list[ChatRequest]) -> list[ChatAnswer]:
         run(store, keyed(*requests), engine(reply))
         return read_chat([key_of(request) for request in requests], store)
 
     replay(dialogues, complete)
-    assert unanswered(dialogues, store, key_of) == []
+    assert unanswered(dialogues, store, key_of) == {}
 
 
 def test_samples_of_the_same_messages_are_one_row_of_a_file() -> None:

@@ -1,4 +1,4 @@
-"""How a worker's failure reaches its asset, and a disk that is full midway."""
+"""How a worker's failure reaches its asset, what is tried again by itself, and a disk that is full midway."""
 
 import json
 import sys
@@ -12,20 +12,33 @@ import polars as pl
 import pytest
 
 from rlhi_dagster.engines.models import MANIFEST, ModelRef, weights_digest
-from rlhi_dagster.graph import pipes
+from rlhi_dagster.graph import pipes, recovery
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings
 
 OPENED = "from dagster_pipes import open_dagster_pipes\nfrom rlhi_dagster.workers.expected import told\n"
 
 
-def outcome(body: str, job: dict[str, object] | None = None) -> tuple[str, bool, str]:
-    """The description of the failure of a program, whether it was tried again, and the errors in Dagster's log."""
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "SECONDS", 0.0)
 
-    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
-    def asks(context: dg.AssetExecutionContext) -> None:
-        pipes.run(context, "verify", [sys.executable, "-c", body], [job or {}])
 
+def asking(body: str, job: dict[str, object] | None = None, limit: int | None = None) -> dg.AssetsDefinition:
+    """An asset that runs a program as its worker."""
+
+    @dg.asset
+    def asks(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        with recovery.tried_again(limit):
+            pipes.run(context, "verify", [sys.executable, "-c", body], [job or {}])
+        return dg.MaterializeResult()
+
+    return asks
+
+
+def outcome(body: str, job: dict[str, object] | None = None, limit: int | None = None) -> tuple[str, int, str]:
+    """The description of the failure of a program, how often it was tried again, and the errors in Dagster's log."""
+    asks = asking(body, job, limit)
     with dg.instance_for_test() as instance:
         result = dg.materialize([asks], instance=instance, raise_on_error=False)
         kinds = [event.event_type_value for event in result.all_events]
@@ -34,37 +47,77 @@ def outcome(body: str, job: dict[str, object] | None = None) -> tuple[str, bool,
         described = failed.step_failure_data.user_failure_data.description
         logged = [entry.dagster_event for entry in instance.all_logs(result.run_id, dg.DagsterEventType.ENGINE_EVENT)]
         errors = [event.event_specific_data.error for event in logged]
-        return described, "STEP_RESTARTED" in kinds, "".join(error.to_string() for error in errors if error)
+        return described, kinds.count("STEP_RESTARTED"), "".join(error.to_string() for error in errors if error)
 
 
 def test_an_expected_failure_is_the_sentence_alone_and_is_not_tried_again() -> None:
-    described, is_tried_again, logged = outcome(
-        f"{OPENED}with open_dagster_pipes(), told():\n    raise ValueError('set it\\n to 3: then go')"
-    )
+    described, tries, logged = outcome(f"{OPENED}with open_dagster_pipes(), told():\n    raise ValueError('set it\\n to 3: then go')")
     assert described == "set it to 3: then go"
-    assert not is_tried_again
+    assert tries == 0
     assert "ExpectedError" in logged
 
 
-def test_an_unexpected_one_names_worker_and_exception_and_keeps_its_stack_trace() -> None:
-    described, is_tried_again, logged = outcome(f"{OPENED}import json\nwith open_dagster_pipes(), told():\n    json.loads('{{')")
+def test_an_unexpected_one_names_worker_and_exception_keeps_its_stack_trace_and_is_not_tried_again() -> None:
+    described, tries, logged = outcome(f"{OPENED}import json\nwith open_dagster_pipes(), told():\n    json.loads('{{')")
     assert described.startswith("worker verify failed unexpectedly with json.decoder.JSONDecodeError: Expecting property name")
-    assert is_tried_again
+    assert tries == 0
     assert "raw_decode" in logged
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "told", "tries"),
     [
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "worker verify was ended by SIGKILL, as the system does when memory"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "worker verify was ended by SIGTERM; what it had finished is kept"),
-        ("raise SystemExit(3)", "worker verify ended with status 3 before it could say why: see stderr of this run"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "worker verify was ended by SIGKILL; what it had finished is kept", 2),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "worker verify was ended by SIGTERM; what it had finished is kept", 2),
+        ("import os\nos.abort()", "worker verify was ended by SIGABRT; what it had finished is kept", 0),
+        ("raise SystemExit(3)", "worker verify ended with status 3 before it could say why: see stderr of this run", 0),
     ],
 )
-def test_a_worker_that_says_nothing_is_told_by_how_it_ended(body: str, told: str) -> None:
-    described, is_tried_again, _ = outcome(body)
+def test_a_worker_that_says_nothing_is_told_by_how_it_ended_and_tried_again_if_somebody_ended_it(body: str, told: str, tries: int) -> None:
+    described, tried, _ = outcome(body)
     assert described.startswith(told)
-    assert is_tried_again
+    assert tried == tries
+
+
+KILLED_ONCE = """
+import os, signal, sys
+from pathlib import Path
+mark = Path({mark!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_that_is_killed_once_costs_nobody_a_launch(tmp_path: Path) -> None:
+    done = dg.materialize([asking(KILLED_ONCE.format(mark=str(tmp_path / "mark")))])
+    assert done.success
+    (tried,) = [each for each in done.all_events if each.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert tried.step_retry_data.error
+    assert "worker verify was ended by SIGKILL" in tried.step_retry_data.error.to_string()
+
+
+def test_a_run_with_a_limit_is_not_tried_again_or_it_would_ask_for_more() -> None:
+    _, tries, _ = outcome("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", limit=5)
+    assert tries == 0
+
+
+def test_a_worker_that_the_system_killed_for_its_memory_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = tmp_path / "vmstat"
+    counts.write_text("nr_free_pages 7\noom_kill 1\n")
+    monkeypatch.setattr(pipes, "_KERNEL_COUNTS", counts)
+    body = f"import os, signal\nopen({str(counts)!r}, 'w').write('nr_free_pages 3\\noom_kill 2\\n')\nos.kill(os.getpid(), signal.SIGKILL)"
+    described, tries, _ = outcome(body)
+    assert described.startswith(
+        "worker verify was ended by SIGKILL, and memory ran out: lower batch_size of the engine or micro_batch_size"
+    )
+    assert tries == 0
+
+
+def test_a_worker_that_lost_a_connection_says_so_and_is_tried_again() -> None:
+    body = "with open_dagster_pipes(), told():\n    raise PassingError('no server')"
+    described, tries, _ = outcome(f"{OPENED}from rlhi_dagster.base.failures import PassingError\n{body}")
+    assert (described, tries) == ("no server", 2)
 
 
 LIMITED = """
@@ -117,9 +170,9 @@ def job(tmp_path: Path, save_tiny_llama: Callable[..., None]) -> dict[str, objec
 def test_a_disk_that_is_full_midway_is_told_and_leaves_nothing_half_written(job: dict[str, object]) -> None:
     out = Path(str(job["out"]))
     given = {"jobs": [job], "later": []}
-    described, is_tried_again, _ = outcome(LIMITED, given)
+    described, tries, _ = outcome(LIMITED, given)
     assert described.startswith("no space is left on the device of the outputs: free some or set RLHI_DATA to another disk")
-    assert not is_tried_again
+    assert tries == 0
     assert not out.exists()
     assert not list(out.parent.glob(".tiny.partial")) + list(out.parent.glob(".tiny.training/checkpoint-*"))
 

@@ -19,14 +19,17 @@ def materialized(root: Path) -> bool:
     return dg.materialize([asks], resources={"workers": workers}, raise_on_error=False).success
 
 
-def test_job_files_go_when_their_worker_has_finished_and_stay_for_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def left(root: Path) -> list[Path]:
+    return [path for path in (root / "work").rglob("*") if path.is_file()]
+
+
+def test_job_files_go_when_their_worker_has_ended_well_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text("import sys\nif 'rlhi_dagster.workers' in ' '.join(sys.orig_argv): sys.exit('no')\n")
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", str(broken))
         assert not materialized(tmp_path)
-    [file] = (tmp_path / "work").rglob("*.parquet")
+    assert not left(tmp_path)
     assert materialized(tmp_path)
-    assert not file.exists()
-    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    assert not left(tmp_path)

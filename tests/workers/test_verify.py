@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from rlhi_dagster.cli.planning import _Planner
+from rlhi_dagster.graph import planning
 from rlhi_dagster.graph.resources import Workers
 from rlhi_dagster.reasoning.math_answers import Grade, Solution
 from rlhi_dagster.workers import verify
@@ -44,7 +44,7 @@ def test_nothing_to_verify_starts_no_worker(tmp_path: Path) -> None:
 
 
 def test_a_plan_starts_no_worker(tmp_path: Path) -> None:
-    assert set(verified(tmp_path, ITEMS, _Planner).values()) == {Grade.UNDECIDED}
+    assert set(verified(tmp_path, ITEMS, planning._Workers).values()) == {Grade.UNDECIDED}
     assert not list(tmp_path.iterdir())
 
 

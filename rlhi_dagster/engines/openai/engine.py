@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,13 +21,23 @@ from typing import Any
 
 import httpx
 
+from rlhi_dagster.base import failures
 from rlhi_dagster.engines.base import ChatCall, ChatCalls, Sampling
 from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.engines.openai.batches import Batches
 from rlhi_dagster.engines.openai.counting import TokenCount
 from rlhi_dagster.engines.openai.pacing import AdaptiveLimit, Line, RateLimits, Slots
 from rlhi_dagster.engines.openai.reading import Judge, server_error
-from rlhi_dagster.engines.openai.server import CONNECT_SECONDS, Connections, Finished, Server, ServerRefusedError, Tally, check_access
+from rlhi_dagster.engines.openai.server import (
+    CONNECT_SECONDS,
+    AbsentServerError,
+    Connections,
+    Finished,
+    Server,
+    ServerRefusedError,
+    Tally,
+    check_access,
+)
 from rlhi_dagster.engines.openai.wording import Dialect
 from rlhi_dagster.engines.schemas import validator
 from rlhi_dagster.engines.settings import OpenAISettings
@@ -116,7 +127,8 @@ class OpenAIChatEngine:
             # A URL that cannot be read may be quoted, with what lets people in.
             why = type(error).__name__ if isinstance(error, httpx.InvalidURL) or not str(error) else error
             told = f"no server at {self.settings.address} to ask for the model {self.ref.name}: {why}"
-            raise ServerRefusedError(told) from error
+            is_setting = isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL) or _is_unknown_host(error)
+            raise (ServerRefusedError if is_setting else AbsentServerError)(told) from error
         except (httpx.RequestError, ValueError):
             return
         if response.status_code in {401, 402}:
@@ -198,6 +210,12 @@ class _Flow:
         self._server.tally.errors.update(answer.error.split(":")[0] for _, answer in answers if answer.error)
         self._line.settled(len(answers))
         self._results.put(answers)
+
+
+def _is_unknown_host(error: Exception) -> bool:
+    """Whether nobody knows the name of the host, rather than that it does not answer."""
+    found = [each for each in failures.chain(error) if isinstance(each, socket.gaierror)]
+    return any(each.errno == socket.EAI_NONAME for each in found)
 
 
 def _checked(calls: ChatCalls) -> ChatCalls:

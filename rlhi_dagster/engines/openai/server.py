@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from rlhi_dagster.base.failures import PassingError
 from rlhi_dagster.engines.base import ChatAnswer, ChatCall
 from rlhi_dagster.engines.openai.pacing import RateLimits, Slots
 from rlhi_dagster.engines.openai.payloads import MalformedError, Response, parse
@@ -40,6 +41,10 @@ Emit = Callable[[Finished], None]
 
 class ServerRefusedError(RuntimeError):
     """The server takes no request of ours, so that all further work is pointless."""
+
+
+class AbsentServerError(ServerRefusedError, PassingError):
+    """No server answers at the address; it may be starting."""
 
 
 class FaultError(Exception):
