@@ -174,7 +174,7 @@ def _shuffled(kept: pl.DataFrame, seed: int) -> pl.DataFrame:
         keys = {name: [digest_of("shuffled", key, seed) for key in part[name]] for name in ("user_id", "pair_id")}
         placed = part.with_columns(pl.Series(f"{name}_key", values, dtype=pl.String()) for name, values in keys.items())
         placed = placed.sort("user_id_key", "pair_id_key").drop("user_id_key", "pair_id_key")
-        most = int(placed.group_by("user_id").len()["len"].max())
+        most: int = placed.select(pl.len().over("user_id").max()).item()
         moved = placed.select("follow_up", "follow_up_turn_id", giver="user_id")
         dealt = placed.with_columns(*pl.concat([moved.slice(most), moved.head(most)]))
         parts.append(dealt.filter(pl.col("giver") != pl.col("user_id")).drop("giver"))

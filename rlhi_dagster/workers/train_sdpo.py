@@ -81,7 +81,8 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, start: Callable[[Trainer], Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.data_collator = Sequences(self.data_collator)
+        plain: Any = self.data_collator
+        self.data_collator = Sequences(plain)
         self._start = start
         disable_dropout_in_model(self.model)
 
