@@ -17,7 +17,7 @@ from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.graph.resources import TrainingRun, Workers
 from rlhi_dagster.online import checks, rounds
 from rlhi_dagster.personas.evidence import personas_precede_use
-from rlhi_dagster.preferences import pair_checks
+from rlhi_dagster.preferences import Source, pair_checks
 from rlhi_dagster.profiles import Profile
 from rlhi_dagster.training import artefacts, manifest_checks, pair_sets, recipes
 from rlhi_dagster.training.curves import compared
@@ -32,7 +32,7 @@ _TABLES = {
 }
 _POLICIES = "One artefact a round but the last: the policy that the round's pairs trained, which writes the candidates of the next one."
 _READS = (
-    *(each for each in declare.OF_RECIPES if each not in ("sft", "kto")),  # rounds need the method dpo
+    *(each for each in declare.OF_RECIPES if each not in ("sft", "kto", "sdpo", "prompts.hindsight")),  # rounds need the method dpo
     *("candidates", "pairs.near_duplicate_jaccard", "reward.persona_placement"),
     *("models.policy", "models.reward"),
 )
@@ -57,7 +57,9 @@ def online_rounds(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Run the rounds of the recipes that have some; an interrupted round asks and trains only what is missing."""
     profile, pairs, arms = settings.profile, preference_pairs.collect(), settings.profile.arms
-    lacking = pair_sets.without_data(pairs, {name: arms[name] for name in context.partition_keys if arms[name].method != "kto"})
+    lacking = pair_sets.without_data(
+        pairs, {name: arms[name] for name in context.partition_keys if arms[name].method not in ("kto", "sdpo")}
+    )
     chosen = {name: recipe for name, recipe in _online(arms, context.partition_keys).items() if name not in lacking}
     count = pair_sets.equal_count(pairs, arms, profile.max_pairs)
     wanted = {"train": count, "validation": round(count * profile.validation_fraction)}
@@ -65,6 +67,7 @@ def online_rounds(
     for name, recipe in chosen.items():
         plan = rounds.Plan(
             recipe=name,
+            source=_source(recipe),
             rounds=recipe.rounds,
             pairs=wanted,
             candidates=profile.candidates,
@@ -100,7 +103,7 @@ def _rounds(
 
     def train(done: rounds.Round) -> ModelRef:
         name = rounds.policy_name(plan.recipe, done.number)
-        usable, out = rounds.as_preference_pairs(done.pairs), lake.artefact_path("online_policies", name)
+        usable, out = rounds.as_preference_pairs(done.pairs, plan.source), lake.artefact_path("online_policies", name)
         sets = pair_sets.kept_sets(usable, recipe, profile.seed)
         said = origin("online_pairs", usable, sets, profile.source_facts, metadata.code_version(context, "online_policies"))
         reply_tokens = profile.players("policy")[0].sampling.max_new_tokens
@@ -109,7 +112,7 @@ def _rounds(
         workers.train(context, [run])
         return ModelRef.from_manifest(out)
 
-    asked = rounds.requests(pairs, plan.rounds, plan.seed)
+    asked = rounds.requests(pairs, plan.source, recipe.persona, plan.rounds, plan.seed)
     try:
         return list(rounds.rounds(plan, asked, calls.model("policy"), ask, score, train))
     except rounds.RoundError as error:
@@ -161,8 +164,13 @@ def _online(arms: Mapping[str, recipes.Recipe], partitions: Sequence[str] | None
     return {name: arm for name, arm in arms.items() if arm.rounds and (partitions is None or name in partitions)}
 
 
-def _arms_of_run(run: declare.Run) -> list[str]:
-    return list(_online(run.profile.arms, run.partitions))
+def _source(recipe: recipes.Recipe) -> Source:
+    """Of a recipe with rounds, which has one."""
+    return Source(recipe.sources[0])
+
+
+def _arms_of_run(run: declare.Run) -> dict[str, Source]:
+    return {name: _source(recipe) for name, recipe in _online(run.profile.arms, run.partitions).items()}
 
 
 def _pairs_wanted(run: declare.Run) -> dict[str, int]:

@@ -17,14 +17,27 @@ from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.model_calls import Calls
 from rlhi_dagster.graph.resources import TrainingRun, Workers
 from rlhi_dagster.online import rounds
-from rlhi_dagster.preferences import Strategy
+from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.rewrites import unscored_pairs
 from rlhi_dagster.profiles import Profile
-from rlhi_dagster.training import artefacts, budget, human_preferences, manifest_checks, pair_sets, recipes, reward_scores, thumbs
+from rlhi_dagster.training import (
+    artefacts,
+    budget,
+    follow_ups,
+    human_preferences,
+    manifest_checks,
+    pair_sets,
+    recipes,
+    reward_scores,
+    thumbs,
+)
 from rlhi_dagster.training.curves import compared, final_numbers, picture
 from rlhi_dagster.training.origin import origin
+from rlhi_dagster.training.settings import SDPOSettings
 
 GROUP = "training"
+_EXAMPLES = {"kto": "thumb_examples", "sdpo": "follow_up_examples"}
+"""Where the rows of a method come from that trains on no pairs."""
 _NO_REWRITES = (
     "it learns from rewrites of replies to opening requests that a user then criticised, and of these logs there is none for a training "
     "user; logs of single turns have no such follow-ups, and models.reward can name a reward model that was made elsewhere"
@@ -144,13 +157,13 @@ def token_budget(
     workers: dg.ResourceParam[Workers],
     preference_pairs: pl.LazyFrame,
     thumb_examples: pl.LazyFrame,
+    follow_up_examples: pl.LazyFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row is a fate of a recipe's pairs at its training length: what training would use and what it would leave out."""
     profile, everything = settings.profile, settings.profile.arms
     limits = {name: trained.max_length for name, trained in recipes.training_settings(everything, profile).items()}
-    pairs = pl.concat([preference_pairs.collect(), thumbs.as_pairs(thumb_examples.collect())])
-    drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
-    sets, rows = budget.shown(drawn, limits)
+    tables = _tables(preference_pairs, thumb_examples, follow_up_examples)
+    sets, rows = budget.shown(_drawn(profile, tables), limits)
     told = budget.fates(sets, workers.count_tokens(context, ModelRef.from_manifest(lake.artefact_path("policy")), rows))
     found = budget.token_budget(told, limits)
     left_out = found.filter(pl.col("fate") != budget.Fate.FITS.value)["pairs"].sum()
@@ -179,18 +192,19 @@ def checkpoints(
     workers: dg.ResourceParam[Workers],
     preference_pairs: pl.LazyFrame,
     thumb_examples: pl.LazyFrame,
+    follow_up_examples: pl.LazyFrame,
 ) -> dg.MaterializeResult[None]:
     """One artefact a recipe: a trained policy with its manifest, curves and gates; recipes use equally many pairs unless they say not to.
 
     One with online rounds is the policy of the last round. One without data says so in its manifest, and the others are trained.
     """
-    profile, tables = settings.profile, {"preference_pairs": preference_pairs.collect(), "thumb_examples": thumb_examples.collect()}
-    pairs = pl.concat([tables["preference_pairs"], thumbs.as_pairs(tables["thumb_examples"])])
+    profile, tables = settings.profile, _tables(preference_pairs, thumb_examples, follow_up_examples)
+    pairs = _rows(tables)
     everything, reply_tokens = profile.arms, profile.players("policy")[0].sampling.max_new_tokens
     trained = recipes.training_settings(everything, profile)
     lacking = pair_sets.without_data(pairs, {name: everything[name] for name in context.partition_keys})
     count = pair_sets.equal_count(pairs, everything, profile.max_pairs)
-    drawn = pair_sets.drawn_sets(pairs, everything, profile.max_pairs, profile.validation_fraction, profile.seed)
+    drawn = _drawn(profile, tables)
     start = ModelRef.from_manifest(lake.artefact_path("policy"))
     runs = []
     for name in (name for name in context.partition_keys if name not in lacking):
@@ -203,7 +217,7 @@ def checkpoints(
             continue
         sets = drawn[name]
         extra = {"persona": recipe.persona, "reply_tokens": reply_tokens}
-        table = "thumb_examples" if recipe.method == "kto" else "preference_pairs"
+        table = _EXAMPLES.get(recipe.method, "preference_pairs")
         said = origin(table, tables[table], sets, profile.source_facts, metadata.code_version(context, "checkpoints"))
         runs.append(TrainingRun(name, recipe.method, start, sets.train, sets.validation, trained[name], out, extra, said))
     manifests = workers.train(context, runs)
@@ -224,12 +238,35 @@ def checkpoints(
     return dg.MaterializeResult(data_version=version, metadata=shown)
 
 
+def _tables(pairs: pl.LazyFrame, thumbed: pl.LazyFrame, followed: pl.LazyFrame) -> dict[str, pl.DataFrame]:
+    return {"preference_pairs": pairs.collect(), "thumb_examples": thumbed.collect(), "follow_up_examples": followed.collect()}
+
+
+def _rows(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """All that recipes draw from, as pairs."""
+    examples = [thumbs.as_pairs(tables["thumb_examples"]), follow_ups.as_pairs(tables["follow_up_examples"])]
+    return pl.concat([tables["preference_pairs"], *examples])
+
+
+def _drawn(profile: Profile, tables: Mapping[str, pl.DataFrame]) -> dict[str, pair_sets.PairSets]:
+    """What each recipe trains and validates on; of the method `sdpo` with what the teacher is asked."""
+    everything = profile.arms
+    trained = recipes.training_settings(everything, profile)
+    drawn = pair_sets.drawn_sets(_rows(tables), everything, profile.max_pairs, profile.validation_fraction, profile.seed)
+    for name, how in trained.items():
+        if isinstance(how, SDPOSettings):
+            rows = {split: follow_ups.told(each, tables["follow_up_examples"], how.form) for split, each in drawn[name].by_split.items()}
+            drawn[name] = pair_sets.PairSets(**rows)
+    return drawn
+
+
 def _last_round(
     context: dg.AssetExecutionContext, profile: Profile, lake: Lake, name: str, recipe: recipes.Recipe, out: Path
 ) -> TrainingRun:
     """Train on the pairs of a recipe's last online round, from the policy that wrote them."""
     before = rounds.policy_name(name, recipe.rounds - 1)
-    pairs = rounds.as_preference_pairs(lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect())
+    last = lake.scan("online_pairs", [name]).filter(pl.col("round") == recipe.rounds).collect()
+    pairs = rounds.as_preference_pairs(last, Source(recipe.sources[0]))
     start = ModelRef.from_manifest(lake.artefact_path("online_policies", before) if recipe.rounds > 1 else lake.artefact_path("policy"))
     if set(pairs["model"]) != {start.identity}:
         told = f"recipe {name}: its last round is not of {start.identity}"

@@ -34,8 +34,8 @@ from rlhi_dagster.profiles import files
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.recipes import BASE
 
-TRAININGS = ("sft", "dpo", "dpo_on_rewards")
-TABLES, MODELS = ("personas", "preference_pairs", "thumb_examples", "turns", "users"), ("policy", "reward_model")
+TRAININGS = ("sft", "dpo", "dpo_on_rewards", "sdpo")
+TABLES, MODELS = ("personas", "preference_pairs", "thumb_examples", "follow_up_examples", "turns", "users"), ("policy", "reward_model")
 """What the job ``training`` reads and does not make; its report shows further tables where they are there."""
 SOURCES = ("rlhi_dagster", "assets")
 

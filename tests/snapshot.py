@@ -94,6 +94,7 @@ def profile(folder: Path, name: str) -> dict[str, Any]:
         settings["models"] |= {role: {"hub": f"{name}@{COMMIT}"} for role, name in named.items()}
         settings["personas"] = {}
         settings["rewrites"] |= {"form": "instruction"}
+        settings["sdpo"] |= {"form": "instruction"}
     return settings
 
 

@@ -36,7 +36,15 @@ BY_GROUP = {
     "reconstruction": {"wildllamachat"},
     "personas": {"personas"},
     "preferences": {
-        *("candidate_rewards", "explicit_pairs", "preference_pairs", "reward_pairs", "rewrite_pairs", "thumb_examples"),
+        *(
+            "candidate_rewards",
+            "explicit_pairs",
+            "preference_pairs",
+            "reward_pairs",
+            "rewrite_pairs",
+            "thumb_examples",
+            "follow_up_examples",
+        ),
     },
     "generation": {"candidates", "rewrites"},
     "reward": {"reward_model", "reward_model_scores"},

@@ -629,6 +629,31 @@ THUMB_EXAMPLES = Table(
     },
     ("pair_id",),
 )
+FOLLOW_UP_EXAMPLES = Table(
+    "A logged reply with what its user said next, and, if kept, once more with what another user said after another reply.",
+    {
+        "pair_id": (pl.String(), "Digest of source and turn; recipes draw an example as they draw a pair."),
+        "source": (pl.String(), "One of `rlhi_dagster.training.follow_ups.FollowUps`."),
+        "split": _ROUND_SPLIT,
+        "is_kept": (pl.Boolean(), "Whether recipes may train on it."),
+        "drop_reasons": _DROP_REASONS,
+        "duplicate_of": (pl.String(), "The example that stays of an exact or near duplicate; null if it is none."),
+        "contaminated_by": (pl.String(), "The evaluation item (`prompt_id`) that the prompt repeats; null if none."),
+        "contaminated_how": (pl.String(), "As in `preference_pairs`."),
+        "contamination_similarity": (pl.Float64(), "As in `preference_pairs`."),
+        "user_id": _USER_ID,
+        "conversation_id": _CONVERSATION_ID,
+        "turn_id": (pl.String(), "The turn whose reply was followed by another message."),
+        "follow_up_turn_id": (pl.String(), "The turn of the follow-up; in the control another user's."),
+        "asked_at": (TIME, "Time of the turn's user message."),
+        "prompt": _PROMPT,
+        "reply": (pl.String(), "The logged reply."),
+        "follow_up": (pl.String(), "What the teacher is told: the next message of the user, or in the control another user's."),
+        "persona": _PERSONA,
+        "persona_line_ids": _PERSONA_LINE_IDS,
+    },
+    ("pair_id",),
+)
 _ROUND = (pl.Int32(), "The online round, from 1.")
 ONLINE_CANDIDATES = Table(
     "One of N replies that the policy of an online round wrote to a request, and its reward under the user's own persona.",

@@ -1,7 +1,7 @@
 """Conversations seen as turns: a user message and the reply to it, which a last word has not got.
 
-What belongs here: numbering and timing turns. What does not: repairing message lists (``ingest``), which is why this module can rely on
-strict alternation.
+What belongs here: numbering and timing turns, and what was said before a reply. What does not: repairing message lists (``ingest``), which
+is why this module can rely on strict alternation.
 """
 
 from __future__ import annotations
@@ -64,6 +64,27 @@ def turns(conversations: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
             "reply",
             "template_id",
         )
+    )
+
+
+def said_before(turns: pl.LazyFrame, wanted: pl.LazyFrame) -> pl.LazyFrame:
+    """What was said up to the reply of some turns, as it was logged.
+
+    Args:
+        turns: Rows of `tables.TURNS`, of whole conversations.
+        wanted: ``turn_id``, ``conversation_id`` and ``turn`` of the turns.
+
+    Returns:
+        ``turn_id``, and ``messages`` from the first one to the turn's user message.
+    """
+    user, reply = (pl.struct(role=pl.lit(role), content=column) for role, column in (("user", "prompt"), ("assistant", "reply")))
+    return (
+        turns.join(wanted.select("conversation_id", last="turn_id", last_turn="turn"), on="conversation_id")
+        .filter(pl.col("turn") <= pl.col("last_turn"))
+        .sort("last", "turn")
+        .group_by("last", maintain_order=True)
+        .agg(pl.concat_list(user, reply).explode().alias("messages"))
+        .select(turn_id="last", messages=pl.col("messages").list.head(pl.col("messages").list.len() - 1))
     )
 
 

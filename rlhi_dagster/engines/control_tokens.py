@@ -61,7 +61,8 @@ class ControlTokens:
     def pair(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of ``pair_sets.TRAINING_ROWS`` with such text."""
         sides = {side: row[side] if row[side] is None else self.text(row[side]) for side in ("chosen", "rejected")}
-        return {**row, "prompt": self.messages(row["prompt"]), **sides}
+        asked = {name: self.messages(row[name]) for name in ("prompt", "told") if name in row}
+        return {**row, **asked, **sides}
 
     def _apart(self, text: str) -> str:
         def apart(first: re.Match[str]) -> str:

@@ -96,13 +96,13 @@ def file_of(split: str) -> str:
 
 
 def table_of(recipe: str | None, recipe_folder: str | None = None) -> tuple[str, list[str] | None]:
-    """The table that an export is drawn from, and its partitions: a recipe with rounds has pairs of its own, one on thumbs examples."""
+    """The table that a recipe's rows are drawn from, and its partitions: one with rounds has pairs of its own, others have examples."""
     if recipe is not None:
         chosen = recipes.load(recipe, recipe_folder)
         if chosen.rounds:
             return "online_pairs", [recipe]
-        if chosen.method == "kto":
-            return "thumb_examples", None
+        if chosen.method in ("kto", "sdpo"):
+            return {"kto": "thumb_examples", "sdpo": "follow_up_examples"}[chosen.method], None
     return "preference_pairs", None
 
 

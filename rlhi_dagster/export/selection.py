@@ -18,9 +18,8 @@ from rlhi_dagster.export import SPLITS, dataset_card
 from rlhi_dagster.online import rounds
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source
-from rlhi_dagster.training import recipes
+from rlhi_dagster.training import follow_ups, recipes, thumbs
 from rlhi_dagster.training.pair_sets import SIDES, drawn_sets, kept_sets
-from rlhi_dagster.training.thumbs import as_pairs
 
 if TYPE_CHECKING:
     from rlhi_dagster.profiles import Profile
@@ -45,11 +44,13 @@ class Selection:
 
 
 def offered(lake: Lake, recipe: str | None, recipe_folder: str | None = None) -> pl.DataFrame:
-    """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds the pairs of its rounds, of one on thumbs its examples."""
+    """``PREFERENCE_PAIRS`` to select from: of a recipe with online rounds its pairs, of one on thumbs or follow-ups its examples."""
     table, partitions = dataset_card.table_of(recipe, recipe_folder)
     rows = lake.scan(table, partitions).collect()
-    made_pairs = {"online_pairs": rounds.as_preference_pairs, "thumb_examples": as_pairs}
-    return made_pairs[table](rows) if table in made_pairs else rows
+    if table == "online_pairs":
+        return rounds.as_preference_pairs(rows, Source(recipes.load(str(recipe), recipe_folder).sources[0]))
+    as_pairs = {"thumb_examples": thumbs.as_pairs, "follow_up_examples": follow_ups.as_pairs}
+    return as_pairs[table](rows) if table in as_pairs else rows
 
 
 def selected(pairs: pl.DataFrame, selection: Selection, profile: Profile) -> dict[str, pl.DataFrame]:

@@ -40,7 +40,13 @@ def export(out: Path, layout: Format, selection: Selection, lake: Lake, profile:
         written = f"{out}: {', '.join(lake.export_duckdb(out))}"
         exports.note(Path(lake.root).parent, out)
         return written
-    if layout is not Format.TRL and selection.recipe and recipes.load(selection.recipe, profile.recipes).method == "kto":
+    method = recipes.load(selection.recipe, profile.recipes).method if selection.recipe else None
+    if method == "sdpo":
+        raise ValueError(
+            f"recipe {selection.recipe} has replies with follow-ups and no pairs: they are in the table follow_up_examples, which "
+            "--format duckdb writes"
+        )
+    if method == "kto" and layout is not Format.TRL:
         raise ValueError(f"recipe {selection.recipe} has examples with one reply each and no pairs: give --format trl")
     pairs = offered(lake, selection.recipe, profile.recipes)
     chosen = selected(pairs, selection, profile)

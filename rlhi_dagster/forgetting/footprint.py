@@ -22,6 +22,7 @@ NAMES = {
     "conversation_id": "conversation",
     "turn_id": "message",
     "follow_up_id": "message",
+    "follow_up_turn_id": "message",
     "reply_id": "message",
     "evidence": "message",
     "persona_line_id": "line",
@@ -38,7 +39,7 @@ NAMES = {
     "judgement_id": "judgement",
 }
 """What a column's values name; a list column names several. Two columns of one kind hold ids of the same things."""
-_REFERRING = {"evidence", "persona_line_ids", "duplicate_of", "contaminated_by"}
+_REFERRING = {"evidence", "follow_up_turn_id", "persona_line_ids", "duplicate_of", "contaminated_by"}
 """Columns that name things of another row, perhaps another user's: what they name is not the row's own."""
 _ORDER = {"preference_pairs": 0, "reward_pairs": 1, "candidate_rewards": 2, "turns": 4, "conversations": 5}
 """Of tables, beside those without a user column (0) and with one (3): borrowed pairs are found through the rewards."""
@@ -51,7 +52,8 @@ class Footprint:
     Attributes:
         user_id: The fingerprint.
         ids: Ids of what is theirs, by kind: see ``NAMES``.
-        borrowed: Pairs of other users that were ranked, and items that are asked, under this user's persona (`pair_id`, `prompt_id`).
+        borrowed: Pairs of other users that were ranked, and items that are asked, under this user's persona, and examples of other users
+            with this one's words (`pair_id`, `prompt_id`).
     """
 
     user_id: str
@@ -125,7 +127,7 @@ def footprint(lake: Lake, user_id: str) -> Footprint:
             if name in schema and name not in _REFERRING:
                 ids[kind] |= set(own.select(pl.col(name).unique()).collect(engine="streaming")[name].drop_nulls())
     found = Footprint(user_id, {kind: frozenset(values) for kind, values in ids.items()}, frozenset())
-    return Footprint(user_id, found.ids, _borrowed(lake, user_id))
+    return Footprint(user_id, found.ids, _borrowed(lake, found))
 
 
 def users_like(lake: Lake, beginning: str) -> list[str]:
@@ -149,14 +151,18 @@ def tables(lake: Lake) -> Iterator[tuple[str, pl.LazyFrame]]:
             yield name, lake.scan(name)
 
 
-def _borrowed(lake: Lake, user_id: str) -> frozenset[str]:
-    """Pairs of other users that rest on a reward under this user's persona, and evaluation items that show it."""
-    present = dict(tables(lake))
+def _borrowed(lake: Lake, own: Footprint) -> frozenset[str]:
+    """Of other users: pairs that rest on a reward under this user's persona, examples with the user's words, items with the persona."""
+    present, user_id = dict(tables(lake)), own.user_id
     found = pl.DataFrame(schema={"id": pl.String()})
     if {"candidate_rewards", "reward_pairs"} <= set(present):
         shown = present["candidate_rewards"].filter(pl.col("persona_user_id") == user_id).select("turn_id", "condition").unique()
         pairs = present["reward_pairs"].filter(pl.col("user_id") != user_id).join(shown, on=["turn_id", "condition"], how="semi")
         found = pairs.select(pl.col("pair_id").alias("id")).collect(engine="streaming")
+    if "follow_up_examples" in present:
+        lent = present["follow_up_examples"].filter(pl.col("user_id") != user_id)
+        words = _names("follow_up_turn_id", pl.String(), own.ids["message"])
+        found = pl.concat([found, lent.filter(words).select(pl.col("pair_id").alias("id")).collect(engine="streaming")])
     if "eval_prompts" in present:
         asked = present["eval_prompts"].filter(pl.col("persona_user_id") == user_id, pl.col("user_id") != user_id)
         found = pl.concat([found, asked.select(pl.col("prompt_id").alias("id")).collect(engine="streaming")])

@@ -23,7 +23,7 @@ from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.engines.models import MARK
 from rlhi_dagster.training.artefacts import manifest, read_pairs, write_pairs
 
-_LEARNS_FROM_PAIRS = {"sft", "dpo", "kto", "reward"}
+_LEARNS_FROM_PAIRS = {"sft", "dpo", "kto", "sdpo", "reward"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _PROMPTS = (
     "reward_pairs",
     "preference_pairs",
     "thumb_examples",
+    "follow_up_examples",
     "online_candidates",
     "eval_prompts",
 )

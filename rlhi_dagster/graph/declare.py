@@ -60,7 +60,10 @@ warnings.filterwarnings("ignore", message=_BETA, category=BetaWarning)
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=PreviewWarning)
 
 OWNERS = ["team:rlhi"]
-OF_RECIPES = ("recipes", "sft", "dpo", "dpo_on_rewards", "kto", "max_pairs", "validation_fraction", "seed", "prompts.persona")
+OF_RECIPES = (
+    *("recipes", "sft", "dpo", "dpo_on_rewards", "kto", "sdpo", "max_pairs", "validation_fraction", "seed"),
+    *("prompts.persona", "prompts.hindsight"),
+)
 """Settings that decide how recipes train, and on which pairs."""
 DEVIATING = (
     *("source", "labeller", "personas", "sampling", "policy", "rewrites", "candidates", "reward", "reasoning"),

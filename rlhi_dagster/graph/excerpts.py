@@ -42,6 +42,7 @@ READ: Mapping[str, Mapping[str, str]] = {
     "reasoning_pairs": {"prompt": "problem", "chosen": "chosen", "rejected": "rejected"},
     "preference_pairs": {"source": "source", **_PAIR},
     "thumb_examples": {"source": "source", **_PAIR},
+    "follow_up_examples": {"source": "source", "persona": "persona", "prompt": "request", "reply": "reply", "follow_up": "follow-up"},
     "online_pairs": _PAIR,
     "eval_prompts": {"benchmark": "benchmark", "persona": "persona", "prompt": "request"},
     "responses": {"recipe": "recipe", "benchmark": "benchmark", "reply": "reply"},

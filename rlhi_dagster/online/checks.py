@@ -5,7 +5,7 @@ What belongs here: these properties as functions of frames. What does not: prope
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -13,8 +13,10 @@ from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.preferences import Source
 
 
-def requests_are_in_one_round(pairs: pl.LazyFrame, candidates: pl.LazyFrame, offered: pl.LazyFrame, recipes: Sequence[str]) -> Finding:
-    """Every request of a kept `rewards` pair has candidates and pairs in one round of each recipe, and no other request has any.
+def requests_are_in_one_round(
+    pairs: pl.LazyFrame, candidates: pl.LazyFrame, offered: pl.LazyFrame, recipes: Mapping[str, Source]
+) -> Finding:
+    """Every request of a kept pair of its source has candidates and pairs in one round of a recipe, and no other request has any.
 
     Every pair is kept or dropped with a reason.
 
@@ -22,10 +24,11 @@ def requests_are_in_one_round(pairs: pl.LazyFrame, candidates: pl.LazyFrame, off
         pairs: ``ONLINE_PAIRS``.
         candidates: ``ONLINE_CANDIDATES``.
         offered: ``PREFERENCE_PAIRS``.
-        recipes: Recipes with rounds that are looked at.
+        recipes: Recipes with rounds that are looked at, and the source of each.
     """
-    wanted = offered.filter("is_kept", pl.col("source") == Source.REWARDS.value).select("turn_id").unique().collect()
-    expected = wanted.join(pl.DataFrame({"recipe": list(recipes)}, schema={"recipe": pl.String()}), how="cross")
+    looked_at = {"recipe": list(recipes), "source": [source.value for source in recipes.values()]}
+    arms = pl.DataFrame(looked_at, schema=dict.fromkeys(looked_at, pl.String()))
+    expected = offered.filter("is_kept").select("turn_id", "source").unique().collect().join(arms, on="source").drop("source")
     key = ["recipe", "turn_id"]
     of_recipes = pl.col("recipe").is_in(list(recipes))
     found = {

@@ -1,7 +1,8 @@
 """Online rounds: the policy as it is writes candidates, the reward model ranks them, and the pairs train the policy of the next round.
 
-Ours: the paper trains once on pairs that are there. Requests are those of the kept pairs of source `rewards`, so their users are training
-users and no evaluation item is among them; each is in one round. Round 1 asks the starting policy what ``candidates`` asked it.
+Ours: the paper trains once on pairs that are there. Requests are those of the kept pairs of the recipe's source, so their users are
+training users and no evaluation item is among them; each is in one round. Round 1 asks the starting policy what ``candidates`` asked it,
+unless the recipe shows no persona.
 
 What belongs here: which request is in which round, what a round asks for, and its tables. What does not: how candidates are ranked
 (``preferences/reward_pairs.py``), asking models and training (handed in).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -21,10 +23,12 @@ from rlhi_dagster.personas.conditioning import PersonaPlacement
 from rlhi_dagster.preferences import Source
 from rlhi_dagster.preferences import candidates as ranking
 from rlhi_dagster.preferences.duplicates import duplicates
+from rlhi_dagster.preferences.merge import OF_CONDITION
 from rlhi_dagster.preferences.reward_pairs import ranked_pairs
 from rlhi_dagster.preferences.settings import CandidateSettings
 
-CONDITION = "own"
+CONDITIONS = {source: condition for condition, source in OF_CONDITION.items()}
+"""Whose persona the reward model sees, by the source of the pairs."""
 BEYOND_THE_SHARE = "beyond_the_share"
 """Drop reason of a pair that the round has no need for: it has its pairs already, from better ranks or by digest."""
 
@@ -37,6 +41,7 @@ class Plan:
 
     Attributes:
         recipe: Its name.
+        source: Of the pairs whose requests it asks.
         rounds: How many, at least 1.
         pairs: Pairs over all rounds, by split.
         candidates: Sampling and ranking; pairs per request are as many as a round needs.
@@ -46,6 +51,7 @@ class Plan:
     """
 
     recipe: str
+    source: Source
     rounds: int
     pairs: Mapping[str, int]
     candidates: CandidateSettings
@@ -82,18 +88,22 @@ Train = Callable[[Round], ModelRef]
 """Trains the policy of a round on the round's kept pairs."""
 
 
-def requests(pairs: pl.DataFrame, rounds: int, seed: int) -> pl.DataFrame:
-    """The requests of the kept pairs of source `rewards`, each in one round, equally many in each as far as that goes.
+def requests(pairs: pl.DataFrame, source: Source, persona: Literal["own", "none"], rounds: int, seed: int) -> pl.DataFrame:
+    """The requests of the kept pairs of a source, each in one round, equally many in each as far as that goes.
 
     Args:
         pairs: ``PREFERENCE_PAIRS``.
+        source: Which pairs.
+        persona: Whether they are asked with the user's own persona, or with none.
         rounds: How many.
         seed: Changes which request is in which round.
 
     Returns:
         turn_id, user_id, asked_at, prompt, persona, persona_line_ids, split and round; sorted by ``turn_id``.
     """
-    kept = pairs.filter("is_kept", pl.col("source") == Source.REWARDS.value).sort("pair_id").unique("turn_id", keep="first")
+    kept = pairs.filter("is_kept", pl.col("source") == source.value).sort("pair_id").unique("turn_id", keep="first")
+    if persona == "none":
+        kept = kept.with_columns(persona=pl.lit(""), persona_line_ids=pl.lit([], dtype=pl.List(pl.String())))
     order = pl.Series([digest_of("round", turn_id, seed) for turn_id in kept["turn_id"]], dtype=pl.String())
     place = order.rank("ordinal").alias("place")
     dealt = kept.select(*_OF_REQUEST, place).with_columns(pl.col("place").rank("ordinal").over("split"))
@@ -129,9 +139,9 @@ def rounds(plan: Plan, asked: pl.DataFrame, policy: ModelRef, ask: Ask, score: S
             policy = train(done)
 
 
-def as_preference_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
-    """``ONLINE_PAIRS`` as ``PREFERENCE_PAIRS``: for whoever draws, shows or exports pairs."""
-    known = pairs.with_columns(source=pl.lit(Source.REWARDS.value), strategy=pl.lit("best_of_n"), is_off_policy=pl.lit(value=False))
+def as_preference_pairs(pairs: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """``ONLINE_PAIRS`` of a recipe as ``PREFERENCE_PAIRS`` of its source: for whoever draws, shows or exports pairs."""
+    known = pairs.with_columns(source=pl.lit(source.value), strategy=pl.lit("best_of_n"), is_off_policy=pl.lit(value=False))
     absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in PREFERENCE_PAIRS.schema.items() if name not in known.columns]
     return PREFERENCE_PAIRS.conform(known.with_columns(absent))
 
@@ -146,13 +156,14 @@ def _round(plan: Plan, number: int, shares: Mapping[str, int], asked: pl.DataFra
     undated = asked.with_columns(month=pl.lit(None, dtype=pl.String()))
     named = pl.format("{}/{}/{}", pl.lit(plan.recipe), pl.lit(number), "candidate_id")
     sampled = ranking.candidates(undated, answers, plan.candidates.count, policy.identity).with_columns(candidate_id=named)
-    shown = sampled.drop_nulls("reply").with_columns(condition=pl.lit(CONDITION), persona_user_id="user_id", seen="persona")
+    condition = CONDITIONS[plan.source]
+    shown = sampled.drop_nulls("reply").with_columns(condition=pl.lit(condition), persona_user_id="user_id", seen="persona")
     reward_model, scored = score(ranking.reward_requests(shown, plan.placement))
     rewards = ranking.candidate_rewards(shown, scored, reward_model)
     told = {"recipe": pl.lit(plan.recipe), "round": pl.lit(number, dtype=pl.Int32())}
     split = asked.select("turn_id", "split")
     each = plan.candidates.model_copy(update={"pairs_per_request": _pairs_per_request(shares, split, plan.candidates.count)})
-    pairs = ranked_pairs(sampled, rewards, each, [CONDITION]).join(split, on="turn_id").with_columns(**told)
+    pairs = ranked_pairs(sampled, rewards, each, [condition]).join(split, on="turn_id").with_columns(**told)
     ids = [digest_of("online_pair", plan.recipe, number, pair_id) for pair_id in pairs["pair_id"]]
     decided = _decided(pairs.with_columns(pair_id=pl.Series(ids, dtype=pl.String())), shares, plan)
     reward = rewards.select("candidate_id", "reward", "reward_model", reward_error="error", reward_call_id="call_id")
@@ -170,7 +181,7 @@ def _pairs_per_request(shares: Mapping[str, int], split: pl.DataFrame, candidate
 
 def _decided(pairs: pl.DataFrame, shares: Mapping[str, int], plan: Plan) -> pl.DataFrame:
     """``ONLINE_PAIRS``: of those that nothing is against, each split's share is kept, best against worst before second best and so on."""
-    sound = pairs.filter("is_kept").with_columns(source=pl.lit(Source.REWARDS.value))
+    sound = pairs.filter("is_kept").with_columns(source=pl.lit(plan.source.value))
     repeated = duplicates(sound, plan.near_duplicate_jaccard).select("pair_id", "reason")
     distinct = sound.join(repeated, on="pair_id", how="anti")
     draw = pl.Series([digest_of(pair_id, plan.seed) for pair_id in distinct["pair_id"]], dtype=pl.String())

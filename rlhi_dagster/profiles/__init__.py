@@ -36,7 +36,7 @@ from rlhi_dagster.profiles.files import ROOT, ProfileError, absolute, available,
 from rlhi_dagster.reasoning.settings import ReasoningSettings
 from rlhi_dagster.training import recipes as recipe_files
 from rlhi_dagster.training.recipes import Recipe
-from rlhi_dagster.training.settings import DPOSettings, KTOSettings, TrainingSettings
+from rlhi_dagster.training.settings import DPOSettings, KTOSettings, SDPOSettings, TrainingSettings
 from rlhi_dagster.training.starting_models import HumanPreferences, PolicySettings, RewardSettings, policy_deviations
 
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)")
@@ -94,6 +94,9 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
     )
     kto: KTOSettings | None = Field(
         default=None, description="Training of `kto` recipes, on thumbs; null for what `dpo` has that is not DPO's own."
+    )
+    sdpo: SDPOSettings | None = Field(
+        default=None, description="Training of `sdpo` recipes, on follow-ups; null for what `dpo` has that is not DPO's own."
     )
     evaluation: EvaluationSettings = Field(description="What checkpoints are tried on.")
     diversity_corpora: tuple[CorpusSettings, ...] = Field(
@@ -218,12 +221,17 @@ class Profile(BaseModel, frozen=True, extra="forbid"):
             base = self.sft
         elif recipe.method == "kto":
             base = self.kto or self._kto_like_dpo()
+        elif recipe.method == "sdpo":
+            base = self.sdpo or SDPOSettings.model_validate(self._shared_with_dpo())
         return type(base).model_validate(base.model_dump() | recipe.settings)
 
     def _kto_like_dpo(self) -> KTOSettings:
         """KTO's own defaults beside what all methods share of `dpo`; a forward pass needs two examples at least."""
-        shared = self.dpo.model_dump(include=set(TrainingSettings.model_fields) - {"max_memorisation"})
-        return KTOSettings.model_validate({**shared, "micro_batch_size": max(self.dpo.micro_batch_size, 2)})
+        return KTOSettings.model_validate({**self._shared_with_dpo(), "micro_batch_size": max(self.dpo.micro_batch_size, 2)})
+
+    def _shared_with_dpo(self) -> dict[str, Any]:
+        """What all methods share of `dpo`, but for a bound that is of the method's own loss."""
+        return self.dpo.model_dump(include=set(TrainingSettings.model_fields) - {"max_memorisation"})
 
 
 def load(name: str, source: str | None = None, environment: Mapping[str, str] = os.environ) -> Profile:

@@ -22,9 +22,6 @@ from rlhi_dagster.provenance.lookup import Row, Rows
 from rlhi_dagster.training import recipes
 from rlhi_dagster.training.artefacts import read_pairs
 
-_ONE_SOURCE = {"reasoning_pairs": Source.REASONING, "online_pairs": Source.REWARDS}
-"""Tables whose pairs all have one source; of the others a column tells."""
-
 
 def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None) -> Lineage:
     """Everything that made a pair.
@@ -43,7 +40,7 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
     table, pair, union = rows.pair(pair_id)
     told = (pair if table == "online_pairs" else union) or {}
     fates = [Fate(name, row["is_kept"], row["drop_reasons"]) for name, row in ((table, pair), ("preference_pairs", union)) if row]
-    source = _source(table, pair)
+    source = _source(table, pair, recipe_folder)
     turns = _turns(rows, pair.get("turn_id"))
     lines = rows.of("personas", "persona_line_id", pair.get("persona_line_ids") or [])
     error = rows.one("reasoning_errors", "error_id", pair.get("error_id"))
@@ -60,7 +57,7 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
         uses=_uses(lake, source, pair, recipe_folder),
         user_id=pair.get("user_id"),
         is_off_policy=bool(pair.get("is_off_policy")),
-        condition=rounds.CONDITION if table == "online_pairs" else pair.get("condition"),
+        condition=rounds.CONDITIONS[source] if table == "online_pairs" else pair.get("condition"),
         round=pair.get("round"),
         model=pair["model"],
         reward_model=pair.get("reward_model"),
@@ -78,9 +75,11 @@ def why(lake: Lake, store: Path, pair_id: str, recipe_folder: str | None = None)
     )
 
 
-def _source(table: str, pair: Row) -> Source:
-    if table in _ONE_SOURCE:
-        return _ONE_SOURCE[table]
+def _source(table: str, pair: Row, recipe_folder: str | None) -> Source:
+    if table == "reasoning_pairs":
+        return Source.REASONING
+    if table == "online_pairs":
+        return Source(recipes.load(pair["recipe"], recipe_folder).sources[0])
     if table == "reward_pairs":
         return OF_CONDITION[pair["condition"]]
     return OF_KIND[FeedbackKind(pair["kind"])] if table == "explicit_pairs" else OF_STRATEGY[Strategy(pair["strategy"])]

@@ -55,7 +55,9 @@ def shown(sets: Mapping[str, PairSets], limits: Mapping[str, int]) -> tuple[pl.D
     members, distinct = [SETS.to_frame()], [TRAINING_ROWS.to_frame().rename({"pair_id": "key"})]
     for recipe, pairs in sets.items():
         for split, rows in pairs.by_split.items():
-            keyed = rows.with_columns(key=pl.Series([digest_of(*row) for row in rows.iter_rows()], dtype=pl.String()))
+            # Of a row that a teacher is told more of, that is the longest sequence.
+            counted = rows.with_columns(prompt="told").drop("told") if "told" in rows.columns else rows
+            keyed = counted.with_columns(key=pl.Series([digest_of(*row) for row in counted.iter_rows()], dtype=pl.String()))
             limit = pl.lit(limits[recipe], dtype=pl.Int64()).alias("max_length_tokens")
             members.append(keyed.select(pl.lit(recipe).alias("recipe"), pl.lit(split).alias("split"), "key", limit))
             distinct.append(keyed.select("key", "prompt", "chosen", "rejected"))

@@ -51,7 +51,7 @@ def no_memorisation(manifests: Mapping[str, Mapping[str, Any] | None]) -> Findin
     Args:
         manifests: As of `chosen_likelihood_holds`; of every method that trains on pairs.
     """
-    return _within_bound(manifests, "memorisation", ("sft", "dpo", "kto", "reward"))
+    return _within_bound(manifests, "memorisation", ("sft", "dpo", "kto", "sdpo", "reward"))
 
 
 def nothing_lost(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
@@ -60,7 +60,7 @@ def nothing_lost(manifests: Mapping[str, Mapping[str, Any] | None]) -> Finding:
     Args:
         manifests: As of `no_memorisation`. Drawn pairs were counted by who drew them, trained ones by the trainer.
     """
-    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto", "reward"))
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto", "sdpo", "reward"))
     counts = {
         name: (each.get("data", {}).get("pairs"), each.get("trained_rows"), each.get("pairs_too_long")) for name, each in known.items()
     }
@@ -79,7 +79,7 @@ def only_replies_carry_loss(manifests: Mapping[str, Mapping[str, Any] | None]) -
     Args:
         manifests: As of `chosen_likelihood_holds`; of the methods that train on replies.
     """
-    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto"))
+    missing, known = _trained_on_pairs(manifests, ("sft", "dpo", "kto", "sdpo"))
     masks = {name: each.get("masks", {}) for name, each in known.items()}
     wanted = {name: {"train": each.get("trained_rows"), "validation": each.get("validation_pairs") or None} for name, each in known.items()}
     seen = {name: {split: found.get(split, {}).get("rows") for split in ("train", "validation")} for name, found in masks.items()}

@@ -55,12 +55,14 @@ class Load:
         longest: Tokens of the longest sequence.
         keeps_start: Whether a frozen copy of the start is held to compare with; adapters are taken off instead.
         is_on_cpu: Whether devices have no memory of their own: then the whole model, as each process loads it, lies beside the shares.
+        reply_logits: Tokens of the longest reply, where the probabilities of all words are held for each of its tokens; else 0.
     """
 
     sequences: int
     longest: int
     keeps_start: bool
     is_on_cpu: bool = False
+    reply_logits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def forecast(shape: Shape, settings: TrainingSettings, load: Load, processes: in
         gradients=gradients / GIB,
         optimiser=trained * 8 / shares / GIB,
         activations=(tokens * _token_bytes(shape, settings) + _mask_bytes(settings, load)) / GIB,
-        head=_head_bytes(shape, settings, tokens) / GIB,
+        head=(_logits_bytes(shape, settings, load) if load.reply_logits else _head_bytes(shape, settings, tokens)) / GIB,
         start=4 * shape.parameters / shares / GIB if load.keeps_start and not settings.lora else 0.0,
     )
     if not load.is_on_cpu or shares == 1:
@@ -207,6 +209,18 @@ def _mask_bytes(settings: TrainingSettings, load: Load) -> float:
     if not (isinstance(settings, PairSettings) and settings.shared_prefix):
         return 0.0
     return settings.micro_batch_size * (load.sequences * load.longest) ** 2 * 5.0
+
+
+def _logits_bytes(shape: Shape, settings: TrainingSettings, load: Load) -> float:
+    """Logits of model and teacher wherever some row of a pass has its reply, what is made of them at its own, and the head's gradient.
+
+    Made of them are, in float32: of both the logits and the log-probabilities, the divergence, and two gradients.
+    """
+    rows = settings.micro_batch_size
+    places = min(load.longest, rows * load.reply_logits)
+    given = rows * places * 2 * (2.0 if settings.bf16 else 4.0)
+    made = rows * load.reply_logits * 7 * 4.0
+    return shape.vocabulary * (given + made + (0.0 if settings.lora else shape.width * 4.0))
 
 
 def _head_bytes(shape: Shape, settings: TrainingSettings, tokens: int) -> float:

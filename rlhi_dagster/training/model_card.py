@@ -22,9 +22,19 @@ _METHODS = {
     "dpo": "a language model trained on pairs of replies with Direct Preference Optimization ([DPO](https://arxiv.org/abs/2305.18290))",
     "kto": "a language model trained on replies that users gave a thumb up or down, with Kahneman-Tversky Optimization "
     "([KTO](https://arxiv.org/abs/2402.01306))",
+    "sdpo": "a language model trained to write as it would have, had it been told what the user said next, by self-distillation "
+    "([SDPO](https://arxiv.org/abs/2603.12273))",
     "reward": "a Bradley-Terry reward model of pairs of replies",
 }
-_TAGS = {"policy": [], "sft": ["sft", "trl"], "dpo": ["dpo", "trl"], "kto": ["kto", "trl"], "reward": ["reward-model", "trl"]}
+_TAGS = {
+    "policy": [],
+    "sft": ["sft", "trl"],
+    "dpo": ["dpo", "trl"],
+    "kto": ["kto", "trl"],
+    "sdpo": ["sdpo", "trl"],
+    "reward": ["reward-model", "trl"],
+}
+_ROWS = {"kto": "replies with a thumb", "sdpo": "replies with a follow-up"}
 _PERSONA = {
     "own": " It was trained with what is known of the user in the system message, one line each, and without one where nothing was known.",
     "none": " It was trained without anything about the user in view: give it no persona.",
@@ -106,7 +116,7 @@ def _data(manifest: Mapping[str, Any]) -> list[str]:
         if manifest.get("earlier_pairs")
         else ""
     )
-    rows, others = "replies with a thumb" if manifest["method"] == "kto" else "pairs", data["validation_pairs"]
+    rows, others = _ROWS.get(manifest["method"], "pairs"), data["validation_pairs"]
     return [
         "## Training data",
         f"{data['pairs']:,} {rows} of {data['users']:,} users of {markdown_code(data['conversations'])}; another {others:,} {rows}, of "

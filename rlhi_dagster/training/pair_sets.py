@@ -16,6 +16,7 @@ from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.personas.conditioning import PersonaPlacement, with_persona
 from rlhi_dagster.preferences import Source, Strategy
 from rlhi_dagster.preferences.merge import with_split
+from rlhi_dagster.training.follow_ups import FollowUps
 from rlhi_dagster.training.recipes import Recipe
 from rlhi_dagster.training.thumbs import Thumbs
 
@@ -34,8 +35,10 @@ _TABLES = {
     Source.DRAFTS: "explicit_pairs",
 }
 """Where the pairs of a source come from, before ``preference_pairs``."""
+Origin = Source | Thumbs | FollowUps
+"""Where a training row comes from."""
 SIDES = ("chosen", "rejected")
-"""Of a training row. A pair has both; of an unpaired example, a reply with a thumb, one is null."""
+"""Of a training row. A pair has both; of an unpaired example, a reply with a thumb or a follow-up, one is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def drawn_sets(
     """What each recipe trains and validates on: equally many pairs for every recipe, or all of its sources' where it says so.
 
     Args:
-        pairs: ``PREFERENCE_PAIRS``, with examples as ``thumbs.as_pairs`` makes rows of them; those that are not kept are passed over.
+        pairs: ``PREFERENCE_PAIRS``, with examples as ``thumbs.as_pairs`` and ``follow_ups.as_pairs`` make rows of them; those that are
+            not kept are passed over.
         recipes: Every recipe by name; those without sources get no sets. Of one with rounds the sets are what it would train on without:
             requests that its rounds sample from, with replies of the starting policy.
         most: Most training pairs of a recipe that takes equally many; ``None`` for no limit.
@@ -93,10 +97,12 @@ def kept_sets(pairs: pl.DataFrame, recipe: Recipe, seed: int) -> PairSets:
 def equal_count(pairs: pl.DataFrame, recipes: Mapping[str, Recipe], most: int | None) -> int:
     """Training pairs of each recipe that takes equally many: what the scarcest of them can have, at most ``most``.
 
-    A recipe with a source that has no kept training pair cannot train at all (`without_data`) and takes nothing from the others.
+    A recipe with a source that has no kept training pair cannot train at all (`without_data`) and takes nothing from the others. Nor does
+    one on follow-ups, which has as many as the others, or all that there are if those are fewer; alone it takes what it can have.
     """
     there = _kept_by_source(pairs)
     arms = [recipe for recipe in recipes.values() if recipe.sources and recipe.pairs == "equal" and all(map(there.get, recipe.sources))]
+    arms = [arm for arm in arms if arm.method != "sdpo"] or arms
     return min([*(_capacity([there[source] for source in arm.sources]) for arm in arms), *([most] if most else [])], default=0)
 
 
@@ -106,7 +112,7 @@ def without_data(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> dict[str
     One rule for all methods: such a recipe is left out of a run, which says so, unless the run has no other to train.
 
     Args:
-        pairs: ``PREFERENCE_PAIRS``, and examples as ``thumbs.as_pairs`` makes rows of them.
+        pairs: ``PREFERENCE_PAIRS``, and examples as ``thumbs.as_pairs`` and ``follow_ups.as_pairs`` make rows of them.
         recipes: Those of a run, by name.
 
     Raises:
@@ -121,6 +127,10 @@ def without_data(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> dict[str
             if isinstance(source, Thumbs) and not (up and down):
                 kinds = f"{up:,} thumbs up and {down:,} thumbs down to train on, and KTO needs both"
                 told.setdefault(name, []).append(f"recipe {name}: {kinds}; see explicit_feedback, and the drop reasons in thumb_examples")
+            elif not n and isinstance(source, FollowUps):
+                told.setdefault(name, []).append(
+                    f"recipe {name}: no kept training example of source {source}; see turns, and the drop reasons in follow_up_examples"
+                )
             elif not n:
                 where = f"see the drop reasons in {_TABLES[Source(source)]} and preference_pairs"
                 told.setdefault(name, []).append(f"recipe {name}: no kept training pair of source {source}; {where}")
@@ -129,7 +139,7 @@ def without_data(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> dict[str
     return {name: "; ".join(sentences) for name, sentences in told.items()}
 
 
-def shares(count: int, sources: Sequence[Source | Thumbs]) -> dict[Source | Thumbs, int]:
+def shares(count: int, sources: Sequence[Origin]) -> dict[Origin, int]:
     """How many pairs of each source make ``count``: equally many, the rest of the first."""
     each, rest = divmod(count, len(sources))
     return {source: each + (rest if place == 0 else 0) for place, source in enumerate(sources)}

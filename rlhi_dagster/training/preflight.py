@@ -20,6 +20,7 @@ _PLACES = {
     "reward": "reward.training.max_length of the profile",
     "sft": "sft.max_length of the profile or settings.max_length of the recipe",
     "kto": "max_length of kto, or of dpo without it, in the profile, or settings.max_length of the recipe",
+    "sdpo": "max_length of sdpo, or of dpo without it, in the profile, or settings.max_length of the recipe",
     "dpo": "max_length of dpo or dpo_on_rewards in the profile, or settings.max_length of the recipe",
 }
 """Where the length limit of a method is set."""

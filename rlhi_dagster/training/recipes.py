@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rlhi_dagster.preferences import Source
+from rlhi_dagster.training.follow_ups import FollowUps
 from rlhi_dagster.training.settings import OF_METHOD, TrainingSettings
 from rlhi_dagster.training.thumbs import Thumbs
 
@@ -67,11 +68,11 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         description="Recipes that it is compared with on the same requests; a treatment always with `base`, too. A control names "
         "what it is the control of.",
     )
-    method: Literal["none", "sft", "dpo", "kto"] = Field(description="`none` is the starting policy itself.")
-    sources: tuple[Source | Thumbs, ...] = Field(
+    method: Literal["none", "sft", "dpo", "kto", "sdpo"] = Field(description="`none` is the starting policy itself.")
+    sources: tuple[Source | Thumbs | FollowUps, ...] = Field(
         default=(),
-        description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many. Of method `kto` which "
-        "examples, as in `thumb_examples.source`.",
+        description="Which preference pairs, as in `preference_pairs.source`; of several sources equally many. Of the methods `kto` and "
+        "`sdpo` which examples, as in `thumb_examples.source` and `follow_up_examples.source`.",
     )
     pairs: Literal["equal", "all"] = Field(
         default="equal",
@@ -112,10 +113,19 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _follow_ups_are_for_sdpo(self) -> Recipe:
+        of_follow_ups = [isinstance(source, FollowUps) for source in self.sources]
+        if (self.method == "sdpo" or any(of_follow_ups)) and (self.method, of_follow_ups) != ("sdpo", [True]):
+            raise ValueError("method sdpo needs sources [follow_ups] or [follow_ups_shuffled], and no other method takes these sources")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_rank_candidates(self) -> Recipe:
-        if self.rounds and (self.method, self.sources, self.persona, self.pairs) != ("dpo", (Source.REWARDS,), "own", "equal"):
+        ranked_under = {"own": Source.REWARDS, "none": Source.REWARDS_NONE}[self.persona]
+        if self.rounds and (self.method, self.sources, self.pairs) != ("dpo", (ranked_under,), "equal"):
             raise ValueError(
-                "rounds needs method dpo, sources [rewards], persona own and pairs equal: candidates are ranked under the persona"
+                "rounds needs method dpo, pairs equal, and sources [rewards], or with persona none [rewards_none]: candidates are ranked "
+                "under the persona that is shown"
             )
         return self
 
@@ -183,7 +193,7 @@ def ranked(arms: Mapping[str, Recipe]) -> list[str]:
     The base and the other baselines first, then a family after the other: those of one source in the order of ``Source``, then mixed ones;
     in a family treatments before controls, then by name.
     """
-    order, roles = [*Source, *Thumbs], list(Role)
+    order, roles = [*Source, *Thumbs, *FollowUps], list(Role)
     of_family: dict[str, list[tuple[int, list[int]]]] = {}
     for recipe in arms.values():
         of_family.setdefault(recipe.family, []).append((len(recipe.sources), [order.index(source) for source in recipe.sources]))

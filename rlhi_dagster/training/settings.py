@@ -122,6 +122,24 @@ class KTOSettings(TrainingSettings, frozen=True, extra="forbid"):
         return share * (up + down) / max(up, 1), (1 - share) * (up + down) / max(down, 1)
 
 
+class SDPOSettings(TrainingSettings, frozen=True, extra="forbid"):
+    """How a model is trained to write as it would have, told what the user said next (SDPO; Kleine Buening et al., 2026, arXiv:2603.12273).
+
+    The RLHI paper has no such method, so all of it is ours.
+    """
+
+    form: Literal["instruction", "dialogue"] = Field(
+        default="instruction",
+        description="How the teacher is told the follow-up. `instruction`: by `prompts/hindsight.md` in the place of the request. "
+        "`dialogue`: as another paragraph of the request, for models that know dialogues only.",
+    )
+    max_memorisation: float = Field(
+        default=0.1,
+        gt=0,
+        description="Held-out loss minus training loss, in nats a token, past which a snapshot is not chosen.",
+    )
+
+
 class DPOSettings(PairSettings, frozen=True, extra="forbid"):
     """How a model is trained on preferences."""
 
@@ -154,7 +172,7 @@ class DPOSettings(PairSettings, frozen=True, extra="forbid"):
         return said
 
 
-OF_METHOD: dict[str, type[TrainingSettings]] = {"dpo": DPOSettings, "kto": KTOSettings, "reward": PairSettings}
+OF_METHOD: dict[str, type[TrainingSettings]] = {"dpo": DPOSettings, "kto": KTOSettings, "sdpo": SDPOSettings, "reward": PairSettings}
 """The settings of a method that has some of its own."""
 
 

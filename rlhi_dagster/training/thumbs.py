@@ -15,6 +15,7 @@ import polars as pl
 
 from rlhi_dagster.base.findings import Finding
 from rlhi_dagster.base.tables import PREFERENCE_PAIRS, THUMB_EXAMPLES
+from rlhi_dagster.conversations.turns import said_before
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.feedback.labels.thumbs import latest_thumbs
 from rlhi_dagster.personas.snapshots import personas_at
@@ -53,18 +54,9 @@ def offered(explicit_feedback: pl.LazyFrame, turns: pl.LazyFrame, users: pl.Data
     training = users.lazy().filter(pl.col("split") == "train").select("user_id")
     given = latest_thumbs(explicit_feedback).filter(pl.col("value").fill_nan(None).fill_null(0) != 0)
     rated = turns.join(training, on="user_id", how="semi").join(given, on="turn_id")
-    user, reply = (pl.struct(role=pl.lit(role), content=column) for role, column in (("user", "prompt"), ("assistant", "reply")))
-    said = (
-        turns.join(rated.select("conversation_id", last="turn_id", last_turn="turn"), on="conversation_id")
-        .filter(pl.col("turn") <= pl.col("last_turn"))
-        .sort("last", "turn")
-        .group_by("last", maintain_order=True)
-        .agg(pl.concat_list(user, reply).explode().alias("messages"))
-        .select(turn_id="last", messages=pl.col("messages").list.head(pl.col("messages").list.len() - 1))
-    )
     is_up, text = pl.col("value") > 0, pl.col("reply").fill_null("")
     found = (
-        rated.join(said, on="turn_id")
+        rated.join(said_before(turns, rated), on="turn_id")
         .select(
             "user_id",
             "conversation_id",

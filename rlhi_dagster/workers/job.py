@@ -17,7 +17,7 @@ class TrainingJob:
 
     Attributes:
         name: Name of the artefact, for progress and the model's name.
-        method: ``policy``, ``sft``, ``dpo``, ``kto`` or ``reward``.
+        method: ``policy``, ``sft``, ``dpo``, ``kto``, ``sdpo`` or ``reward``.
         model: Starting model; ``None`` for a fresh one.
         train: Parquet of training rows.
         validation: Parquet of validation rows (may be empty).

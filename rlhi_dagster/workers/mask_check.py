@@ -31,7 +31,7 @@ def check(name: str, trainer: Any, tokenizer: PreTrainedTokenizerBase, **rows: S
 
     Args:
         name: Of the artefact.
-        trainer: TRL's trainer of the SFT, DPO or KTO method.
+        trainer: TRL's trainer of the SFT, DPO or KTO method, or one that reads rows as SFT does.
         tokenizer: The model's.
         **rows: The pairs behind the trainer's ``train`` and ``validation`` rows, in order; no set without a row.
 

@@ -91,7 +91,7 @@ class Start:
     def _lengths(self, job: TrainingJob) -> list[int]:
         """Tokens of the longer side of each pair, up to the first one that is short enough."""
         lengths: list[int] = []
-        for row in pl.read_parquet(job.train, columns=["prompt", "chosen", "rejected"]).iter_rows(named=True):
+        for row in pl.read_parquet(job.train).iter_rows(named=True):
             lengths.append(max(token_counts(conversations(row), self.tokenizer)))
             if lengths[-1] <= job.settings.max_length:
                 break

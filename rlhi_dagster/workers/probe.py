@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -30,7 +29,6 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from rlhi_dagster.base import text_health
 from rlhi_dagster.engines.models import digest_of
-from rlhi_dagster.workers.sharding import share_out_frozen
 from rlhi_dagster.workers.tokens import Conversation, token_counts
 
 _SEED = 1
@@ -75,8 +73,8 @@ class Probe:
         tokenizer: Its tokenizer.
         prompts: From `prompts_for`, at least one; with a reply they fit the model's context.
         reply_tokens: Most tokens of a reply.
-        load_start: Loads the model that training starts from. It is called once, at the first probe, unless adapters are trained:
-            without them the model is its start.
+        start: Gives the model that training starts from, frozen. It is not called before the first probe, and never where adapters are
+            trained: without them the model is its start.
         is_cut: Replies may be longer than ``reply_tokens`` elsewhere: one that does not end is cut here, not broken.
     """
 
@@ -86,22 +84,14 @@ class Probe:
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[Conversation],
         reply_tokens: int,
-        load_start: Callable[[], Any],
+        start: Callable[[], Any],
         *,
         is_cut: bool = False,
     ) -> None:
-        self.trainer, self.tokenizer, self.reply_tokens, self._load_start = trainer, tokenizer, reply_tokens, load_start
+        self.trainer, self.tokenizer, self.reply_tokens, self._start = trainer, tokenizer, reply_tokens, start
         self.prompts, self._is_cut = [*prompts], is_cut
         if not self.prompts:
             raise ValueError("a probe needs a prompt")
-
-    @cached_property
-    def _start(self) -> Any:
-        """The frozen start, held beside the policy; in shares where the policy is."""
-        start = self._load_start().eval().requires_grad_(False)
-        if self.trainer.is_fsdp_enabled:
-            return share_out_frozen(start, self.trainer)
-        return self.trainer.accelerator.prepare_model(start, evaluation_mode=True)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
@@ -187,7 +177,7 @@ class Probe:
             now = _log_probabilities(policy, tokens, attends, counts.shape[1])
             without: AbstractContextManager[Any] = policy.disable_adapter() if adapted else nullcontext()
             with without:
-                then = _log_probabilities(policy if adapted else self._start, tokens, attends, counts.shape[1])
+                then = _log_probabilities(policy if adapted else self._start(), tokens, attends, counts.shape[1])
             found += ((now.exp() * (now - then)).sum(-1) * counts).sum(1).tolist()
         return found
 

@@ -84,9 +84,12 @@ def share_out(trainer: Trainer) -> None:
     accelerator.prepare = once
 
 
-def share_out_frozen(model: Any, trainer: Trainer) -> Any:
-    """A model that is not trained, shared out block by block as the trainer's."""
-    return fsdp2_prepare_model(trainer.accelerator, model)
+def frozen_beside(trainer: Trainer, model: Any) -> Any:
+    """A model that is not trained, beside the trainer's; shared out block by block where that one is."""
+    frozen = model.eval().requires_grad_(False)
+    if trainer.is_fsdp_enabled:
+        return fsdp2_prepare_model(trainer.accelerator, frozen)
+    return trainer.accelerator.prepare_model(frozen, evaluation_mode=True)
 
 
 def _on_cpu() -> dict[str, Any]:

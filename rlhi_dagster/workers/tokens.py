@@ -34,8 +34,9 @@ def replied(prompt: Conversation, reply: str) -> Conversation:
 
 
 def conversations(row: Mapping[str, Any]) -> list[Conversation]:
-    """The whole conversations of a training row: two of a pair, one of an unpaired example."""
-    return [replied(row["prompt"], row[side]) for side in SIDES if row[side] is not None]
+    """The whole conversations of a training row: two of a pair, one of an unpaired example, and what a teacher is told of it."""
+    asked = [row[name] for name in ("prompt", "told") if row.get(name) is not None]
+    return [replied(prompt, row[side]) for prompt in asked for side in SIDES if row[side] is not None]
 
 
 def token_counts(

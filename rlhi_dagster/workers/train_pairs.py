@@ -1,7 +1,7 @@
 """What the workers that train on preference pairs share: reading and measuring the rows, loading the start, and keeping the best snapshot.
 
-What belongs here: what is the same for ``train_sft``, ``train_dpo``, ``train_kto`` and ``train_reward``. What does not: what every training
-run shares, pairs or not (``train_loop.py``).
+What belongs here: what is the same for ``train_sft``, ``train_dpo``, ``train_kto``, ``train_sdpo`` and ``train_reward``. What does not:
+what every training run shares, pairs or not (``train_loop.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rlhi_dagster.workers.artefact import finish
 from rlhi_dagster.workers.job import TrainingJob
 from rlhi_dagster.workers.memory_gauge import Gauge, shape_of
 from rlhi_dagster.workers.probe import Probe, prompts_for
+from rlhi_dagster.workers.sharding import frozen_beside
 from rlhi_dagster.workers.tokens import conversations
 from rlhi_dagster.workers.train_loop import Report, fit, preflight
 
@@ -55,6 +56,7 @@ class PairData:
             ValueError: No row is left to train on; the message says how many were too long.
         """
         self.job, self.report = job, report
+        self._start: Any = None
         self.tokenizer = load_tokenizer(job.start)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -86,6 +88,12 @@ class PairData:
         with loading(self.job.start, "models.policy"):
             return AutoModelForCausalLM.from_pretrained(self.job.start.source, **self.load_kwargs())
 
+    def start_beside(self, trainer: Trainer) -> Any:
+        """The start, frozen, beside a trainer's model; loaded when it is first asked for, and once."""
+        if self._start is None:
+            self._start = frozen_beside(trainer, self.causal_model())
+        return self._start
+
     def adapters(self, task: str) -> LoraConfig | None:
         """The adapters to train, if the settings ask for some."""
         lora = self.job.settings.lora
@@ -100,7 +108,7 @@ class PairData:
         room = int(trainer.model.config.get_text_config().max_position_embeddings) - most_tokens
         prompts = prompts_for([row["prompt"] for row in self.validation], self.tokenizer, room, settings.probe_samples)
         is_cut = most_tokens < limit
-        return Probe(trainer, self.tokenizer, prompts, most_tokens, self.causal_model, is_cut=is_cut) if prompts else None
+        return Probe(trainer, self.tokenizer, prompts, most_tokens, lambda: self.start_beside(trainer), is_cut=is_cut) if prompts else None
 
     @property
     def _is_sampled(self) -> bool:
@@ -115,15 +123,26 @@ class PairData:
         """
         job, is_reward = self.job, self.job.method == "reward"
         on_cpu = not torch.cuda.is_available()
-        load = memory_forecast.Load(1 if job.method in ("sft", "kto") else 2, self.longest, keeps_start=self._is_sampled, is_on_cpu=on_cpu)
+        is_distilled = job.method == "sdpo"
+        load = memory_forecast.Load(
+            1 if job.method in ("sft", "kto", "sdpo") else 2,
+            self.longest,
+            keeps_start=self._is_sampled or is_distilled,
+            is_on_cpu=on_cpu,
+            reply_logits=self._longest_reply() if is_distilled else 0,
+        )
         shape = shape_of(job.start, has_head=not is_reward)
         if not on_cpu:
             whole = memory_forecast.loading(shape, job.settings)
             self.report(f"training {job.name}: each process loads weights into main memory first, up to {whole:.2f} GiB")
         return memory_forecast.check(job.name, shape, job.settings, load, PartialState().num_processes, available)
 
+    def _longest_reply(self) -> int:
+        """Tokens of the longest reply; chat templates may end it by one or two more."""
+        return max(map(len, self.tokenizer([row["chosen"] for row in (*self.train, *self.validation)])["input_ids"]))
+
     def _rows(self, path: Path | None) -> tuple[list[dict[str, Any]], int, int]:
-        rows = pl.read_parquet(path, columns=["pair_id", "prompt", "chosen", "rejected"]).to_dicts() if path else []
+        rows = pl.read_parquet(path).to_dicts() if path else []
         said = [control_tokens_of(self.tokenizer).pair(row) for row in rows]
         return preflight(said, conversations, self.tokenizer, self.job.settings.max_length)
 

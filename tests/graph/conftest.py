@@ -102,6 +102,7 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["reward"]["training"] |= quick
     settings["sft"] |= quick
     settings["dpo"] |= quick
+    settings["sdpo"] |= quick
     settings["dpo_on_rewards"] |= quick
     # So small a policy writes much broken text: what counts here is that everything runs and nothing is lost.
     # Broken text meets no feedback.
@@ -110,7 +111,7 @@ def miniature(folder: Path, source: str | None = None) -> Run:
     settings["max_pairs"] = settings["reward"]["max_pairs"] = 32
     # One of each method and source; the others differ from these in what they draw.
     settings["project_recipes"] = ["sft_rewrites", "dpo_rewrites", "dpo_rewrites_no_persona", "dpo_rewards", "dpo_rewards_online"]
-    settings["project_recipes"] += ["dpo_reasoning", "dpo_edits", "kto_thumbs"]
+    settings["project_recipes"] += ["dpo_reasoning", "dpo_edits", "kto_thumbs", "sdpo_follow_ups"]
     settings["evaluation"] |= {"requests_per_user": 1, "arithmetic_problems": 4}
     profile = folder / "miniature.yaml"
     profile.write_text(yaml.safe_dump(settings))

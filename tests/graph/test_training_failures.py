@@ -15,7 +15,7 @@ from assets import training as module
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.launching import command
-from rlhi_dagster.base.tables import PREFERENCE_PAIRS, THUMB_EXAMPLES
+from rlhi_dagster.base.tables import FOLLOW_UP_EXAMPLES, PREFERENCE_PAIRS, THUMB_EXAMPLES
 from rlhi_dagster.engines.models import ModelRef, weights_digest
 from rlhi_dagster.graph.declared_settings import Settings
 from rlhi_dagster.graph.io_managers import TableIOManager
@@ -68,7 +68,7 @@ class World:
         return dg.materialize(
             [
                 *built(profile, module.checkpoints),
-                *upstream(profile, "preference_pairs", "thumb_examples", "policy", "online_policies", "online_pairs"),
+                *upstream(profile, "preference_pairs", "thumb_examples", "follow_up_examples", "policy", "online_policies", "online_pairs"),
             ],
             selection=dg.AssetSelection.assets("checkpoints"),
             tags=range_tags(DPO, SFT),
@@ -116,6 +116,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny_llama: Call
     made.policy()
     made.lake.write("preference_pairs", pairs())
     made.lake.write("thumb_examples", THUMB_EXAMPLES.empty())
+    made.lake.write("follow_up_examples", FOLLOW_UP_EXAMPLES.empty())
     return made
 
 

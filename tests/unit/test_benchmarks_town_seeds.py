@@ -40,10 +40,10 @@ def launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for folder in ("rlhi_dagster/profiles", "assets"):
         (checkout / folder).mkdir(parents=True)
     (checkout / "rlhi_dagster" / "code.py").write_text("")
-    (tmp_path / "mine.yaml").write_text("{sft: {epochs: 1}, dpo: {}, dpo_on_rewards: {}}")
+    (tmp_path / "mine.yaml").write_text("{sft: {epochs: 1}, dpo: {}, dpo_on_rewards: {}, sdpo: {}}")
     (checkout / "data").symlink_to(profiles.ROOT / "data")
     lake = Lake(root=str(data / "lake"))
-    for name in ("preference_pairs", "users", "thumb_examples"):
+    for name in ("preference_pairs", "users", "thumb_examples", "follow_up_examples"):
         lake.write(name, TABLES[name].empty())
     for name in ("personas", "turns"):
         column = TABLES[name].partition_column
@@ -74,7 +74,7 @@ def changed(what: str, checkout: Path, lake: Lake) -> None:
     if what == "code":
         (checkout / "rlhi_dagster" / "code.py").write_text("changed = True")
     elif what == "profile":
-        (checkout.parent / "mine.yaml").write_text("{sft: {epochs: 2}, dpo: {}, dpo_on_rewards: {}}")
+        (checkout.parent / "mine.yaml").write_text("{sft: {epochs: 2}, dpo: {}, dpo_on_rewards: {}, sdpo: {}}")
     elif what == "preference_pairs":
         lake.write(what, pl.DataFrame([dict.fromkeys(TABLES[what].columns)], schema=TABLES[what].schema))
     elif what == "policy":

@@ -166,6 +166,10 @@ def test_a_recipe_on_thumbs_is_exported_as_trl_reads_unpaired_examples(lake: Lak
     for layout in ("sharegpt", "huggingface"):
         with pytest.raises(ValueError, match="recipe kto_thumbs has examples with one reply each and no pairs: give --format trl"):
             export(tmp_path / layout, Format(layout), Selection("kto_thumbs"), lake, PROFILE)
+    with pytest.raises(
+        ValueError, match="recipe sdpo_follow_ups has replies with follow-ups and no pairs: they are in the table follow_up"
+    ):
+        export(tmp_path / "trl", Format.TRL, Selection("sdpo_follow_ups"), lake, PROFILE)
 
 
 def test_the_card_of_online_rounds_tells_their_policies_and_drops(write: Callable[..., Path]) -> None:

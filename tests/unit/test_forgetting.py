@@ -19,7 +19,7 @@ import pytest
 from assets import training
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
-from rlhi_dagster.base.tables import TABLES, THUMB_EXAMPLES
+from rlhi_dagster.base.tables import FOLLOW_UP_EXAMPLES, TABLES, THUMB_EXAMPLES
 from rlhi_dagster.cli import forget_command, main
 from rlhi_dagster.conversations.turns import timed
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest
@@ -323,6 +323,24 @@ def test_thumbs_go_and_what_was_trained_on_them_is_marked(made: World) -> None:
     assert forget(Outputs(made.root), ANN).artefacts == ["checkpoints/kto_thumbs"]
     assert set(made.lake.scan("thumb_examples").collect()["user_id"]) == {BOB}
     assert [(each.artefact, each.gone, each.of) for each in marks.marks(made.lake)] == [("checkpoints/kto_thumbs", 1, 2)]
+
+
+def test_words_that_were_dealt_to_another_users_reply_go_and_the_replies_own_user_takes_nothing_of_theirs(made: World) -> None:
+    turns = {owner: made.lake.scan("turns").filter(user_id=owner).collect()["turn_id"].to_list() for owner in (ANN, BOB)}
+    rows = [
+        dict.fromkeys(FOLLOW_UP_EXAMPLES.columns)
+        | {"pair_id": f"{source}-{owner}", "source": source, "split": "train", "is_kept": True, "drop_reasons": [], "user_id": owner}
+        | {"prompt": [user("Which tulips are early?")], "reply": "Some.", "follow_up": "Shorter.", "persona": "", "persona_line_ids": []}
+        | {"turn_id": turns[owner][0], "follow_up_turn_id": turns[giver][-1]}
+        for owner, other in ((ANN, BOB), (BOB, ANN))
+        for source, giver in (("follow_ups", owner), ("follow_ups_shuffled", other))
+    ]
+    made.lake.write("follow_up_examples", pl.DataFrame(rows, schema=FOLLOW_UP_EXAMPLES.schema))
+    artefact(made.lake, "checkpoints/sdpo_follow_ups_shuffled", "sdpo", [f"follow_ups_shuffled-{owner}" for owner in (ANN, BOB)])
+    assert forget(Outputs(made.root), ANN).artefacts == ["checkpoints/sdpo_follow_ups_shuffled"]
+    assert made.lake.scan("follow_up_examples").collect()["pair_id"].to_list() == [f"follow_ups-{BOB}"]
+    assert made.lake.scan("turns").filter(user_id=BOB).collect()["turn_id"].to_list() == turns[BOB]
+    assert [(each.artefact, each.gone, each.of) for each in marks.marks(made.lake)] == [("checkpoints/sdpo_follow_ups_shuffled", 2, 2)]
 
 
 def test_the_policies_between_online_rounds_are_marked(made: World) -> None:

@@ -92,6 +92,7 @@ FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_s
         ({"evaluation": {"users": "tuning"}}, OF_EVALUATION | {"report"}),
         ({"dpo": {"beta": 0.9}}, TRAINED | {"report"}),
         ({"kto": {"beta": 0.9}}, {"checkpoints", "token_budget"}),
+        ({"sdpo": {"epochs": 9}}, {"checkpoints", "token_budget"}),
         ({"engine": {"chunk_size": 7, "usd_per_hour": 9}, "limits": {"max_usd": 1}}, NOTHING),
         ({"models": {"judge": {"hub": f"judges/one@{'1' * 40}"}}}, OF_JUDGES),
         ({"models": {"judge": {"builtin": "town", "sampling": {"max_new_tokens": 9}}}}, OF_JUDGES),

@@ -17,7 +17,7 @@ from assets import training
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.base.launching import command
-from rlhi_dagster.base.tables import PERSONAS, PREFERENCE_PAIRS, THUMB_EXAMPLES, TURNS, USERS
+from rlhi_dagster.base.tables import FOLLOW_UP_EXAMPLES, PERSONAS, PREFERENCE_PAIRS, THUMB_EXAMPLES, TURNS, USERS
 from rlhi_dagster.engines.base import ChatAnswer, RewardAnswer
 from rlhi_dagster.engines.models import MANIFEST, ModelRef
 from rlhi_dagster.engines.stats import CallStats
@@ -55,6 +55,7 @@ def lake(tmp_path: Path) -> Lake:
     lake.write("preference_pairs", pl.DataFrame(pairs, schema=PREFERENCE_PAIRS.schema, orient="row"))
     users = [dict.fromkeys(USERS.columns) | {"user_id": f"u{number}", "split": "train"} for number in range(REQUESTS)]
     lake.write("thumb_examples", THUMB_EXAMPLES.empty())
+    lake.write("follow_up_examples", FOLLOW_UP_EXAMPLES.empty())
     lake.write("users", pl.DataFrame(users, schema=USERS.schema, orient="row"))
     lake.write("personas", PERSONAS.empty())
     lake.write("turns", TURNS.empty(), ["2023-04"])
@@ -96,7 +97,8 @@ def materialize(lake: Lake, names: list[str], partition: str = RECIPE) -> tuple[
     outcome = dg.materialize(
         [
             *built(PROFILE, module.online_rounds, training.checkpoints, *checked),
-            *upstream(PROFILE, "policy", "reward_model", "preference_pairs", "thumb_examples", "users", "personas", "turns"),
+            *upstream(PROFILE, "policy", "reward_model", "preference_pairs", "thumb_examples", "follow_up_examples"),
+            *upstream(PROFILE, "users", "personas", "turns"),
         ],
         selection=dg.AssetSelection.assets(*names),
         partition_key=partition,
@@ -142,6 +144,17 @@ def test_the_rounds_give_tables_and_a_policy_and_the_checkpoint_is_the_last_ones
         assert set(run.validation["pair_id"]) == set(pairs.filter("is_kept", split="validation", round=number)["pair_id"])  # type: ignore[index]
         assert {row[0]["role"] for row in run.rows["prompt"].to_list()} == {"system"}
     assert (last.out, last.settings) == (lake.artefact_path("checkpoints", RECIPE), PROFILE.dpo_on_rewards)
+
+
+def test_without_a_persona_the_rounds_and_the_checkpoint_show_none(lake: Lake) -> None:
+    outcome, asked, runs = materialize(lake, [*ROUNDS, "checkpoints"], "dpo_rewards_online_no_persona")
+    assert outcome.success
+    assert failed(outcome) == []
+    assert asked == ["town-policy@p1", "rlhi-dpo_rewards_online_no_persona-round-1@w1"]
+    assert [run.extra["persona"] for run in runs] == ["none", "none"]
+    assert sum(len(run.rows) for run in runs) == COUNT
+    assert {message["role"] for run in runs for row in run.rows["prompt"].to_list() for message in row} == {"user"}
+    assert {source for run in runs for source in run.origin["by_source"]} == {"rewards_none"}
 
 
 def test_a_recipe_without_rounds_asks_nothing_and_has_empty_tables(lake: Lake) -> None:

@@ -16,6 +16,7 @@ from rlhi_dagster.engines.models import ModelRef
 from rlhi_dagster.online import rounds
 from rlhi_dagster.online.checks import requests_are_in_one_round, rounds_are_full
 from rlhi_dagster.personas.conditioning import PersonaPlacement
+from rlhi_dagster.preferences import Source
 from rlhi_dagster.preferences.candidates import candidate_requests
 from rlhi_dagster.preferences.settings import CandidateSettings
 
@@ -43,7 +44,14 @@ def offered(requests: int = 12, pairs_each: int = 2) -> pl.DataFrame:
 
 
 def plan(**given: Any) -> rounds.Plan:
-    fixed: dict[str, Any] = {"recipe": "mine", "rounds": 2, "pairs": {"train": 12, "validation": 3}, "candidates": CANDIDATES, "seed": 7}
+    fixed: dict[str, Any] = {
+        "recipe": "mine",
+        "source": Source.REWARDS,
+        "rounds": 2,
+        "pairs": {"train": 12, "validation": 3},
+        "candidates": CANDIDATES,
+        "seed": 7,
+    }
     return rounds.Plan(**(fixed | {"near_duplicate_jaccard": 0.9, "placement": PersonaPlacement.SYSTEM} | given))
 
 
@@ -78,24 +86,29 @@ def fresh(policy: ModelRef, request: ChatRequest) -> str:
     return f"{request.sample_index} of {policy.name} to {request.messages[-1]['content']}"
 
 
+def requests(rows: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+    return rounds.requests(rows, Source.REWARDS, "own", count, seed)
+
+
 def run(world: World, rows: pl.DataFrame | None = None, **given: Any) -> list[rounds.Round]:
     chosen = plan(**given)
-    asked = rounds.requests(offered() if rows is None else rows, chosen.rounds, chosen.seed)
+    persona: Any = "none" if chosen.source is Source.REWARDS_NONE else "own"
+    asked = rounds.requests(offered() if rows is None else rows, chosen.source, persona, chosen.rounds, chosen.seed)
     return list(rounds.rounds(chosen, asked, START, world.ask, world.score, world.train))
 
 
 def test_each_request_is_in_one_round_equally_many_of_each_split_in_any_order_of_rows() -> None:
-    asked = rounds.requests(offered(), 3, 7)
+    asked = requests(offered(), 3, 7)
     assert asked["turn_id"].to_list() == [f"t{number:02d}:0" for number in range(12)]
     assert set(asked.group_by("round", "split").len().rows()) == {
         (r, s, n) for r in (1, 2, 3) for s, n in (("train", 3), ("validation", 1))
     }
-    assert asked.equals(rounds.requests(offered().reverse(), 3, 7))
-    assert not asked.equals(rounds.requests(offered(), 3, 8))
+    assert asked.equals(requests(offered().reverse(), 3, 7))
+    assert not asked.equals(requests(offered(), 3, 8))
     dropped = offered().with_columns(is_kept=pl.col("turn_id") != "t03:0")
     other = offered().with_columns(source=pl.lit("rewards_none"), turn_id=pl.lit("x:0"))
-    assert "t03:0" not in set(rounds.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
-    assert "x:0" not in set(rounds.requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
+    assert "t03:0" not in set(requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
+    assert "x:0" not in set(requests(pl.concat([dropped, other]), 3, 7)["turn_id"])
 
 
 def test_every_round_asks_the_policy_that_the_round_before_trained() -> None:
@@ -113,11 +126,26 @@ def test_every_round_asks_the_policy_that_the_round_before_trained() -> None:
 def test_the_first_round_asks_what_the_candidates_were_asked_and_the_reward_model_sees_the_own_persona() -> None:
     world = World(fresh)
     run(world)
-    asked = rounds.requests(offered(), 2, 7)
+    asked = requests(offered(), 2, 7)
     assert world.asked[0][1] == candidate_requests(asked.filter(round=1), CANDIDATES.count)
     for request in world.scored:
         number = request.messages[1]["content"].removesuffix(", please").rpartition(" ")[2]
         assert f"- likes {number}" in request.messages[0]["content"]
+
+
+def test_without_a_persona_nobody_sees_one_and_the_requests_are_those_ranked_without() -> None:
+    world, rows = World(fresh), offered().with_columns(source=pl.lit("rewards_none"))
+    found = run(world, pl.concat([rows, offered(14)]), source=Source.REWARDS_NONE)
+    assert {message["role"] for _, wanted in world.asked for request in wanted for message in request.messages} == {"user"}
+    assert {message["role"] for request in world.scored for message in request.messages} == {"user", "assistant"}
+    made = pl.concat([done.pairs for done in found])
+    assert set(made["turn_id"]) == set(rows["turn_id"]), "those of the other source are not asked"
+    assert (set(made["persona"]), made["persona_line_ids"].list.len().sum()) == ({""}, 0)
+    assert set(rounds.as_preference_pairs(made, Source.REWARDS_NONE)["source"]) == {"rewards_none"}
+    candidates = pl.concat([done.candidates for done in found])
+    assert requests_are_in_one_round(
+        made.lazy(), candidates.lazy(), pl.concat([rows, offered(14)]).lazy(), {"mine": Source.REWARDS_NONE}
+    ).passed
 
 
 def test_rounds_give_the_pairs_that_were_asked_for_best_against_worst_first() -> None:
@@ -150,8 +178,8 @@ def test_what_a_round_lacks_the_next_one_makes_up_for() -> None:
 
     kept = pl.concat([done.pairs for done in run(World(few_at_first))]).filter("is_kept", split="train")
     counts = dict(kept.group_by("round").len().iter_rows())
-    requests = rounds.requests(offered(), 2, 7).filter(round=1, split="train").height
-    assert counts == {1: requests, 2: 12 - requests}
+    asked = requests(offered(), 2, 7).filter(round=1, split="train").height
+    assert counts == {1: asked, 2: 12 - asked}
     assert counts[2] > 6
 
 
@@ -185,7 +213,7 @@ def test_a_round_without_a_pair_says_which_and_why() -> None:
 
 def test_online_pairs_are_preference_pairs_of_the_source_rewards() -> None:
     (first, _) = run(World(fresh))
-    found = rounds.as_preference_pairs(first.pairs)
+    found = rounds.as_preference_pairs(first.pairs, Source.REWARDS)
     assert found.schema == PREFERENCE_PAIRS.schema
     assert set(found["source"]) == {"rewards"}
     assert found.filter("is_kept").height == first.pairs.filter("is_kept").height
@@ -197,7 +225,8 @@ def test_the_check_misses_no_request_and_no_undecided_pair() -> None:
     pairs, candidates = pl.concat([done.pairs for done in found]), pl.concat([done.candidates for done in found])
 
     def holds(pairs: pl.DataFrame = pairs, candidates: pl.DataFrame = candidates, recipes: Sequence[str] = ("mine",)) -> list[str]:
-        finding = requests_are_in_one_round(pairs.lazy(), candidates.lazy(), offered().lazy(), recipes)
+        arms = dict.fromkeys(recipes, Source.REWARDS)
+        finding = requests_are_in_one_round(pairs.lazy(), candidates.lazy(), offered().lazy(), arms)
         wrong = [name for name, count in finding.numbers.items() if name != "requests" and count]
         assert finding.passed is (not wrong)
         return wrong

@@ -347,16 +347,18 @@ def test_no_treatment_is_drawn_as_a_control() -> None:
     looks = marks(arms)
     assert {name for name, mark in looks.items() if mark.is_hollow} == {
         "dpo_edits_no_persona",
+        "dpo_rewards_online_no_persona",
         "dpo_rewards_shuffled_persona",
         "dpo_rewards_user_agnostic",
         "dpo_rewrites_from_scratch",
         "dpo_rewrites_no_persona",
         "dpo_siblings_no_persona",
         "kto_thumbs_shuffled",
+        "sdpo_follow_ups_shuffled",
     }
     assert len(set(looks.values())) == len(arms)
     of_rewards = [looks[name].tone for name in arms if name.startswith("dpo_rewards")]
-    assert len(of_rewards) == 4
+    assert len(of_rewards) == 5
     assert len(set(of_rewards)) == 1
 
 

@@ -18,6 +18,7 @@ from rlhi_dagster.training.recipes import Recipe, RecipeError
 from rlhi_dagster.training.settings import TrainingSettings
 
 KTO = ["kto_thumbs", "kto_thumbs_shuffled"]
+ONLINE = ["dpo_rewards_online", "dpo_rewards_online_no_persona"]
 OWN = Recipe(description="own", method="dpo", sources=(Source.REWRITES,))
 NONE = Recipe(description="none", method="dpo", sources=(Source.REWRITES,), persona="none")
 BOTH = Recipe(description="both", method="dpo", sources=(Source.REWRITES, Source.REWARDS))
@@ -54,6 +55,7 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
         "dpo_reasoning": ("dpo", ("reasoning",), "own"),
         "dpo_rewards": ("dpo", ("rewards",), "own"),
         "dpo_rewards_online": ("dpo", ("rewards",), "own"),
+        "dpo_rewards_online_no_persona": ("dpo", ("rewards_none",), "none"),
         "dpo_rewards_shuffled_persona": ("dpo", ("rewards_shuffled",), "own"),
         "dpo_rewards_user_agnostic": ("dpo", ("rewards_none",), "own"),
         "dpo_rewrites": ("dpo", ("rewrites",), "own"),
@@ -64,9 +66,11 @@ def test_the_arms_of_the_paper_and_its_controls_are_there() -> None:
         "dpo_siblings_no_persona": ("dpo", ("siblings",), "none"),
         "kto_thumbs": ("kto", ("thumbs",), "own"),
         "kto_thumbs_shuffled": ("kto", ("thumbs_shuffled",), "own"),
+        "sdpo_follow_ups": ("sdpo", ("follow_ups",), "own"),
+        "sdpo_follow_ups_shuffled": ("sdpo", ("follow_ups_shuffled",), "own"),
         "sft_rewrites": ("sft", ("rewrites",), "own"),
     }
-    assert [name for name, recipe in recipes.load_all().items() if recipe.rounds] == ["dpo_rewards_online"]
+    assert [name for name, recipe in recipes.load_all().items() if recipe.rounds] == ONLINE
     assert [name for name, recipe in recipes.load_all().items() if recipe.pairs == "all"] == [
         *("dpo_edits", "dpo_edits_no_persona", "dpo_reasoning", "dpo_siblings", "dpo_siblings_no_persona"),
         *KTO,
@@ -80,10 +84,12 @@ def test_what_is_compared_with_what() -> None:
         ("dpo_rewrites", "dpo_rewrites_from_scratch"),
         ("dpo_rewrites", "dpo_rewrites_no_persona"),
         ("dpo_rewards", "base"),
+        ("dpo_rewards", "dpo_rewards_online_no_persona"),
         ("dpo_rewards", "dpo_rewards_shuffled_persona"),
         ("dpo_rewards", "dpo_rewards_user_agnostic"),
         ("dpo_rewards_online", "base"),
         ("dpo_rewards_online", "dpo_rewards"),
+        ("dpo_rewards_online", "dpo_rewards_online_no_persona"),
         ("dpo_reasoning", "base"),
         ("dpo_edits", "base"),
         ("dpo_edits", "dpo_edits_no_persona"),
@@ -91,6 +97,10 @@ def test_what_is_compared_with_what() -> None:
         ("dpo_siblings", "dpo_siblings_no_persona"),
         ("kto_thumbs", "base"),
         ("kto_thumbs", "kto_thumbs_shuffled"),
+        ("sdpo_follow_ups", "base"),
+        ("sdpo_follow_ups", "dpo_rewrites"),
+        ("sdpo_follow_ups", "dpo_rewards"),
+        ("sdpo_follow_ups", "sdpo_follow_ups_shuffled"),
         ("dpo_rewrites_and_rewards", "base"),
         ("dpo_rewrites_and_rewards", "dpo_rewrites"),
         ("dpo_rewrites_and_rewards", "dpo_rewards"),
@@ -147,7 +157,11 @@ def test_how_a_recipe_is_shown_is_no_part_of_what_is_trained(tmp_path: Path, mon
         ("description: x\nmethod: dpo\nsources: [rewards]\nrounds: -1\n", "rounds"),
         ("description: x\nmethod: sft\nsources: [rewards]\nrounds: 2\n", "rounds needs method dpo"),
         ("description: x\nmethod: dpo\nsources: [rewrites]\nrounds: 2\n", "rounds needs .*sources"),
-        ("description: x\nmethod: dpo\nsources: [rewards]\nrounds: 2\npersona: none\n", "rounds needs .*persona own"),
+        ("description: x\nmethod: dpo\nsources: [rewards]\nrounds: 2\npersona: none\n", r"rounds needs .*persona none \[rewards_none\]"),
+        ("description: x\nmethod: dpo\nsources: [rewards_none]\nrounds: 2\n", r"rounds needs .*sources \[rewards\]"),
+        ("description: x\nmethod: sdpo\nsources: [rewrites]\n", r"method sdpo needs sources \[follow_ups\]"),
+        ("description: x\nmethod: sft\nsources: [follow_ups]\n", "no other method takes"),
+        ("description: x\nmethod: sdpo\nsources: [follow_ups]\nsettings: {beta: 0.1}\n", r"settings\.beta"),
         ("description: x\nmethod: dpo\nsources: [rewards]\nsettings: {learning_rat: 1}\n", r"settings\.learning_rat"),
         ("description: x\nmethod: dpo\nsources: [rewards]\nsettings: {learning_rate: -1}\n", r"settings\.learning_rate"),
         ("description: x\nmethod: sft\nsources: [rewrites]\nsettings: {beta: 0.1}\n", r"settings\.beta"),
@@ -185,7 +199,8 @@ def test_adding_a_recipe_is_adding_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / f"{name}.yaml").write_text((recipes._folder() / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("description: mine\nmethod: dpo\nsources: [rewrites]\nsettings: {beta: 0.3}\n")
     monkeypatch.setattr(recipes, "_folder", lambda: tmp_path)
-    assert partitions.recipes(recipes.names()).get_partition_keys()[-2:] == ["mine", "sft_rewrites"]
+    keys = partitions.recipes(recipes.names()).get_partition_keys()
+    assert keys[-4:] == ["mine", "sdpo_follow_ups", "sdpo_follow_ups_shuffled", "sft_rewrites"]
     sets = drawn_sets(pl.concat([pairs(6), pairs(6, "rewards")]), recipes.load_all(), None, 0.5, 7)
     assert len(sets["mine"].train) == 6
     assert recipes.training_settings(recipes.load_all(), load("sample"))["mine"].beta == 0.3  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from rlhi_dagster.store.responses import ResponseStore
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS
 from rlhi_dagster.training.settings import DPOSettings, TrainingSettings
 from tests import forked
-from tests.unpaired import unpaired
+from tests.unpaired import told, unpaired
 
 TEXTS = ["Cook the rice for ten minutes.", "Plant tulips in spring!", "How do I clean windows?"]
 SAMPLING = Sampling(0.6, 0.9, 12, 7)
@@ -98,7 +98,8 @@ class Setup:
 
     def job(self, out: Path, method: str = "dpo") -> dict[str, Any]:
         settings = SETTINGS.model_dump(include=None if method == "dpo" else set(TrainingSettings.model_fields))
-        train, validation = (unpaired(file) if method == "kto" else file for file in (self.train, self.validation))
+        made = {"kto": unpaired, "sdpo": told}.get(method, lambda file: file)
+        train, validation = made(self.train), made(self.validation)
         paths = {"train": str(train), "validation": str(validation), "out": str(out)}
         return {
             "name": "tiny",
@@ -220,7 +221,7 @@ def test_a_half_written_snapshot_and_one_of_other_inputs_are_not_resumed(setup: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sft", "kto", "reward"])
+@pytest.mark.parametrize("method", ["sft", "kto", "sdpo", "reward"])
 def test_the_other_methods_resume_too(setup: Setup, tmp_path: Path, method: str) -> None:
     whole, broken = tmp_path / "whole/tiny", tmp_path / "broken/tiny"
     assert (done := start(TRAIN, setup.job(whole, method))).returncode == 0, done.stderr
