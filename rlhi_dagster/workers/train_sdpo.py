@@ -78,11 +78,11 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
     """
 
     loss_is_scaled_for_ga = False
+    data_collator: Any
 
     def __init__(self, *args: Any, start: Callable[[Trainer], Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        plain: Any = self.data_collator
-        self.data_collator = Sequences(plain)
+        self.data_collator = Sequences(self.data_collator)
         self._start = start
         disable_dropout_in_model(self.model)
 
