@@ -25,8 +25,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "compare-reports",
         help="put the numbers of two reports side by side, and say what differs in what they were made of",
-        description="Reads the file `report/report.json` of each. A difference is A minus B, with an interval made of the two as if their users "
-        "were others; where it would mean nothing it is left out, and the reason told: docs/concepts/evaluation.md.",
+        description="Reads the file `report/report.json` of each. A difference is A minus B, with an interval made of the two as if their "
+        "users were others; where it would mean nothing it is left out, and the reason told: docs/concepts/evaluation.md.",
     )
     parser.add_argument("left", metavar="A", type=Path, help="the file report.json beside a report")
     parser.add_argument("right", metavar="B", type=Path, help="the one that it is compared with")
