@@ -189,7 +189,7 @@ def test_every_table_shows_its_columns(loaded: dg.Definitions, name: str) -> Non
 
 @pytest.mark.parametrize("name", sorted(PASSED))
 def test_columns_that_are_passed_on_are_those_of_tables_that_the_asset_is_made_from(loaded: dg.Definitions, name: str) -> None:
-    lineage = node(loaded, name).metadata["dagster/column_lineage"].value.deps_by_column
+    lineage = node(loaded, name).metadata["dagster/column_lineage"].deps_by_column
     assert lineage.keys() <= TABLES[name].columns.keys()
     for each in (dep for deps in lineage.values() for dep in deps):
         assert each.asset_key in node(loaded, name).parent_keys
@@ -278,6 +278,16 @@ def test_the_launchpad_offers_no_folder_and_no_setting_to_edit(loaded: dg.Defini
     root = snapshot.config_schema_snapshot.get_config_snap(str(snapshot.mode_def_snaps[0].root_config_key))
     offered = yaml.safe_load(default_values_yaml_from_type_snap(snapshot.config_schema_snapshot, root)) or {}
     assert not any(offered.get("resources", {}).values())
+
+
+def test_a_run_can_limit_what_asks_models_for_a_table_and_nothing_else(loaded: dg.Definitions) -> None:
+    def dials(name: str) -> set[str]:
+        schema = loaded.get_assets_def(name).op.config_schema.config_type
+        return set(getattr(schema, "fields", None) or ())
+
+    training_alone = {"checkpoints", "feedback_classifier", "policy", "reward_model"}
+    assert {name for name in MADE_HERE if dials(name)} == {name for name in MADE_HERE if node(loaded, name).pools} - training_alone
+    assert dials("candidates") == {"limit"}
 
 
 def test_everything_resolves(loaded: dg.Definitions) -> None:
