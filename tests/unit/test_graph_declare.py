@@ -78,7 +78,7 @@ def test_nothing_is_stale_after_a_run_with_the_same_settings(instance: dg.Dagste
 
 TRAINED = {"checkpoints", "online_candidates", "online_pairs", "online_policies", "token_budget"}
 NOTHING: set[str] = set()
-OF_JUDGES = {"benchmark_ratings", "judge_calibration", "judgements", "report"}
+OF_JUDGES = {"benchmark_ratings", "judge_calibration", "judgements", "report", "scores"}
 OF_EVALUATION = {"eval_prompts", "judge_calibration", *(f"benchmark_{part}" for part in ("items", "ratings", "responses", "scores"))}
 FASTER = {"kind": "transformers", "device": "auto", "dtype": "float32", "batch_size": 999, "chunk_size": 9}
 """An engine of the role's own that gives the same answers."""
