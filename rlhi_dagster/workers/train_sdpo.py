@@ -75,12 +75,12 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
         start: Gives the model that training starts from, frozen; it is not called where adapters are trained, which are taken off instead.
     """
 
+    data_collator: Any
     loss_is_scaled_for_ga = False
 
     def __init__(self, *args: Any, start: Callable[[Trainer], Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        plain: Any = self.data_collator
-        self.data_collator = Sequences(plain)
+        self.data_collator = Sequences(self.data_collator)
         self._start = start
         disable_dropout_in_model(self.model)
 
