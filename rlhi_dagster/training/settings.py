@@ -134,7 +134,7 @@ class SDPOSettings(TrainingSettings, frozen=True, extra="forbid"):
         "`dialogue`: as another paragraph of the request, for models that know dialogues only.",
     )
     max_memorisation: float = Field(
-        default=0.1,
+        default=0.2,
         gt=0,
         description="Held-out loss minus training loss, in nats a token, past which a snapshot is not chosen.",
     )

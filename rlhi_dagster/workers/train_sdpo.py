@@ -14,7 +14,7 @@ said next: KL(model || teacher), averaged over the reply's tokens and then over 
 - The teacher is the start, where theirs is the policy as it is at that step. So the loss on held-out users is of one thing all along, and
   snapshots can be chosen by it.
 
-TRL's ``SDPOTrainer`` samples replies and rewards them, so only its loss is used here.
+TRL's ``SDPOTrainer`` (1.16, experimental) samples replies and rewards them, so it is not used; its loss `full_logits` is this one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.functional import kl_div
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
-from trl.experimental.sdpo.loss_utils import compute_full_logit_self_distillation_loss
 from trl.trainer.utils import disable_dropout_in_model
 
 from rlhi_dagster.workers import mask_check
@@ -41,8 +41,6 @@ from rlhi_dagster.workers.train_pairs import PairData, said, train_on_pairs
 
 _IGNORED = -100
 _TOLD = "told_"
-_REVERSE = 1.0
-"""TRL's name for KL(model || teacher)."""
 
 
 class Sequences:
@@ -77,6 +75,7 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
         start: Gives the model that training starts from, frozen; it is not called where adapters are trained, which are taken off instead.
     """
 
+    data_collator: Any
     loss_is_scaled_for_ga = False
     data_collator: Any
 
@@ -94,7 +93,7 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
         with torch.no_grad(), self._teacher() as teacher:
             wanted, _ = reply_logits(teacher, told)
         found, rows = reply_logits(model, inputs)
-        each = compute_full_logit_self_distillation_loss(found, wanted, distillation_alpha=_REVERSE)
+        each = kl_div(wanted.log_softmax(-1), found.log_softmax(-1), log_target=True, reduction="none").sum(-1)
         sums = torch.zeros(len(inputs["labels"]), device=each.device).index_add(0, rows, each)
         loss = (sums / torch.bincount(rows, minlength=len(sums))).mean()
         return (loss, {}) if return_outputs else loss

@@ -215,6 +215,6 @@ def test_without_settings_of_its_own_sdpo_trains_like_dpo_but_for_what_is_dpos()
     found = training_settings(SDPO, sample)["sdpo_follow_ups"]
     assert isinstance(found, SDPOSettings)
     assert (found.learning_rate, found.epochs, found.max_length) == (sample.dpo.learning_rate, sample.dpo.epochs, sample.dpo.max_length)
-    assert (found.form, found.max_memorisation) == ("instruction", 0.1)
+    assert (found.form, found.max_memorisation) == ("instruction", 0.2)
     own = SDPOSettings(learning_rate=1e-5)
     assert training_settings(SDPO, sample.model_copy(update={"sdpo": own}))["sdpo_follow_ups"] == own

@@ -221,7 +221,7 @@ def test_the_divergence_of_replies_is_the_mean_log_ratio(model: Path, tmp_path: 
     def counted(policy: Any, drawn: Any) -> list[float]:
         width = drawn.tokens.shape[1] - drawn.counts.shape[1]
         sides = []
-        for each in (policy, probe._start):
+        for each in (policy, probe._start()):
             logits = each(drawn.tokens, attention_mask=drawn.attends).logits[:, width - 1 : -1].log_softmax(-1)
             sides.append(logits.gather(-1, drawn.tokens[:, width:, None])[..., 0])
         ratios.extend(((sides[0] - sides[1]) * drawn.counts).sum(1).tolist())
