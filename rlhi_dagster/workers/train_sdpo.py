@@ -77,7 +77,6 @@ class FollowUpTrainer(LengthSorted, SFTTrainer):  # type: ignore[misc]
 
     data_collator: Any
     loss_is_scaled_for_ga = False
-    data_collator: Any
 
     def __init__(self, *args: Any, start: Callable[[Trainer], Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
