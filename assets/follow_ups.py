@@ -16,7 +16,7 @@ from rlhi_dagster.training import follow_ups
 GROUP = "preferences"
 
 
-@declare.asset("follow_up_examples", GROUP, {"huggingface"}, reads=("pairs", "validation_fraction", "seed"), pool="model")
+@declare.asset("follow_up_examples", GROUP, {"huggingface"}, reads=("pairs", "validation_fraction", "seed"), pool=declare.MODEL)
 def follow_up_examples(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
