@@ -34,6 +34,7 @@ MADE_AT_RUN_TIME: dict[Unseen, str] = {
     Unseen("rlhi_dagster/engines/openai/wording.py", "learn"): "a name of a field between word boundaries",
     Unseen("rlhi_dagster/engines/questions.py", "_reading"): "tried below",
     Unseen("rlhi_dagster/evaluation/benchmarks/pushback.py", "_asserts"): "tried below",
+    Unseen("rlhi_dagster/feedback/aspects.py", "_any_of"): "tried below",
     Unseen("rlhi_dagster/feedback/aspects.py", "lexicon"): "tried below",
     Unseen("rlhi_dagster/feedback/labels/cues.py", "_words"): "a value of the module",
     Unseen("rlhi_dagster/feedback/labels/cues.py", "_nothing_but"): "a value of the module",
@@ -98,6 +99,7 @@ def _explained(found: Found, growth: Growth | None) -> str:
 @pytest.mark.parametrize("part", range(8))
 def test_no_pattern_runs_away(part: int) -> None:
     made = [Found(f"aspects.lexicon {rule.aspect}: {rule.value}", rule.pattern, longest=MAX_CHARACTERS) for rule in lexicon()]
+    made += [Found("aspects.lexicon needs", needs) for needs in {rule.needs for rule in lexicon()} - {None} if needs]
     made += [Found("identity_numbers", rule.pattern) for rule in identity_numbers(sorted(IDENTITY_NUMBERS))]
     made.append(Found("questions._reading", _reading(frozenset({"message", "follow_up"})).__self__, is_anchored=True))
     every = [*patterns.collected()[0], *made]

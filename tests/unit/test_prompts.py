@@ -32,6 +32,7 @@ from rlhi_dagster.preferences.rewriter import Rewriter
 from rlhi_dagster.reasoning.corrections import correction_requests
 from rlhi_dagster.reasoning.prm800k import ErroneousSolution
 from rlhi_dagster.reasoning.simulated_user import remark_requests, spoken
+from rlhi_dagster.training import follow_ups
 
 FOLDER = files("rlhi_dagster") / "prompts"
 PROMPTS = sorted(file.name.removesuffix(".md") for file in FOLDER.iterdir() if file.name.endswith(".md"))
@@ -75,6 +76,12 @@ def labelled(said: str) -> list[str]:
 def group_name(said: str) -> str:
     ChatNamer.with_default_prompt(ear := Ear()).names([[("ann", said), ("bob", said), ("ann", "not shown")]], "what the users ask for")
     return ear.asked[0]
+
+
+def hindsight(said: str) -> str:
+    example = {"pair_id": "p", "prompt": dialogue(said), "follow_up": said}
+    rows = follow_ups.told(pl.DataFrame([example]).select("pair_id", "prompt"), pl.DataFrame([example]), "instruction")
+    return str(rows["told"][0].to_list()[-1]["content"])
 
 
 def judge(said: str, criterion: Criterion = Criterion.OVERALL) -> str:
@@ -148,6 +155,7 @@ CASES: dict[str, Callable[[str], str]] = {
     "feedback": lambda said: labelled(said)[0],
     "feedback_span": lambda said: labelled(said)[1],
     "group_name": group_name,
+    "hindsight": hindsight,
     "judge": judge,
     "judge_personalization": partial(judge, criterion=Criterion.PERSONALIZATION),
     "judge_instruction_following": partial(judge, criterion=Criterion.INSTRUCTION_FOLLOWING),
