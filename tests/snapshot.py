@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -167,10 +168,10 @@ class Workers:
         return [list(getattr(self, worker.partition("_")[0])(job)) for job in jobs]
 
     def generate(self, job: Mapping[str, Any]) -> Iterator[Any]:
-        generate.chat_engine = lambda *_: self.engine  # type: ignore[assignment, return-value]
         desk = Desk(job, lambda _: None, lambda: False)
-        for batch in job["batches"]:
-            yield asdict(generate.run_batch(batch, Sampling(**job["sampling"]), desk))
+        with mock.patch.object(generate, "chat_engine", return_value=self.engine):
+            for batch in job["batches"]:
+                yield asdict(generate.run_batch(batch, Sampling(**job["sampling"]), desk))
 
     def score(self, job: Mapping[str, Any]) -> Iterator[Any]:
         desk, model = Desk(job, lambda _: None, lambda: False), ModelRef(**job["model"])

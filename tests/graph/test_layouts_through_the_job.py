@@ -18,7 +18,6 @@ from rlhi_dagster.engines.models import read_manifest
 from rlhi_dagster.graph import pipes
 from rlhi_dagster.graph.partitions import range_tags
 from rlhi_dagster.training.artefacts import NO_DATA
-from rlhi_dagster.workers import generate
 from tests.built import knowing
 from tests.in_layouts import WITHOUT_TIMES_OF_MESSAGES, WITHOUT_USERS, Dialogue, dialogues, write
 from tests.snapshot import Engine, Workers, profile
@@ -56,7 +55,6 @@ def ran(town: Path, kind: SourceKind, folder: Path, said: Sequence[Dialogue] = S
         changed.setenv("RLHI_DATA", str(folder / "data"))
         changed.setenv("RLHI_SALT", "9f2d41c07be8653a90d7e1f4b62c8a53")
         changed.setattr(pipes, "run", Workers(Engine(REPLIES)).run)
-        changed.setattr(generate, "chat_engine", generate.chat_engine)  # which the scripted workers replace
         chosen = profiles.load(str(town), str(write(kind, folder / "logs", said)))
         assert chosen.source.kind is kind
         job = definitions.build(chosen).resolve_job_def("preference_data")

@@ -13,7 +13,6 @@ import yaml
 from rlhi_dagster import profiles
 from rlhi_dagster.engines.base import ChatAnswer, ChatRequest, Sampling
 from rlhi_dagster.graph import pipes
-from rlhi_dagster.workers import generate
 from tests.snapshot import COMMIT, Engine, Workers, all_jobs, profile, scripted
 
 FIVE_LINES = f"""extends: town.yaml
@@ -57,7 +56,6 @@ def test_a_profile_of_five_lines_with_a_recipe_and_a_prompt_runs(tmp_path: Path,
         (tmp_path / name).write_text(text)
     engine = Listening(scripted(tmp_path / "town").replies)
     monkeypatch.setattr(pipes, "run", Workers(engine).run)
-    monkeypatch.setattr(generate, "chat_engine", generate.chat_engine)  # which the scripted workers replace
 
     lake = all_jobs(profiles.load(str(tmp_path / "mine.yaml")))
 

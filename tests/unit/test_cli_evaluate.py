@@ -14,7 +14,6 @@ import yaml
 from rlhi_dagster import profiles
 from rlhi_dagster.base.lake import Lake
 from rlhi_dagster.graph import pipes
-from rlhi_dagster.workers import generate
 from tests.snapshot import Engine, Workers
 
 POLICY = profiles.ROOT / "data" / "sample" / "town-policy"
@@ -33,7 +32,6 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "chat_engine", generate.chat_engine)  # which the scripted workers replace
     monkeypatch.setattr(pipes, "run", Workers(Engine(["Answer: 3"])).run)
 
 
