@@ -52,7 +52,7 @@ def test_an_asset_of_ones_own_is_scaffolded_checked_and_listed_beside_the_projec
     dg_in(checkout, "check", "defs")
     listed = json.loads(dg_in(checkout, "list", "defs", "--json"))
     names = {each["asset_key"] for each in listed["assets"]}
-    assert len(names) == 46
+    assert len(names) == 47
     assert {"pairs_by_source", "preference_pairs", "report"} <= names
     assert {each["name"] for each in listed["jobs"]} >= {"preference_data", "training"}
 

@@ -37,7 +37,8 @@ _TURN = ("turn_id", "user_id", "month", "asked_at")
 _PERSONA = ("persona", "persona_line_ids")
 _SIDES = ("prompt", "chosen", "rejected")
 _REWARDS = ("reward_model", "chosen_reward", "rejected_reward")
-_REQUEST = ("split", "turn_id", "user_id", "asked_at", "prompt", *_PERSONA)
+_ONLINE = (_of("preference_pairs", "split", "turn_id", "user_id", "asked_at", "prompt"), _of("preference_pairs", *_PERSONA))
+"""What rounds take over of pairs; personas are empty where a recipe shows none."""
 _REPEATED = _of("eval_prompts", contaminated_by="prompt_id")
 
 PASSED: Mapping[str, tuple[Passed, ...]] = {
@@ -99,8 +100,8 @@ PASSED: Mapping[str, tuple[Passed, ...]] = {
         _of("turns", rejected="reply"),
         _REPEATED,
     ),
-    "online_candidates": (_of("preference_pairs", *_REQUEST),),
-    "online_pairs": (_of("preference_pairs", *_REQUEST),),
+    "online_candidates": _ONLINE,
+    "online_pairs": _ONLINE,
     "eval_prompts": (_of("turns", "turn_id", "user_id", "turn", "asked_at"),),
     "responses": (_of("eval_prompts", "prompt_id", "benchmark"),),
     "judgements": (_of("eval_prompts", "prompt_id", "benchmark", "user_id"),),
