@@ -65,7 +65,7 @@ def forecast_observation(key: dg.AssetKey, planned: Forecast) -> dg.AssetObserva
     return dg.AssetObservation(key, description=str(planned), metadata=rounded(shown))
 
 
-def bars(counts: Mapping[str, int], width: int = 15) -> dg.MarkdownMetadataValue:
+def bars(counts: Mapping[str, int], width: int = 13) -> dg.MarkdownMetadataValue:
     """Draw counts as text bars: small enough for the event log, readable in the UI."""
     top = max([*counts.values(), 1])
     rows = [(_cell(name), f"{n:,}", "█" * round(width * n / top)) for name, n in counts.items()]

@@ -161,10 +161,10 @@ def test_recipes_stand_in_their_order_with_controls_apart_and_a_verdict() -> Non
 
 
 def test_another_path_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> str:
+    def refused(*_: object) -> str:
         raise PermissionError(13, "Permission denied", "/srv/logs/a.parquet")
 
-    monkeypatch.setattr(main, "months", refused)
+    monkeypatch.setattr(main.ranges, "months", refused)
     assert said(monkeypatch, "data", "months") == "rlhi: /srv/logs/a.parquet: Permission denied"
 
 
@@ -177,15 +177,15 @@ def test_another_path_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_what_the_hub_does_not_give_is_a_sentence(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> str:
+    def refused(*_: object) -> str:
         raise error
 
-    monkeypatch.setattr(main, "months", refused)
+    monkeypatch.setattr(main.ranges, "months", refused)
     assert said(monkeypatch, "data", "months").startswith(f"rlhi: the Hugging Face Hub {told}: check the name and the network")
 
 
 def test_an_error_of_the_program_keeps_its_stack_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "months", lambda: 1 / 0)
+    monkeypatch.setattr(main.ranges, "months", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["rlhi", "months"])
     with pytest.raises(ZeroDivisionError):
         main.main()

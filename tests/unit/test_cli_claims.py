@@ -83,10 +83,10 @@ def test_what_cannot_be_compared_is_said(monkeypatch: pytest.MonkeyPatch, sample
 
 def test_a_plan_says_what_the_items_find_and_what_a_claim_needs_before_anything_is_made(sample: Profile) -> None:
     needed = users_needed(0.05, sample.evaluation.requests_per_user, ASSUMED)
-    assert f"a difference of 0.05 needs {needed:,} users of 6 requests, as one of 5 claims " in claims.text(sample, 0.05)
+    assert f"a difference of 0.05 needs {needed:,} users of 6 requests, as one of 7 claims " in claims.text(sample, 0.05)
     evaluated(sample)
     head, columns, line = claims.text(sample, 0.05).splitlines()
-    assert "of a family of 5 claims" in head
+    assert "of a family of 7 claims" in head
     assert "users for 0.05" in columns
     assert line.split()[:4] == ["user_eval", "120", "30", f"{detectable_with([EACH] * USERS, ASSUMED):.3f}"]
     assert line.endswith("variance 0.50, within users 0.10 alike, assumed")
