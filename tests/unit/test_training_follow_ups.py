@@ -173,7 +173,7 @@ def test_the_teacher_is_asked_the_same_with_the_follow_up_in_the_last_message() 
             assert before == row["prompt"][:-1]
             assert [each["role"] for each in row["told"]] == ["system", "user"]
             request = row["prompt"][-1]["content"]
-            assert last["content"].startswith(f"{request}\n\n")
+            assert (f"<request>\n{request}\n</request>" if form == "instruction" else f"{request}\n\n") in last["content"]
             assert "<|eot_id|>" not in last["content"]
             assert "{request}" in last["content"], "words of a user are not taken for the prompt's"
             assert (last["content"].count("\n") > 2) is (form == "instruction")
