@@ -77,7 +77,7 @@ def stale(
         name = key.path[-1]
         keys: Sequence[str | None] = partitions[column] if (column := partition_column(name)) else [None]
         of_source = [parent for parent in graph.get(key).parent_keys if parent in changed]
-        reason = f"the files of {of_source[0].path[-1]} changed" if of_source else next(_reasons(resolver, lake, key, keys), None)
+        reason = next(_reasons(resolver, lake, key, keys), f"the files of {of_source[0].path[-1]} changed" if of_source else None)
         found += [Stale(name, reason)] if reason else []
     return found
 
