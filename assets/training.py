@@ -29,9 +29,9 @@ from rlhi_dagster.training import (
     pair_sets,
     recipes,
     reward_scores,
-    thumbs,
 )
 from rlhi_dagster.training.curves import compared, final_numbers, picture
+from rlhi_dagster.training.examples import as_pairs
 from rlhi_dagster.training.origin import origin
 from rlhi_dagster.training.settings import SDPOSettings
 
@@ -244,7 +244,7 @@ def _tables(pairs: pl.LazyFrame, thumbed: pl.LazyFrame, followed: pl.LazyFrame) 
 
 def _rows(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """All that recipes draw from, as pairs."""
-    examples = [thumbs.as_pairs(tables["thumb_examples"]), follow_ups.as_pairs(tables["follow_up_examples"])]
+    examples = [as_pairs(tables["thumb_examples"]), follow_ups.as_pairs(tables["follow_up_examples"])]
     return pl.concat([tables["preference_pairs"], *examples])
 
 

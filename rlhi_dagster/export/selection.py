@@ -18,7 +18,7 @@ from rlhi_dagster.export import SPLITS, dataset_card
 from rlhi_dagster.online import rounds
 from rlhi_dagster.personas.conditioning import with_persona
 from rlhi_dagster.preferences import Source
-from rlhi_dagster.training import follow_ups, recipes, thumbs
+from rlhi_dagster.training import examples, follow_ups, recipes
 from rlhi_dagster.training.pair_sets import SIDES, drawn_sets, kept_sets
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def offered(lake: Lake, recipe: str | None, recipe_folder: str | None = None) ->
     rows = lake.scan(table, partitions).collect()
     if table == "online_pairs":
         return rounds.as_preference_pairs(rows, Source(recipes.load(str(recipe), recipe_folder).sources[0]))
-    as_pairs = {"thumb_examples": thumbs.as_pairs, "follow_up_examples": follow_ups.as_pairs}
+    as_pairs = {"thumb_examples": examples.as_pairs, "follow_up_examples": follow_ups.as_pairs}
     return as_pairs[table](rows) if table in as_pairs else rows
 
 

@@ -15,20 +15,14 @@ import polars as pl
 
 from rlhi_dagster.base.control_tokens import escaped
 from rlhi_dagster.base.findings import Finding
-from rlhi_dagster.base.tables import FOLLOW_UP_EXAMPLES, MESSAGES, PREFERENCE_PAIRS
+from rlhi_dagster.base.tables import FOLLOW_UP_EXAMPLES, MESSAGES
 from rlhi_dagster.conversations.turns import said_before
 from rlhi_dagster.engines.base import Messages
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.engines.questions import question, template
 from rlhi_dagster.personas.snapshots import personas_at
-from rlhi_dagster.preferences.duplicates import duplicates
-from rlhi_dagster.preferences.merge import CONTAMINATED, with_split
-from rlhi_dagster.preferences.refusals import is_refusal
-
-EMPTY = "empty_reply"
-"""The reply has no text, so there is nothing to learn on."""
-REFUSAL = "reply_is_refusal"
-"""The reply declines: a teacher that is told how its user insisted must not teach to comply."""
+from rlhi_dagster.training.examples import as_pairs as examples_as_pairs
+from rlhi_dagster.training.examples import judged
 
 Form = Literal["instruction", "dialogue"]
 """How the teacher is told: by ``prompts/hindsight.md``, or by the follow-up as another paragraph of the request."""
@@ -92,25 +86,14 @@ def follow_up_examples(
     Returns:
         ``FOLLOW_UP_EXAMPLES``: a row for each reply, and for each that stays one with another user's follow-up.
     """
-    named = hits.rename({"prompt_id": "contaminated_by", "kind": "contaminated_how", "similarity": "contamination_similarity"})
-    drew = drew.with_columns(declines=pl.Series(map(is_refusal, drew["reply"]), dtype=pl.Boolean()))
-    is_empty = pl.col("reply").str.strip_chars() == ""
-    whole = drew.filter(~is_empty & ~pl.col("declines")).join(named, on="pair_id", how="anti")
-    repeated = duplicates(whole.with_columns(chosen="reply", rejected="follow_up"), near_duplicate_jaccard)
-    told = drew.join(named, on="pair_id", how="left").join(repeated, on="pair_id", how="left")
-    contaminated = pl.when(pl.col("contaminated_by").is_not_null()).then(pl.lit(CONTAMINATED))
-    own = [pl.when(is_empty).then(pl.lit(EMPTY)), pl.when("declines").then(pl.lit(REFUSAL))]
-    reasons = pl.concat_list(*own, contaminated, "reason").list.drop_nulls()
-    judged = told.with_columns(drop_reasons=reasons, is_kept=reasons.list.len() == 0)
-    given = with_split(judged, users, validation_fraction)
+    sides = {"chosen": pl.col("reply"), "rejected": pl.col("follow_up")}
+    given = judged(drew, pl.col("reply"), sides, hits, users, near_duplicate_jaccard, validation_fraction)
     return FOLLOW_UP_EXAMPLES.conform(pl.concat([given, _shuffled(given.filter("is_kept"), seed)]))
 
 
 def as_pairs(examples: pl.DataFrame) -> pl.DataFrame:
     """Examples as rows of ``PREFERENCE_PAIRS`` with the reply as the one side, so that recipes draw them as they draw pairs."""
-    sided = examples.with_columns(chosen="reply")
-    lacking = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in PREFERENCE_PAIRS.schema.items() if name not in sided.columns]
-    return PREFERENCE_PAIRS.conform(sided.with_columns(lacking))
+    return examples_as_pairs(examples.with_columns(chosen="reply"))
 
 
 def told(rows: pl.DataFrame, examples: pl.DataFrame, form: Form) -> pl.DataFrame:

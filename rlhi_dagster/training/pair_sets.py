@@ -69,7 +69,7 @@ def drawn_sets(
     """What each recipe trains and validates on: equally many pairs for every recipe, or all of its sources' where it says so.
 
     Args:
-        pairs: ``PREFERENCE_PAIRS``, with examples as ``thumbs.as_pairs`` and ``follow_ups.as_pairs`` make rows of them; those that are
+        pairs: ``PREFERENCE_PAIRS``, with examples as ``examples.as_pairs`` and ``follow_ups.as_pairs`` make rows of them; those that are
             not kept are passed over.
         recipes: Every recipe by name; those without sources get no sets. Of one with rounds the sets are what it would train on without:
             requests that its rounds sample from, with replies of the starting policy.
@@ -112,7 +112,7 @@ def without_data(pairs: pl.DataFrame, recipes: Mapping[str, Recipe]) -> dict[str
     One rule for all methods: such a recipe is left out of a run, which says so, unless the run has no other to train.
 
     Args:
-        pairs: ``PREFERENCE_PAIRS``, and examples as ``thumbs.as_pairs`` and ``follow_ups.as_pairs`` make rows of them.
+        pairs: ``PREFERENCE_PAIRS``, and examples as ``examples.as_pairs`` and ``follow_ups.as_pairs`` make rows of them.
         recipes: Those of a run, by name.
 
     Raises:

@@ -14,19 +14,12 @@ from enum import StrEnum
 import polars as pl
 
 from rlhi_dagster.base.findings import Finding
-from rlhi_dagster.base.tables import PREFERENCE_PAIRS, THUMB_EXAMPLES
+from rlhi_dagster.base.tables import THUMB_EXAMPLES
 from rlhi_dagster.conversations.turns import said_before
 from rlhi_dagster.engines.models import digest_of
 from rlhi_dagster.feedback.labels.thumbs import latest_thumbs
 from rlhi_dagster.personas.snapshots import personas_at
-from rlhi_dagster.preferences.duplicates import duplicates
-from rlhi_dagster.preferences.merge import CONTAMINATED, with_split
-from rlhi_dagster.preferences.refusals import is_refusal
-
-EMPTY = "empty_reply"
-"""The reply has no text, so there is nothing to learn from."""
-REFUSAL = "reply_is_refusal"
-"""The reply declines: a thumb down must not teach to comply, and in the control a thumb up could become one."""
+from rlhi_dagster.training.examples import judged
 
 
 class Thumbs(StrEnum):
@@ -88,28 +81,9 @@ def thumb_examples(
     Returns:
         ``THUMB_EXAMPLES``: a row for each reply, and for each that stays one with a shuffled thumb.
     """
-    named = hits.rename({"prompt_id": "contaminated_by", "kind": "contaminated_how", "similarity": "contamination_similarity"})
-    replies = rated.select(pl.coalesce("chosen", "rejected")).to_series()
-    rated = rated.with_columns(declines=pl.Series(map(is_refusal, replies), dtype=pl.Boolean()))
-    is_empty = pl.coalesce("chosen", "rejected").str.strip_chars() == ""
-    whole = (
-        rated.filter(~is_empty & ~pl.col("declines"))
-        .join(named, on="pair_id", how="anti")
-        .with_columns(pl.col("chosen", "rejected").fill_null(""))
-    )
-    told = rated.join(named, on="pair_id", how="left").join(duplicates(whole, near_duplicate_jaccard), on="pair_id", how="left")
-    contaminated = pl.when(pl.col("contaminated_by").is_not_null()).then(pl.lit(CONTAMINATED))
-    own = [pl.when(is_empty).then(pl.lit(EMPTY)), pl.when("declines").then(pl.lit(REFUSAL))]
-    reasons = pl.concat_list(*own, contaminated, "reason").list.drop_nulls()
-    judged = told.with_columns(drop_reasons=reasons, is_kept=reasons.list.len() == 0)
-    given = with_split(judged, users, validation_fraction)
+    sides = {side: pl.col(side).fill_null("") for side in ("chosen", "rejected")}
+    given = judged(rated, pl.coalesce("chosen", "rejected"), sides, hits, users, near_duplicate_jaccard, validation_fraction)
     return THUMB_EXAMPLES.conform(pl.concat([given, _shuffled(given.filter("is_kept"), seed)]))
-
-
-def as_pairs(examples: pl.DataFrame) -> pl.DataFrame:
-    """Examples as rows of ``PREFERENCE_PAIRS`` without one of the sides, so that recipes draw them as they draw pairs."""
-    lacking = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in PREFERENCE_PAIRS.schema.items() if name not in examples.columns]
-    return PREFERENCE_PAIRS.conform(examples.with_columns(lacking))
 
 
 def each_example_has_one_side(examples: pl.LazyFrame) -> Finding:

@@ -29,7 +29,8 @@ from rlhi_dagster.preferences.refusals import complaints
 from rlhi_dagster.preferences.rewriter import Rewriter
 from rlhi_dagster.preferences.rewrites import criticised, rewrites, unscored_pairs
 from rlhi_dagster.preferences.settings import ExplicitPairSettings, RewriteSettings, SideFilterSettings
-from rlhi_dagster.training.thumbs import REFUSAL, offered, thumb_examples
+from rlhi_dagster.training.examples import REFUSAL
+from rlhi_dagster.training.thumbs import offered, thumb_examples
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 REQUEST = "Help me read somebody's letters."

@@ -13,10 +13,11 @@ from rlhi_dagster.preferences.decontamination import HITS
 from rlhi_dagster.preferences.merge import split_of
 from rlhi_dagster.preferences.pair_checks import no_held_out_user_in_training
 from rlhi_dagster.profiles import load
+from rlhi_dagster.training.examples import as_pairs
 from rlhi_dagster.training.pair_sets import TRAINING_ROWS, NoDataError, drawn_sets, equal_count, without_data
 from rlhi_dagster.training.recipes import Recipe, load_all, training_settings
 from rlhi_dagster.training.settings import KTOSettings, LoraSettings
-from rlhi_dagster.training.thumbs import Thumbs, as_pairs, each_example_has_one_side, offered, thumb_examples
+from rlhi_dagster.training.thumbs import Thumbs, each_example_has_one_side, offered, thumb_examples
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 KTO = {name: recipe for name, recipe in load_all().items() if recipe.method == "kto"}
